@@ -29,7 +29,7 @@ impl Session {
         if !status.success() {
             bail!("{status}\n  the command was:  {invocation}");
         }
-        println!("[{}] took {}", self.part, seconds(started.elapsed()));
+        println!("[{}] took {} s", self.part, seconds(started.elapsed()));
         Ok(())
     }
 

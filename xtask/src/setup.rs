@@ -73,22 +73,16 @@ fn install_packages(session: &Session) -> anyhow::Result<()> {
         session.say(&format!("{} is missing: {}", package.name, package.reason));
     }
     let rights = rights(session);
+    let commands = installation(rights, &absent, has_lists());
     if rights == Rights::None {
-        let install = install(Rights::Sudo, &absent);
-        bail!(
-            "installing needs root, and `sudo` asks for a password; run this yourself:\n  {install}"
-        );
+        let line = pasted(&commands);
+        bail!("installing needs root or a sudo without password; run this yourself:\n  {line}");
     }
-    let update = apt(rights, "update");
-    if !has_lists() {
-        session.run(&update)?;
-    }
-    let install = install(rights, &absent);
-    if session.run(&install).is_err() {
+    let run_all = |commands: &[Invocation]| commands.iter().try_for_each(|c| session.run(c));
+    if run_all(&commands).is_err() {
         // Old lists name files that the mirror no longer has.
         session.say("that failed; once more with fresh lists");
-        session.run(&update)?;
-        session.run(&install)?;
+        run_all(&installation(rights, &absent, false))?;
     }
     let names: Vec<_> = missing(&binary_folders(), Path::is_file).iter().map(|p| p.name).collect();
     if !names.is_empty() {
@@ -121,15 +115,20 @@ fn rights(session: &Session) -> Rights {
     if session.succeeds(&Invocation::new("sudo -n true")) { Rights::Sudo } else { Rights::None }
 }
 
-fn install(rights: Rights, packages: &[&Package]) -> Invocation {
-    let command = apt(rights, "install -y --no-install-recommends");
-    packages.iter().fold(command, |command, package| command.arg(package.name))
-}
-
-fn apt(rights: Rights, verb: &str) -> Invocation {
+/// What installs the packages, after fetching apt's lists if there are none.
+fn installation(rights: Rights, packages: &[&Package], has_lists: bool) -> Vec<Invocation> {
     // `env`, since sudo does not hand variables on.
     let sudo = if rights == Rights::Root { "" } else { "sudo" };
-    Invocation::new(&format!("{sudo} env DEBIAN_FRONTEND=noninteractive apt-get {verb}"))
+    let apt = format!("{sudo} env DEBIAN_FRONTEND=noninteractive apt-get");
+    let install = Invocation::new(&format!("{apt} install -y --no-install-recommends"));
+    let install = packages.iter().fold(install, |command, package| command.arg(package.name));
+    let update = (!has_lists).then(|| Invocation::new(&format!("{apt} update")));
+    update.into_iter().chain([install]).collect()
+}
+
+/// The commands as one line for a shell.
+fn pasted(commands: &[Invocation]) -> String {
+    commands.iter().map(ToString::to_string).collect::<Vec<_>>().join(" && ")
 }
 
 /// Whether apt has ever fetched its lists here; a fresh container has none.
@@ -159,9 +158,11 @@ mod tests {
     #[test]
     fn the_install_line_can_be_pasted() {
         let packages: Vec<&Package> = PACKAGES.iter().take(2).collect();
-        let line = "env DEBIAN_FRONTEND=noninteractive apt-get install -y \
-                    --no-install-recommends postgresql redis-server";
-        assert_eq!(install(Rights::Root, &packages).to_string(), line);
-        assert_eq!(install(Rights::Sudo, &packages).to_string(), format!("sudo {line}"));
+        let line = |rights, has_lists| pasted(&installation(rights, &packages, has_lists));
+        let apt = "env DEBIAN_FRONTEND=noninteractive apt-get";
+        let install = format!("{apt} install -y --no-install-recommends postgresql redis-server");
+        assert_eq!(line(Rights::Root, true), install);
+        assert_eq!(line(Rights::Root, false), format!("{apt} update && {install}"));
+        assert_eq!(line(Rights::None, true), format!("sudo {install}"));
     }
 }
