@@ -1,1 +1,23 @@
-//! Placeholder while the house is laid out.
+#![doc = include_str!("../README.md")]
+
+mod error;
+
+mod account;
+mod greeting;
+mod ports;
+mod process;
+mod run_dir;
+mod search;
+mod server;
+mod wait;
+
+mod nats;
+mod postgres;
+mod proxy;
+mod redis;
+
+pub use error::Error;
+pub use nats::Nats;
+pub use postgres::{PgBuilder, PgCluster, PgNode};
+pub use proxy::FaultProxy;
+pub use redis::{Redis, RedisBuilder};

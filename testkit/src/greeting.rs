@@ -1,0 +1,71 @@
+//! The first words of each protocol: a server is ready when it says them, not after a while.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// Says whether the server behind an address answers as it should.
+pub(crate) type Greeting = fn(SocketAddr) -> io::Result<bool>;
+
+/// How long one attempt may hang; the next attempt follows at once.
+const ATTEMPT: Duration = Duration::from_millis(500);
+
+/// PostgreSQL: the answer to a startup message is `R` (authentication). While a server starts
+/// or recovers it is `E` (SQLSTATE 57P03).
+pub(crate) fn postgres(addr: SocketAddr) -> io::Result<bool> {
+    const PARAMETERS: &[u8] = b"user\0postgres\0database\0postgres\0\0";
+    const PROTOCOL_3_0: u32 = 196_608;
+    let length = u32::try_from(8 + PARAMETERS.len()).expect("a few bytes");
+    let mut message = Vec::with_capacity(8 + PARAMETERS.len());
+    message.extend(length.to_be_bytes());
+    message.extend(PROTOCOL_3_0.to_be_bytes());
+    message.extend(PARAMETERS);
+    let mut stream = connect(addr)?;
+    stream.write_all(&message)?;
+    let mut kind = [0];
+    stream.read_exact(&mut kind)?;
+    let ready = kind == *b"R";
+    if ready {
+        // Terminate: without it the server's log shows a lost connection.
+        stream.write_all(b"X\0\0\0\x04")?;
+    }
+    Ok(ready)
+}
+
+/// Redis: `+PONG` to `PING`. While it loads its file it answers `-LOADING`.
+pub(crate) fn redis(addr: SocketAddr) -> io::Result<bool> {
+    let mut stream = connect(addr)?;
+    stream.write_all(b"PING\r\n")?;
+    let mut answer = [0; 7];
+    stream.read_exact(&mut answer)?;
+    Ok(&answer == b"+PONG\r\n")
+}
+
+/// NATS: the server speaks first, one `INFO` line.
+pub(crate) fn nats(addr: SocketAddr) -> io::Result<bool> {
+    let mut answer = [0; 5];
+    connect(addr)?.read_exact(&mut answer)?;
+    Ok(&answer == b"INFO ")
+}
+
+/// AMQP 0-9-1: the answer to the protocol header is the method frame `connection.start`
+/// (type 1, channel 0, class 10, method 10).
+pub(crate) fn amqp(addr: SocketAddr) -> io::Result<bool> {
+    let mut stream = connect(addr)?;
+    stream.write_all(b"AMQP\x00\x00\x09\x01")?;
+    let mut frame = [0; 11];
+    stream.read_exact(&mut frame)?;
+    Ok(frame[0] == 1 && frame[7..] == [0, 10, 0, 10])
+}
+
+/// Erlang's port mapper: it accepts connections; its protocol has no greeting.
+pub(crate) fn epmd(addr: SocketAddr) -> io::Result<bool> {
+    connect(addr).map(|_| true)
+}
+
+fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&addr, ATTEMPT)?;
+    stream.set_read_timeout(Some(ATTEMPT))?;
+    stream.set_write_timeout(Some(ATTEMPT))?;
+    Ok(stream)
+}

@@ -1,0 +1,5 @@
+//! The kit's own tests: each server really starts, breaks and comes back.
+
+mod postgres;
+mod proxy;
+mod redis;
