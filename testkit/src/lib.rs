@@ -14,10 +14,12 @@ mod wait;
 mod nats;
 mod postgres;
 mod proxy;
+mod rabbitmq;
 mod redis;
 
 pub use error::Error;
 pub use nats::Nats;
 pub use postgres::{PgBuilder, PgCluster, PgNode};
 pub use proxy::FaultProxy;
+pub use rabbitmq::RabbitMq;
 pub use redis::{Redis, RedisBuilder};

@@ -1,5 +1,6 @@
 //! The kit's own tests: each server really starts, breaks and comes back.
 
+mod brokers;
 mod postgres;
 mod proxy;
 mod redis;
