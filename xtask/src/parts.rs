@@ -46,27 +46,12 @@ pub(crate) fn doc(session: &Session) -> anyhow::Result<()> {
 }
 
 /// Each bench once: criterion does not measure when it is started by `cargo test`.
+///
+/// By pattern over the whole workspace, so that features and thus artifacts are those of `unit`;
+/// `--benches` would also run every library's unit tests once more.
 pub(crate) fn benches(session: &Session) -> anyhow::Result<()> {
-    let sources = workspace::sources(workspace::root())?;
-    let names: Vec<&str> = sources.iter().filter_map(|s| bench_name(&s.path)).collect();
-    if names.is_empty() {
-        session.say("there is no bench yet");
-        return Ok(());
-    }
-    // By name and over the whole workspace, so that features and thus artifacts are those of
-    // `unit`; `--benches` would run every library's unit tests once more.
-    let mut command = Invocation::new("cargo test --locked --workspace --all-features");
-    for name in names {
-        command = command.arg("--bench").arg(name);
-    }
+    let command = Invocation::new("cargo test --locked --workspace --all-features --bench *");
     session.run(&command)
-}
-
-/// The bench target that the file is, if it is one.
-fn bench_name(path: &str) -> Option<&str> {
-    let (_, target) = path.split_once("/benches/")?;
-    let name = target.strip_suffix("/main.rs").or_else(|| target.strip_suffix(".rs"))?;
-    (!name.contains('/')).then_some(name)
 }
 
 pub(crate) fn features(session: &Session) -> anyhow::Result<()> {
@@ -122,15 +107,5 @@ mod tests {
         let two =
             "cargo clippy --locked -p x --lib --no-default-features --features a,b -- -D warnings";
         assert_eq!(feature_check("x", "a,b").to_string(), two);
-    }
-
-    #[test]
-    fn benches_are_found_by_their_place() {
-        assert_eq!(bench_name("benches/benches/http.rs"), Some("http"));
-        assert_eq!(bench_name("benches/benches/pool/main.rs"), Some("pool"));
-        for path in ["benches/src/lib.rs", "benches/benches/pool/part.rs", "benches/benches/a.sql"]
-        {
-            assert_eq!(bench_name(path), None, "{path}");
-        }
     }
 }

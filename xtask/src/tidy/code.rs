@@ -1,7 +1,10 @@
 //! Rules about code: length, clones that were never made ready, what has no place in it.
+//!
+//! They take what [`code_only`](crate::rust::code_only) leaves of a file, so that nothing is found
+//! in comments and literals.
 
 use super::Finding;
-use crate::rust::{block, code_only, line_of};
+use crate::rust::{block, line_of};
 
 /// A file ends here, its test module not counted. Past it nobody holds the whole in mind.
 pub const FILE_WALL: usize = 500;
@@ -9,14 +12,13 @@ pub const FILE_WALL: usize = 500;
 /// No file is longer than [`FILE_WALL`] lines without its `#[cfg(test)]` modules; tests and
 /// benches are free. (A function's length is clippy's business.)
 #[must_use]
-pub fn length(path: &str, text: &str) -> Vec<Finding> {
+pub fn length(path: &str, code: &str) -> Vec<Finding> {
     let mut folders: Vec<&str> = path.split('/').collect();
     let file = folders.pop();
     if file == Some("tests.rs") || folders.iter().any(|f| matches!(*f, "tests" | "benches")) {
         return Vec::new();
     }
-    let code = code_only(text);
-    let lines = code.lines().count() - test_lines(&code);
+    let lines = code.lines().count() - test_lines(code);
     if lines <= FILE_WALL {
         return Vec::new();
     }
@@ -47,11 +49,10 @@ fn test_lines(code: &str) -> usize {
 ///
 /// Only the value that `poll_ready` was called on is ready; a fresh clone has reserved nothing.
 #[must_use]
-pub fn unready_clone(path: &str, text: &str) -> Vec<Finding> {
-    let code = code_only(text);
+pub fn unready_clone(path: &str, code: &str) -> Vec<Finding> {
     let calls = ["fn call(", "fn call<"].into_iter().flat_map(|head| code.match_indices(head));
     let bad = calls.filter(|&(at, _)| {
-        let Some(body) = block(&code, at) else { return false };
+        let Some(body) = block(code, at) else { return false };
         // Without blanks, so that a chain broken over lines is still one.
         let body: String = code[body].split_whitespace().collect();
         let clones = ["self.inner.clone()", "Clone::clone(&self.inner)"];
@@ -60,7 +61,7 @@ pub fn unready_clone(path: &str, text: &str) -> Vec<Finding> {
     });
     let advice = "the clone was never made ready: call the ready value and leave the clone in its \
                   place with `mem::replace(&mut self.inner, clone)`";
-    bad.map(|(at, _)| Finding::new(path, line_of(&code, at), "unready-clone", advice)).collect()
+    bad.map(|(at, _)| Finding::new(path, line_of(code, at), "unready-clone", advice)).collect()
 }
 
 /// What no code of ours holds, and what to write instead.
@@ -75,8 +76,7 @@ const BANNED: [(&str, &str); 6] = [
 
 /// No `#[should_panic]`, `#[ignore]`, `todo!`, `dbg!`, `unimplemented!`, in tests neither.
 #[must_use]
-pub fn banned(path: &str, text: &str) -> Vec<Finding> {
-    let code = code_only(text);
+pub fn banned(path: &str, code: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (index, line) in code.lines().enumerate() {
         let line: String = line.split_whitespace().collect();
@@ -97,10 +97,11 @@ fn holds(line: &str, what: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rust::code_only;
 
     /// The lines that the rule finds in the text.
     fn lines(rule: fn(&str, &str) -> Vec<Finding>, text: &str) -> Vec<usize> {
-        rule("x/src/f.rs", text).iter().map(|f| f.line).collect()
+        rule("x/src/f.rs", &code_only(text)).iter().map(|f| f.line).collect()
     }
 
     #[test]

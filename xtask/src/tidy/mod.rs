@@ -12,6 +12,7 @@ pub mod text;
 use std::fmt;
 
 use crate::manifest;
+use crate::rust::code_only;
 
 /// A text file of the workspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,12 +78,13 @@ fn check_text(path: &str, text: &str) -> Vec<Finding> {
 
 /// The rules for a Rust file by itself.
 fn check_rust(path: &str, text: &str) -> Vec<Finding> {
+    let code = code_only(text);
     [
         text::header(path, text),
         text::tabs(path, text),
-        code::length(path, text),
-        code::unready_clone(path, text),
-        code::banned(path, text),
+        code::length(path, &code),
+        code::unready_clone(path, &code),
+        code::banned(path, &code),
         pages::example_command(path, text),
     ]
     .concat()
@@ -102,8 +104,8 @@ fn check_package(sources: &[Source], folder: &str, manifest_text: &str) -> Vec<F
     findings.extend(pages::readme(&readme_path, readme, code.iter().map(|s| s.text.as_str())));
     // Without a page each figure would be one more finding that says the same.
     if let Some(readme) = readme {
-        for source in code {
-            findings.extend(pages::stats_fields(&source.path, &source.text, readme));
+        for Source { path, text } in code {
+            findings.extend(pages::stats_fields(path, &code_only(text), readme));
         }
     }
     findings

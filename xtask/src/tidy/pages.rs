@@ -1,7 +1,7 @@
 //! Rules that hold documentation to the code: versions, statistics, crate pages, commands.
 
 use super::Finding;
-use crate::rust::{block, code_only, line_of};
+use crate::rust::{block, line_of};
 
 /// Wherever `escala-x = ".."` stands, the requirement is one that the workspace's version meets,
 /// given to as many places as it has.
@@ -36,21 +36,20 @@ fn required_version(line: &str) -> Option<&str> {
 }
 
 /// Every public field of a `..Stats` struct stands in the crate's README: a figure nobody
-/// explains is a figure nobody reads.
+/// explains is a figure nobody reads. `code` is what [`code_only`](crate::rust::code_only) leaves.
 #[must_use]
-pub fn stats_fields(path: &str, text: &str, readme: &str) -> Vec<Finding> {
-    let code = code_only(text);
+pub fn stats_fields(path: &str, code: &str, readme: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (at, head) in code.match_indices("pub struct ") {
         let name = word(&code[at + head.len()..]);
-        let Some(body) = block(&code, at).filter(|_| name.ends_with("Stats")) else { continue };
+        let Some(body) = block(code, at).filter(|_| name.ends_with("Stats")) else { continue };
         for (offset, head) in code[body.clone()].match_indices("pub ") {
             let field = word(&code[body.start + offset + head.len()..]);
             if !has_word(readme, field) {
                 let advice = format!(
                     "`{name}::{field}` is not in the crate's README.md: say there what it counts"
                 );
-                let line = line_of(&code, body.start + offset);
+                let line = line_of(code, body.start + offset);
                 findings.push(Finding::new(path, line, "stats", advice));
             }
         }
@@ -109,6 +108,7 @@ fn has_word(text: &str, wanted: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rust::code_only;
 
     /// The lines that ask for another version than 0.1.0.
     fn outdated(text: &str) -> Vec<usize> {
@@ -149,14 +149,14 @@ mod tests {
 
     #[test]
     fn every_figure_is_explained() {
-        assert_eq!(stats_fields("x", STATS, "| `hits_total` | .. |\n| `size` |"), []);
+        assert_eq!(stats_fields("x", &code_only(STATS), "| `hits_total` | .. |\n| `size` |"), []);
         assert_eq!(stats_fields("x", "pub struct XStats(u64);", ""), []);
     }
 
     #[test]
     fn a_figure_without_a_word_is_found() {
         let lines = |readme| -> Vec<usize> {
-            stats_fields("x", STATS, readme).iter().map(|f| f.line).collect()
+            stats_fields("x", &code_only(STATS), readme).iter().map(|f| f.line).collect()
         };
         assert_eq!(lines("`hits_total_2`, `sizes`"), [5, 6]);
         assert_eq!(lines("`hits_total`"), [6]);
