@@ -1,0 +1,12 @@
+//! The public surface of the queue, in one binary.
+
+mod accounting;
+mod borrow;
+mod bounds;
+mod contract;
+mod order;
+mod retry;
+mod scene;
+mod settings;
+mod stop;
+mod timeout;
