@@ -19,7 +19,7 @@ struct Package {
 const PACKAGES: [Package; 5] = [
     Package {
         name: "postgresql",
-        binaries: &["initdb", "postgres", "pg_ctl", "pg_basebackup", "pg_rewind"],
+        binaries: &["initdb", "postgres", "pg_rewind", "psql"],
         reason: "pool, replicas and `thousand-users --database postgres` run against a primary \
                  with streaming standbys",
     },
