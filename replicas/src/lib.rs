@@ -1,1 +1,28 @@
-//! Placeholder while the house is laid out.
+#![doc = include_str!("../README.md")]
+
+mod builder;
+mod config;
+mod replicas;
+mod route;
+
+mod health;
+mod node;
+mod probe;
+mod select;
+mod shared;
+
+mod error;
+mod pick;
+mod stats;
+
+pub mod future;
+mod service;
+
+pub use builder::ReplicasBuilder;
+pub use config::{ConfigError, ReplicasConfig, Strategy};
+pub use error::{BoxError, ReadError, RouteError};
+pub use pick::Pick;
+pub use replicas::Replicas;
+pub use route::{Reason, Role, Route, Routed, Session};
+pub use service::{Classify, Outcome, ReplicaService, ResultIsVerdict};
+pub use stats::{Emit, NodeStats, ReasonStats, ReplicasStats};

@@ -1,0 +1,214 @@
+//! When a node is taken out of service and when it returns: a pure state machine, to which time
+//! and chance are arguments.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::ReplicasConfig;
+
+/// The rules, fixed when the set is built.
+#[derive(Debug, Clone)]
+pub(crate) struct Policy {
+    pub(crate) config: ReplicasConfig,
+    /// With a probe, only the probe brings a node back; without, a trial request does.
+    pub(crate) probed: bool,
+}
+
+impl Policy {
+    /// The `n`-th ejection in close succession; `chance` is uniform in 0..1.
+    fn ejection(&self, n: u32, chance: f64) -> Duration {
+        let grown = self.config.ejection_base.saturating_mul(n).min(self.config.ejection_max);
+        self.lengthened(grown, chance)
+    }
+
+    /// The time to the next probe; `chance` is uniform in 0..1.
+    pub(crate) fn interval(&self, chance: f64) -> Duration {
+        self.lengthened(self.config.health_interval, chance)
+    }
+
+    fn lengthened(&self, time: Duration, chance: f64) -> Duration {
+        time.mul_f64(1.0 + self.config.jitter * chance)
+    }
+}
+
+/// A change that others must hear of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transition {
+    /// Out of service at least until then.
+    Ejected {
+        /// When the node may be tried again.
+        until: Instant,
+    },
+    /// Back in service.
+    Returned,
+}
+
+#[derive(Debug)]
+enum State {
+    Serving { since: Instant },
+    Ejected { until: Instant, next_trial: Instant },
+}
+
+/// The health of one node.
+#[derive(Debug)]
+pub(crate) struct Health {
+    state: State,
+    /// Grows with each transition. The outcome of a request picked under an older one is ignored:
+    /// the hundred requests that were in flight when a node died say nothing new.
+    epoch: u64,
+    failed_requests: u32,
+    /// Apart from requests: a node that answers pings but fails queries must go, too.
+    failed_probes: u32,
+    /// Ejections in close succession.
+    ejections: u32,
+}
+
+impl Health {
+    pub(crate) fn new(now: Instant) -> Self {
+        let state = State::Serving { since: now };
+        Self { state, epoch: 0, failed_requests: 0, failed_probes: 0, ejections: 0 }
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    pub(crate) fn is_ejected(&self) -> bool {
+        matches!(self.state, State::Ejected { .. })
+    }
+
+    /// Whether a success would change nothing.
+    pub(crate) fn is_spotless(&self) -> bool {
+        !self.is_ejected() && self.failed_requests == 0 && self.failed_probes == 0
+    }
+
+    pub(crate) fn request_succeeded(
+        &mut self,
+        now: Instant,
+        epoch: u64,
+        policy: &Policy,
+    ) -> Option<Transition> {
+        if epoch != self.epoch {
+            return None;
+        }
+        match self.state {
+            State::Serving { .. } => {
+                // A request is better evidence than a probe, which load alone can starve.
+                self.failed_requests = 0;
+                self.failed_probes = 0;
+                None
+            }
+            State::Ejected { until, .. } if !policy.probed && now >= until => {
+                Some(self.return_to_service(now))
+            }
+            State::Ejected { .. } => None,
+        }
+    }
+
+    pub(crate) fn request_failed(
+        &mut self,
+        now: Instant,
+        epoch: u64,
+        chance: f64,
+        policy: &Policy,
+    ) -> Option<Transition> {
+        if epoch != self.epoch {
+            return None;
+        }
+        match self.state {
+            State::Serving { since } => {
+                self.failed_requests += 1;
+                let enough = self.failed_requests >= policy.config.consecutive_failures;
+                enough.then(|| self.eject(now, since, chance, policy))
+            }
+            // Each trial costs somebody's request, so they become rarer.
+            State::Ejected { until, .. } if !policy.probed && now >= until => {
+                Some(self.eject(now, now, chance, policy))
+            }
+            State::Ejected { .. } => None,
+        }
+    }
+
+    pub(crate) fn probe_succeeded(&mut self, now: Instant) -> Option<Transition> {
+        self.failed_probes = 0;
+        match self.state {
+            State::Ejected { until, .. } if now >= until => Some(self.return_to_service(now)),
+            State::Ejected { .. } | State::Serving { .. } => None,
+        }
+    }
+
+    /// A probe that fails on an ejected node does not prolong its ejection: probes are cheap, and
+    /// a node that was down for an hour shall be back one interval after it is up.
+    pub(crate) fn probe_failed(
+        &mut self,
+        now: Instant,
+        chance: f64,
+        policy: &Policy,
+    ) -> Option<Transition> {
+        let State::Serving { since } = self.state else { return None };
+        self.failed_probes += 1;
+        let enough = self.failed_probes >= policy.config.consecutive_failures;
+        enough.then(|| self.eject(now, since, chance, policy))
+    }
+
+    /// Takes the right to try an ejected node with one request. Another is granted when the trial
+    /// is abandoned, or after the probe timeout, so that a trial that hangs blocks nothing.
+    pub(crate) fn begin_trial(&mut self, now: Instant, policy: &Policy) -> bool {
+        let due = self.next_trial(policy).is_some_and(|at| now >= at);
+        if let State::Ejected { next_trial, .. } = &mut self.state
+            && due
+        {
+            *next_trial = now + policy.config.probe_timeout;
+        }
+        due
+    }
+
+    /// When a request may next try this node, if requests may at all.
+    pub(crate) fn next_trial(&self, policy: &Policy) -> Option<Instant> {
+        match self.state {
+            State::Ejected { next_trial, .. } if !policy.probed => Some(next_trial),
+            State::Ejected { .. } | State::Serving { .. } => None,
+        }
+    }
+
+    /// A trial ended without a verdict.
+    pub(crate) fn abandon_trial(&mut self, now: Instant, epoch: u64) {
+        if let State::Ejected { next_trial, .. } = &mut self.state
+            && epoch == self.epoch
+        {
+            *next_trial = now;
+        }
+    }
+
+    fn eject(
+        &mut self,
+        now: Instant,
+        serving_since: Instant,
+        chance: f64,
+        policy: &Policy,
+    ) -> Transition {
+        let served = now.saturating_duration_since(serving_since);
+        let forgiven = served.as_nanos() / policy.config.ejection_base.as_nanos().max(1);
+        let forgiven = u32::try_from(forgiven).unwrap_or(u32::MAX);
+        self.ejections = self.ejections.saturating_sub(forgiven).saturating_add(1);
+        let until = now + policy.ejection(self.ejections, chance);
+        self.enter(State::Ejected { until, next_trial: until });
+        Transition::Ejected { until }
+    }
+
+    fn return_to_service(&mut self, now: Instant) -> Transition {
+        self.enter(State::Serving { since: now });
+        Transition::Returned
+    }
+
+    fn enter(&mut self, state: State) {
+        self.state = state;
+        self.epoch += 1;
+        self.failed_requests = 0;
+        self.failed_probes = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests;

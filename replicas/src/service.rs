@@ -1,0 +1,129 @@
+//! The tower face: a set of services as one service.
+
+use std::fmt;
+use std::task::{Context, Poll};
+
+use tower_service::Service;
+
+use crate::future::ResponseFuture;
+use crate::{BoxError, Replicas, Route, Routed, Session};
+
+/// What a result says about the node that gave it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The node did its part.
+    Success,
+    /// The node is to blame; enough of these in a row eject it.
+    Failure,
+    /// The request ended, but says nothing about the node: the caller's own error, or saturation.
+    /// Counted as succeeded, without effect on the node's health.
+    Neutral,
+}
+
+/// Tells a node's failures from the rest. Implemented for closures from `&Result<T, E>` to
+/// [`Outcome`].
+pub trait Classify<T, E> {
+    /// What this result says about the node.
+    fn classify(&self, result: &Result<T, E>) -> Outcome;
+}
+
+impl<T, E, F: Fn(&Result<T, E>) -> Outcome> Classify<T, E> for F {
+    fn classify(&self, result: &Result<T, E>) -> Outcome {
+        self(result)
+    }
+}
+
+/// The default of [`ReplicaService`]: a response is a success, an error the node's failure.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ResultIsVerdict;
+
+impl<T, E> Classify<T, E> for ResultIsVerdict {
+    fn classify(&self, result: &Result<T, E>) -> Outcome {
+        match result {
+            Ok(_) => Outcome::Success,
+            Err(_) => Outcome::Failure,
+        }
+    }
+}
+
+/// Sends each request to the node that its [`Routed`] asks for: reads by the set's strategy, writes
+/// to the primary. Each request goes to one node, once.
+///
+/// # Readiness and clones
+/// Always ready: which node must be ready is known only with the request. `call` picks, and the
+/// future waits for a clone of the picked node to become ready, then calls that same clone. A node
+/// that is long in becoming ready has the request in flight meanwhile, and so gets fewer. Clones
+/// share the set.
+///
+/// # Cancellation
+/// Dropping the future at any point drops the node's own future and counts the request as
+/// cancelled.
+///
+/// # Errors
+/// [`RouteError`](crate::RouteError) if there is no node for the request; else the node's error,
+/// boxed (as it is, if it is a [`BoxError`] already).
+///
+/// # Limits
+/// The verdict is given on the response, not on the end of a body that streams.
+pub struct ReplicaService<N, C = ResultIsVerdict> {
+    replicas: Replicas<N>,
+    classify: C,
+}
+
+impl<N> ReplicaService<N> {
+    /// The set as a service; the same as [`Replicas::service`].
+    #[must_use]
+    pub fn new(replicas: Replicas<N>) -> Self {
+        Self { replicas, classify: ResultIsVerdict }
+    }
+}
+
+impl<N, C> ReplicaService<N, C> {
+    /// Judges results by `classify` rather than by `Ok` and `Err`, for example to count a 503 as
+    /// a failure, or a full connection pool as neutral.
+    #[must_use]
+    pub fn classify<D>(self, classify: D) -> ReplicaService<N, D> {
+        ReplicaService { replicas: self.replicas, classify }
+    }
+}
+
+impl<N, C, Req> Service<Req> for ReplicaService<N, C>
+where
+    N: Service<Req> + Clone,
+    N::Error: Into<BoxError>,
+    Req: Routed,
+    C: Classify<N::Response, N::Error> + Clone,
+{
+    type Response = N::Response;
+    type Error = BoxError;
+    type Future = ResponseFuture<N, Req, C>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        let pick = match request.route() {
+            Route::Read => self.replicas.read(&Session::new()),
+            Route::Write => self.replicas.write(),
+        };
+        match pick {
+            Ok(pick) => ResponseFuture::new(pick, request, self.classify.clone()),
+            Err(error) => ResponseFuture::refused(error, self.classify.clone()),
+        }
+    }
+}
+
+impl<N, C: Clone> Clone for ReplicaService<N, C> {
+    // By hand: a derived one would ask for `N: Clone`.
+    fn clone(&self) -> Self {
+        Self { replicas: self.replicas.clone(), classify: self.classify.clone() }
+    }
+}
+
+impl<N, C> fmt::Debug for ReplicaService<N, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplicaService").field("replicas", &self.replicas).finish_non_exhaustive()
+    }
+}
