@@ -1,3 +1,5 @@
+//! Real servers for escala's tests and load tests.
+//!
 #![doc = include_str!("../README.md")]
 
 mod error;
@@ -9,6 +11,7 @@ mod process;
 mod run_dir;
 mod search;
 mod server;
+mod shared_memory;
 mod wait;
 
 mod nats;

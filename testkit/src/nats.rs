@@ -29,7 +29,8 @@ impl Nats {
         Self::start_from(Search::default()).await
     }
 
-    async fn start_from(search: Search) -> Result<Self, Error> {
+    /// Starts it with the programs of this search.
+    pub(crate) async fn start_from(search: Search) -> Result<Self, Error> {
         wait::blocking(move || {
             let program = search.find("nats-server", "nats-server")?;
             let dir = RunDir::new()?;

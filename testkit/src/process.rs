@@ -47,14 +47,22 @@ impl Process {
         Ok(kill_process(self.pid(), signal)?)
     }
 
-    /// Stops the child and then its descendants, in this order, so that it forks no more.
-    /// Returns when all have stopped.
-    pub(crate) fn freeze(&self) -> io::Result<()> {
+    /// Stops the child and all its descendants. Returns them when all have stopped.
+    pub(crate) fn freeze(&self) -> io::Result<Vec<Pid>> {
         self.signal(Signal::STOP)?;
         await_all(&[self.pid()], is_stopped)?;
-        let family = descendants(self.pid())?;
-        signal_all(&family, Signal::STOP);
-        await_all(&family, is_stopped)
+        let mut frozen = Vec::new();
+        loop {
+            // A descendant may fork while its parent is being stopped: until nobody new comes.
+            let mut new = descendants(self.pid())?;
+            new.retain(|pid| !frozen.contains(pid));
+            if new.is_empty() {
+                return Ok(frozen);
+            }
+            signal_all(&new, Signal::STOP);
+            await_all(&new, is_stopped)?;
+            frozen.append(&mut new);
+        }
     }
 
     /// Lets the descendants and then the child go on.
@@ -70,9 +78,7 @@ impl Process {
         }
         // Stopped first: a process that forks while it is being killed would leave orphans. One
         // that does not stop in time is killed all the same.
-        self.signal(Signal::STOP)?;
-        let _ = await_all(&[self.pid()], is_stopped);
-        let offspring = descendants(self.pid())?;
+        let offspring = self.freeze().or_else(|_| descendants(self.pid()))?;
         self.signal(Signal::KILL)?;
         signal_all(&offspring, Signal::KILL);
         self.child.wait()?;

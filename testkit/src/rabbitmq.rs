@@ -42,7 +42,8 @@ impl RabbitMq {
         Self::start_from(Search::default().first_in(PathBuf::from(SCRIPTS))).await
     }
 
-    async fn start_from(search: Search) -> Result<Self, Error> {
+    /// Starts it with the programs of this search.
+    pub(crate) async fn start_from(search: Search) -> Result<Self, Error> {
         wait::blocking(move || {
             let script = search.find("rabbitmq-server", "rabbitmq-server")?;
             let epmd = search.find("epmd", "erlang-base")?;

@@ -106,6 +106,13 @@ impl RedisBuilder {
         self
     }
 
+    /// Looks for the program elsewhere.
+    #[cfg(test)]
+    pub(crate) fn search(mut self, search: Search) -> Self {
+        self.search = search;
+        self
+    }
+
     /// Starts the server and waits for its `+PONG`.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::Error;
+use crate::shared_memory;
 
 /// The file in each folder on which its owner holds a lock while it lives.
 const OWNER: &str = "owner.lock";
@@ -67,7 +68,8 @@ pub(crate) fn lock(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Removes the folders that nobody owns any more, with the processes left in them.
+/// Removes the folders that nobody owns any more, with the processes and the shared memory that
+/// belong to them.
 fn sweep(base: &Path) -> io::Result<()> {
     for entry in fs::read_dir(base)? {
         let path = entry?.path();
@@ -81,6 +83,9 @@ fn sweep(base: &Path) -> io::Result<()> {
             continue;
         }
         kill_leftovers(&path)?;
+        for node in fs::read_dir(&path)? {
+            shared_memory::free(&node?.path());
+        }
         // A folder that resists is tried again by the next start.
         let _ = fs::remove_dir_all(&path);
     }
@@ -104,3 +109,6 @@ fn kill_leftovers(dir: &Path) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -135,7 +135,7 @@ impl Server {
 
     /// Stops the process and its descendants with SIGSTOP.
     pub(crate) fn freeze(&self) -> Result<(), Error> {
-        self.with(|process| process.freeze())
+        self.with(|process| process.freeze().map(drop))
     }
 
     /// Lets them go on with SIGCONT.

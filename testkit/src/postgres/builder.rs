@@ -85,6 +85,13 @@ impl PgBuilder {
         self
     }
 
+    /// Looks for the programs elsewhere.
+    #[cfg(test)]
+    pub(crate) fn search(mut self, search: Search) -> Self {
+        self.search = search;
+        self
+    }
+
     /// Starts all nodes and waits until they answer and all standbys stream.
     ///
     /// The first start on a machine runs `initdb`; later ones copy its result.

@@ -15,6 +15,7 @@ use crate::greeting;
 use crate::ports;
 use crate::postgres::tools::Tools;
 use crate::server::{Plan, Server};
+use crate::shared_memory;
 use crate::wait;
 
 /// How long an immediate shutdown may take before SIGKILL follows.
@@ -156,7 +157,7 @@ impl PgNode {
     /// Ends the node at once. Its data is lost anyway, so SIGQUIT (immediate shutdown) will do.
     pub(crate) fn end(&self) {
         let _ = self.server.stop(Signal::QUIT, SHUTDOWN);
-        self.tools.free_shared_memory(&self.data);
+        shared_memory::free(&self.data);
     }
 
     /// Writes a file into the data folder, whose owner may be another user.

@@ -103,22 +103,6 @@ impl Tools {
         process::run("psql", &mut command).map(|output| output.trim_end().to_owned())
     }
 
-    /// Frees the System V segment that a killed server leaves behind.
-    ///
-    /// Its id is the second number in line 7 of `postmaster.pid`. A server that ended by itself
-    /// has removed both.
-    pub(crate) fn free_shared_memory(&self, data: &Path) {
-        let pid_file = data.join("postmaster.pid");
-        let Ok(lines) = fs::read_to_string(&pid_file) else { return };
-        let id = lines.lines().nth(6).and_then(|line| line.split_whitespace().nth(1));
-        let (Some(id), Ok(ipcrm)) = (id, self.search.find("ipcrm", "util-linux")) else { return };
-        // A segment of 56 bytes that stays is no reason to fail a test.
-        if let Ok(mut command) = self.command(&ipcrm) {
-            let _ = process::run("ipcrm", command.args(["-m", id]));
-            let _ = fs::remove_file(pid_file);
-        }
-    }
-
     /// A command run as the account that owns the data.
     fn command(&self, program: &Path) -> Result<Command, Error> {
         server::guarded(&self.search, self.account, program)

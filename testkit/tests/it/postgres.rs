@@ -1,6 +1,7 @@
 //! PostgreSQL clusters: replication, faults, failover and the end.
 
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use testkit::{Error, PgCluster, PgNode};
 use tokio::time::{Duration, sleep};
@@ -177,6 +178,22 @@ async fn dropping_a_cluster_ends_frozen_nodes_and_removes_the_data() {
 }
 
 #[tokio::test]
+async fn a_killed_node_leaves_no_shared_memory() {
+    let pg = PgCluster::start(0).await.unwrap();
+    let data = pg.sql(pg.primary(), "show data_directory").await.unwrap();
+    let lines = std::fs::read_to_string(Path::new(&data).join("postmaster.pid")).unwrap();
+    let key_and_id: Vec<&str> = lines.lines().nth(6).unwrap().split_whitespace().collect();
+    let exists = || {
+        let segments = std::fs::read_to_string("/proc/sysvipc/shm").unwrap();
+        segments.lines().any(|line| line.split_whitespace().nth(1) == Some(key_and_id[1]))
+    };
+    pg.kill_primary().unwrap();
+    assert!(exists(), "the server has no segment, so this test needs another witness");
+    drop(pg);
+    assert!(!exists());
+}
+
+#[tokio::test]
 async fn a_panic_ends_the_cluster() {
     let pg = PgCluster::start(0).await.unwrap();
     let pid = pg.primary().pid().unwrap();
@@ -188,16 +205,55 @@ async fn a_panic_ends_the_cluster() {
     assert!(is_gone(pid));
 }
 
+#[tokio::test]
+async fn a_killed_test_leaves_no_server() {
+    // Another test of this binary, killed as soon as it runs servers.
+    let victim = "postgres::three_standbys_stream_and_replicate";
+    let mut test = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", victim])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let servers = loop {
+        assert_eq!(test.try_wait().unwrap(), None, "it ended before it could be killed");
+        let servers: Vec<u32> =
+            children(test.id()).into_iter().filter(|pid| is_server(*pid)).collect();
+        if servers.len() == 4 {
+            break servers;
+        }
+        sleep(Duration::from_millis(1)).await;
+    };
+    test.kill().unwrap();
+    test.wait().unwrap();
+    for pid in servers {
+        while !is_gone(pid) {
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_paused_clock_does_not_disturb_a_start() {
     let pg = PgCluster::start(1).await.unwrap();
     assert_eq!(pg.sql(pg.primary(), STREAMING).await.unwrap(), "1");
 }
 
+/// The children that any thread of the process has made.
 fn children(parent: u32) -> Vec<u32> {
-    let path = format!("/proc/{parent}/task/{parent}/children");
-    let list = std::fs::read_to_string(path).expect("a list of children");
+    let threads = std::fs::read_dir(format!("/proc/{parent}/task")).expect("a living process");
+    let lists = threads.flatten().filter_map(|thread| {
+        // The thread may have ended meanwhile.
+        std::fs::read_to_string(thread.path().join("children")).ok()
+    });
+    let list: String = lists.collect();
     list.split_whitespace().map(|pid| pid.parse().expect("a number")).collect()
+}
+
+/// Whether the process has become a PostgreSQL server; it is `setpriv` at first.
+fn is_server(pid: u32) -> bool {
+    let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split('\0').next().is_some_and(|program| program.ends_with("/postgres"))
 }
 
 /// A zombie that its new parent, process 1, has not reaped is gone for our purposes.
