@@ -1,0 +1,280 @@
+//! The limits of a pool: one plain struct that is both the file format and the builder.
+
+use std::fmt;
+use std::time::Duration;
+
+/// No duration of a configuration is longer, so that no deadline computed from one overflows.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// A setting that breaks a rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} = {value}: {rule}")]
+#[non_exhaustive]
+pub struct ConfigError {
+    /// The field of the configuration.
+    pub field: &'static str,
+    /// The value that was refused; never a secret.
+    pub value: String,
+    /// What the value must fulfil.
+    pub rule: &'static str,
+}
+
+impl ConfigError {
+    pub(crate) fn new(field: &'static str, value: impl Into<String>, rule: &'static str) -> Self {
+        Self { field, value: value.into(), rule }
+    }
+}
+
+/// Where to connect and the limits of the pool.
+///
+/// [`Pool::new`](crate::Pool::new) uses everything but `url` and `statement_cache`, which belong to
+/// PostgreSQL.
+///
+/// ```
+/// # use escala_pool::PoolConfig;
+/// let config = PoolConfig::new("postgres://app@127.0.0.1/shop").max_size(20).min_idle(4);
+/// assert!(config.validate().is_ok());
+/// ```
+#[derive(Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
+#[non_exhaustive]
+pub struct PoolConfig {
+    /// Connection string, as tokio-postgres reads it. Empty by default. It may hold a password:
+    /// `Debug` hides it and it is never serialised.
+    #[cfg_attr(feature = "serde", serde(skip_serializing))]
+    pub url: String,
+    /// Most connections open at a time. Default 10 (documented). Twice the cores of the
+    /// *server*, divided by the number of processes that share it, is a good start.
+    pub max_size: usize,
+    /// Idle connections that are kept open and warm. Default 2 (documented). Capped at `max_size`.
+    pub min_idle: usize,
+    /// Callers that may wait while all connections are in use; one more is rejected at once.
+    /// Default 10,000: what ten connections serve within `acquire_timeout` at 5 ms a lease. Zero
+    /// means that nobody waits.
+    pub max_waiters: usize,
+    /// Connects under way at a time. Default 4, so that a restarted server is not trampled.
+    pub max_connecting: usize,
+    /// Longest wait for a lease, connecting and testing included. Default 5 s (documented).
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub acquire_timeout: Duration,
+    /// Longest time for one whole handshake: TCP and authentication. Default 5 s (documented).
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub connect_timeout: Duration,
+    /// An idle connection beyond `min_idle` is closed after this time. Default 30 s (documented).
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub idle_timeout: Duration,
+    /// A connection is closed at this age, less up to a tenth by chance, so that connections
+    /// opened together are not replaced together. Default 30 min, as HikariCP and bb8 have it.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub max_lifetime: Duration,
+    /// A connection idle for longer is tested before use. Default 500 ms, as in HikariCP: a busy
+    /// pool pays no round trip for tests.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub validate_after: Duration,
+    /// A test that takes longer closes the connection. Default 1 s.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub validation_timeout: Duration,
+    /// Longest time to make a dirty connection fit again (cancel, roll back) before it is closed.
+    /// Default 5 s, as in PgDog.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub recovery_timeout: Duration,
+    /// How long `close` waits for leases. Default 5 s: a third of the documented 15 s stop, since
+    /// requests have ended by then.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub close_timeout: Duration,
+    /// Prepared statements kept per connection, least recently used out first. Default 256: pgx
+    /// keeps 512, sqlx 100.
+    pub statement_cache: usize,
+}
+
+impl PoolConfig {
+    /// The defaults with a connection string.
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Self {
+        Self { url: url.into(), ..Self::default() }
+    }
+
+    /// Sets the most connections open at a time.
+    #[must_use]
+    pub fn max_size(mut self, max_size: usize) -> Self {
+        self.max_size = max_size;
+        self
+    }
+
+    /// Sets the idle connections kept open.
+    #[must_use]
+    pub fn min_idle(mut self, min_idle: usize) -> Self {
+        self.min_idle = min_idle;
+        self
+    }
+
+    /// Sets the callers that may wait.
+    #[must_use]
+    pub fn max_waiters(mut self, max_waiters: usize) -> Self {
+        self.max_waiters = max_waiters;
+        self
+    }
+
+    /// Sets the connects under way at a time.
+    #[must_use]
+    pub fn max_connecting(mut self, max_connecting: usize) -> Self {
+        self.max_connecting = max_connecting;
+        self
+    }
+
+    /// Sets the longest wait for a lease.
+    #[must_use]
+    pub fn acquire_timeout(mut self, acquire_timeout: Duration) -> Self {
+        self.acquire_timeout = acquire_timeout;
+        self
+    }
+
+    /// Sets the longest time for one handshake.
+    #[must_use]
+    pub fn connect_timeout(mut self, connect_timeout: Duration) -> Self {
+        self.connect_timeout = connect_timeout;
+        self
+    }
+
+    /// Sets the time after which an idle connection beyond `min_idle` is closed.
+    #[must_use]
+    pub fn idle_timeout(mut self, idle_timeout: Duration) -> Self {
+        self.idle_timeout = idle_timeout;
+        self
+    }
+
+    /// Sets the age at which a connection is replaced.
+    #[must_use]
+    pub fn max_lifetime(mut self, max_lifetime: Duration) -> Self {
+        self.max_lifetime = max_lifetime;
+        self
+    }
+
+    /// Sets the idle time after which a connection is tested before use.
+    #[must_use]
+    pub fn validate_after(mut self, validate_after: Duration) -> Self {
+        self.validate_after = validate_after;
+        self
+    }
+
+    /// Sets the longest time for one test.
+    #[must_use]
+    pub fn validation_timeout(mut self, validation_timeout: Duration) -> Self {
+        self.validation_timeout = validation_timeout;
+        self
+    }
+
+    /// Sets the longest time to make a dirty connection fit again.
+    #[must_use]
+    pub fn recovery_timeout(mut self, recovery_timeout: Duration) -> Self {
+        self.recovery_timeout = recovery_timeout;
+        self
+    }
+
+    /// Sets how long `close` waits for leases.
+    #[must_use]
+    pub fn close_timeout(mut self, close_timeout: Duration) -> Self {
+        self.close_timeout = close_timeout;
+        self
+    }
+
+    /// Sets the prepared statements kept per connection.
+    #[must_use]
+    pub fn statement_cache(mut self, statement_cache: usize) -> Self {
+        self.statement_cache = statement_cache;
+        self
+    }
+
+    /// Checks every limit.
+    ///
+    /// # Errors
+    /// Names the first field that breaks its rule.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        count("max_size", self.max_size)?;
+        count("max_connecting", self.max_connecting)?;
+        count("statement_cache", self.statement_cache)?;
+        duration("acquire_timeout", self.acquire_timeout)?;
+        duration("connect_timeout", self.connect_timeout)?;
+        duration("idle_timeout", self.idle_timeout)?;
+        duration("max_lifetime", self.max_lifetime)?;
+        duration("validation_timeout", self.validation_timeout)?;
+        duration("recovery_timeout", self.recovery_timeout)?;
+        duration("close_timeout", self.close_timeout)
+    }
+}
+
+impl Default for PoolConfig {
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            max_size: 10,
+            min_idle: 2,
+            max_waiters: 10_000,
+            max_connecting: 4,
+            acquire_timeout: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(30),
+            max_lifetime: Duration::from_secs(30 * 60),
+            validate_after: Duration::from_millis(500),
+            validation_timeout: Duration::from_secs(1),
+            recovery_timeout: Duration::from_secs(5),
+            close_timeout: Duration::from_secs(5),
+            statement_cache: 256,
+        }
+    }
+}
+
+impl fmt::Debug for PoolConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Destructured whole, so that a new field cannot be forgotten here.
+        let Self {
+            url: _,
+            max_size,
+            min_idle,
+            max_waiters,
+            max_connecting,
+            acquire_timeout,
+            connect_timeout,
+            idle_timeout,
+            max_lifetime,
+            validate_after,
+            validation_timeout,
+            recovery_timeout,
+            close_timeout,
+            statement_cache,
+        } = self;
+        f.debug_struct("PoolConfig")
+            .field("url", &"[hidden]")
+            .field("max_size", max_size)
+            .field("min_idle", min_idle)
+            .field("max_waiters", max_waiters)
+            .field("max_connecting", max_connecting)
+            .field("acquire_timeout", acquire_timeout)
+            .field("connect_timeout", connect_timeout)
+            .field("idle_timeout", idle_timeout)
+            .field("max_lifetime", max_lifetime)
+            .field("validate_after", validate_after)
+            .field("validation_timeout", validation_timeout)
+            .field("recovery_timeout", recovery_timeout)
+            .field("close_timeout", close_timeout)
+            .field("statement_cache", statement_cache)
+            .finish()
+    }
+}
+
+/// Refuses zero and what no machine could hold.
+pub(crate) fn count(field: &'static str, value: usize) -> Result<(), ConfigError> {
+    if (1..=100_000).contains(&value) {
+        return Ok(());
+    }
+    Err(ConfigError::new(field, value.to_string(), "must be between 1 and 100000"))
+}
+
+/// Refuses zero, which would fail every call, and what overflows a clock.
+pub(crate) fn duration(field: &'static str, value: Duration) -> Result<(), ConfigError> {
+    if !value.is_zero() && value <= LONGEST {
+        return Ok(());
+    }
+    Err(ConfigError::new(field, format!("{value:?}"), "must be above zero and at most 365 days"))
+}

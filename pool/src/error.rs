@@ -1,0 +1,270 @@
+//! Why a call on a pool failed.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::ConfigError;
+
+/// A cause that several callers may be told.
+pub(crate) type Cause = Arc<dyn Error + Send + Sync>;
+
+/// Why a call on a pool failed.
+///
+/// `Display` says what happened in a few words; the cause stands in
+/// [`source`](std::error::Error::source), down to the server's own error. No variant holds a
+/// password or a parameter of a query.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum PoolError {
+    /// Every connection stayed in use until the deadline.
+    AcquireTimeout {
+        /// The time waited.
+        waited: Duration,
+        /// The size of the pool.
+        max_size: usize,
+    },
+    /// As many callers as allowed wait already.
+    TooManyWaiters {
+        /// The bound.
+        limit: usize,
+    },
+    /// There was room in the pool, but no connection could be made or tested by the deadline.
+    ConnectTimeout {
+        /// The time waited.
+        waited: Duration,
+        /// The last failure during the wait, if there was one.
+        cause: Option<Arc<dyn Error + Send + Sync>>,
+    },
+    /// A connection could not be made and the pool has no other.
+    Connect(Arc<dyn Error + Send + Sync>),
+    /// The pool is closed.
+    Closed,
+    /// The configuration breaks a rule.
+    Config(ConfigError),
+    /// An earlier call on this lease was dropped before its end: drop the lease.
+    #[cfg(feature = "postgres")]
+    Interrupted,
+    /// A query did not return as many rows as its verb promises.
+    #[cfg(feature = "postgres")]
+    RowCount {
+        /// The rows returned.
+        found: usize,
+    },
+    /// The driver or the server failed.
+    #[cfg(feature = "postgres")]
+    Postgres(tokio_postgres::Error),
+    /// SQLite failed: in a closure, or while the group was committed.
+    #[cfg(feature = "sqlite")]
+    Sqlite(rusqlite::Error),
+    /// This pool was opened for reading only.
+    #[cfg(feature = "sqlite")]
+    ReadOnly,
+    /// The closure panicked; what it wrote was rolled back.
+    #[cfg(feature = "sqlite")]
+    Panicked {
+        /// The message of the panic.
+        message: String,
+    },
+    /// Another closure of the same group ended the transaction they share.
+    #[cfg(feature = "sqlite")]
+    GroupEnded,
+}
+
+impl PoolError {
+    /// Whether a deadline of the pool passed.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        match self {
+            Self::AcquireTimeout { .. } | Self::ConnectTimeout { .. } => true,
+            Self::Connect(cause) => {
+                matches!(cause.downcast_ref(), Some(HandshakeError::TimedOut(_)))
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether there was too much work for the connections: nothing is wrong with the node.
+    ///
+    /// The server's own "too many connections" (`53300`) counts too.
+    #[must_use]
+    pub fn is_saturated(&self) -> bool {
+        match self {
+            Self::AcquireTimeout { .. } | Self::TooManyWaiters { .. } => true,
+            Self::Connect(_) | Self::ConnectTimeout { .. } => self.sqlstate() == Some("53300"),
+            _ => false,
+        }
+    }
+
+    /// Whether the node is unreachable, died or is shutting down.
+    ///
+    /// Saturation, errors of a statement and errors of the caller are not that.
+    #[must_use]
+    pub fn is_connection(&self) -> bool {
+        match self {
+            Self::Connect(_) | Self::ConnectTimeout { .. } => !self.is_saturated(),
+            Self::Closed => true,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(error) => lost_server(error),
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(error) => lost_file(error),
+            _ => false,
+        }
+    }
+
+    /// Whether the call had no effect and may succeed when it is made again.
+    ///
+    /// A connection lost while a statement ran is *not* retryable: nobody knows how far it came.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::AcquireTimeout { .. }
+            | Self::TooManyWaiters { .. }
+            | Self::ConnectTimeout { .. }
+            | Self::Connect(_) => true,
+            #[cfg(feature = "postgres")]
+            // Serialization failure, deadlock, starting up.
+            Self::Postgres(_) => matches!(self.sqlstate(), Some("40001" | "40P01" | "57P03")),
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(error) => matches!(
+                error.sqlite_error_code(),
+                Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked)
+            ),
+            _ => false,
+        }
+    }
+
+    /// The SQLSTATE that PostgreSQL answered with, also when it refused the connection.
+    #[must_use]
+    pub fn sqlstate(&self) -> Option<&str> {
+        #[cfg(feature = "postgres")]
+        {
+            let error = match self {
+                Self::Postgres(error) => error,
+                Self::Connect(cause) | Self::ConnectTimeout { cause: Some(cause), .. } => {
+                    cause.downcast_ref()?
+                }
+                _ => return None,
+            };
+            error.code().map(tokio_postgres::error::SqlState::code)
+        }
+        #[cfg(not(feature = "postgres"))]
+        None
+    }
+}
+
+impl fmt::Display for PoolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AcquireTimeout { waited, max_size } => {
+                write!(f, "all {max_size} connections stayed in use for {waited:?}")
+            }
+            Self::TooManyWaiters { limit } => {
+                write!(f, "{limit} callers wait already, which is the limit")
+            }
+            Self::ConnectTimeout { waited, .. } => {
+                write!(f, "no connection could be made within {waited:?}")
+            }
+            Self::Connect(_) => f.write_str("no connection could be made"),
+            Self::Closed => f.write_str("the pool is closed"),
+            Self::Config(_) => f.write_str("the configuration is invalid"),
+            #[cfg(feature = "postgres")]
+            Self::Interrupted => {
+                f.write_str("an earlier call on this lease was dropped before its end")
+            }
+            #[cfg(feature = "postgres")]
+            Self::RowCount { found } => {
+                write!(f, "the query returned {found} rows instead of one")
+            }
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => match self.sqlstate() {
+                Some(code) => write!(f, "postgresql answered with sqlstate {code}"),
+                None => f.write_str("the call to postgresql failed"),
+            },
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(_) => f.write_str("sqlite failed"),
+            #[cfg(feature = "sqlite")]
+            Self::ReadOnly => f.write_str("this pool was opened for reading only"),
+            #[cfg(feature = "sqlite")]
+            Self::Panicked { message } => write!(f, "the closure panicked: {message}"),
+            #[cfg(feature = "sqlite")]
+            Self::GroupEnded => f.write_str("a closure ended the transaction it shared"),
+        }
+    }
+}
+
+impl Error for PoolError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            // The inside of the `Arc`, so that the caller can downcast it.
+            Self::Connect(cause) | Self::ConnectTimeout { cause: Some(cause), .. } => {
+                Some(&**cause)
+            }
+            Self::Config(error) => Some(error),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(error) => Some(error),
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<ConfigError> for PoolError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+/// Why a connect failed for a reason that the driver does not know.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HandshakeError {
+    #[error("the handshake did not end within {0:?}")]
+    TimedOut(Duration),
+    #[error("the connect panicked: {0}")]
+    Panicked(String),
+    #[error("the pool is closed")]
+    Closed,
+    #[error("the test before use did not end within {0:?}")]
+    TestTimedOut(Duration),
+}
+
+/// The message of a caught panic.
+pub(crate) fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no message").to_owned()
+}
+
+#[cfg(feature = "postgres")]
+fn lost_server(error: &tokio_postgres::Error) -> bool {
+    use tokio_postgres::error::SqlState;
+
+    if error.is_closed() {
+        return true;
+    }
+    if let Some(code) = error.code() {
+        let shutdown =
+            [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN, SqlState::CANNOT_CONNECT_NOW];
+        return shutdown.contains(code);
+    }
+    // The driver reports a parameter that cannot be encoded as invalid input, also an I/O error.
+    let io = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    io.is_some_and(|io| io.kind() != std::io::ErrorKind::InvalidInput)
+}
+
+#[cfg(feature = "sqlite")]
+fn lost_file(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode;
+
+    matches!(
+        error.sqlite_error_code(),
+        Some(
+            ErrorCode::SystemIoFailure
+                | ErrorCode::CannotOpen
+                | ErrorCode::DatabaseCorrupt
+                | ErrorCode::NotADatabase
+        )
+    )
+}

@@ -1,0 +1,173 @@
+//! One PostgreSQL connection that knows what was left undone on it.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use tokio::task::AbortHandle;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Error, Row, Statement};
+
+use super::sql::{may_open_transaction, opens_transaction};
+use super::statements::Statements;
+use crate::error::PoolError;
+
+/// The values of a statement, in the order `$1`, `$2` and so on.
+pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// A client, its statements, and flags for what a lease may leave behind. The flags are relaxed:
+/// a lease moves between threads through the locks of the pool.
+#[derive(Debug)]
+pub(crate) struct PgConnection {
+    pub(super) client: Client,
+    /// The task that drives the socket.
+    task: AbortHandle,
+    statements: Mutex<Statements<Statement>>,
+    /// A call was dropped before its end: the server may still work on it.
+    interrupted: AtomicBool,
+    /// A transaction may be open.
+    in_transaction: AtomicBool,
+    /// Statements vanish on this connection in a way that preparing again does not heal.
+    doomed: AtomicBool,
+}
+
+impl PgConnection {
+    pub(super) fn new(client: Client, task: AbortHandle, statement_cache: usize) -> Self {
+        Self {
+            client,
+            task,
+            statements: Mutex::new(Statements::new(statement_cache)),
+            interrupted: AtomicBool::new(false),
+            in_transaction: AtomicBool::new(false),
+            doomed: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.client.is_closed() || self.doomed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn may_be_in_transaction(&self) -> bool {
+        self.in_transaction.load(Ordering::Relaxed)
+    }
+
+    /// To be set before the command that opens a transaction is sent.
+    pub(super) fn enter_transaction(&self) {
+        self.in_transaction.store(true, Ordering::Relaxed);
+    }
+
+    /// To be called when the server said that no transaction is open.
+    pub(super) fn leave_transaction(&self) {
+        self.in_transaction.store(false, Ordering::Relaxed);
+    }
+
+    /// To be called when the server has answered everything.
+    pub(super) fn settled(&self) {
+        self.interrupted.store(false, Ordering::Relaxed);
+    }
+
+    pub(super) async fn query(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>, PoolError> {
+        self.run(sql, |statement| async move { self.client.query(&statement, params).await }).await
+    }
+
+    pub(super) async fn execute(&self, sql: &str, params: Params<'_>) -> Result<u64, PoolError> {
+        self.run(sql, |statement| async move { self.client.execute(&statement, params).await })
+            .await
+    }
+
+    pub(super) async fn batch_execute(&self, sql: &str) -> Result<(), PoolError> {
+        if may_open_transaction(sql) {
+            self.enter_transaction();
+        }
+        self.guard(self.client.batch_execute(sql)).await
+    }
+
+    /// Runs a prepared statement. DDL between two calls makes a prepared statement stale; outside a
+    /// transaction nothing has happened then, so it is prepared and run once more.
+    async fn run<T, F: Future<Output = Result<T, Error>>>(
+        &self,
+        sql: &str,
+        call: impl Fn(Statement) -> F,
+    ) -> Result<T, PoolError> {
+        if opens_transaction(sql) {
+            self.enter_transaction();
+        }
+        self.guard(async {
+            match call(self.prepare(sql).await?).await {
+                Err(error) if is_stale(&error) => {
+                    self.statements.lock().remove(sql);
+                    if self.may_be_in_transaction() {
+                        return Err(error);
+                    }
+                    let again = call(self.prepare(sql).await?).await;
+                    if again.as_ref().is_err_and(is_stale) {
+                        self.statements.lock().remove(sql);
+                        self.doomed.store(true, Ordering::Relaxed);
+                    }
+                    again
+                }
+                result => result,
+            }
+        })
+        .await
+    }
+
+    async fn prepare(&self, sql: &str) -> Result<Statement, Error> {
+        if let Some(statement) = self.statements.lock().get(sql) {
+            return Ok(statement);
+        }
+        let statement = self.client.prepare(sql).await?;
+        self.statements.lock().insert(sql, statement.clone());
+        Ok(statement)
+    }
+
+    /// Notices when a call is dropped before its end, and refuses further ones then: their answers
+    /// would wait behind that of the dropped call.
+    async fn guard<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, PoolError> {
+        if self.is_interrupted() {
+            return Err(PoolError::Interrupted);
+        }
+        let unfinished = Unfinished(Some(&self.interrupted));
+        let result = call.await;
+        unfinished.finish();
+        result.map_err(PoolError::Postgres)
+    }
+}
+
+impl Drop for PgConnection {
+    fn drop(&mut self) {
+        // A clean connection says goodbye by itself when its client is gone. Otherwise the task
+        // would wait for the answer to a query that nobody wants, and keep the socket open.
+        if self.is_interrupted() || self.may_be_in_transaction() {
+            self.task.abort();
+        }
+    }
+}
+
+/// Sets a flag unless it was finished.
+struct Unfinished<'a>(Option<&'a AtomicBool>);
+
+impl Unfinished<'_> {
+    fn finish(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Some(interrupted) = self.0 {
+            interrupted.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// `0A000`: the columns changed under a prepared statement. `26000`: it was deallocated.
+fn is_stale(error: &Error) -> bool {
+    let stale = [SqlState::FEATURE_NOT_SUPPORTED, SqlState::INVALID_SQL_STATEMENT_NAME];
+    error.code().is_some_and(|code| stale.contains(code))
+}

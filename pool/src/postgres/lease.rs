@@ -1,0 +1,199 @@
+//! An exclusive connection, and a transaction on one.
+
+use std::fmt;
+
+use tokio_postgres::Row;
+
+use super::connection::{Params, PgConnection};
+use super::manager::PgManager;
+use super::recovery;
+use crate::error::PoolError;
+use crate::lease::Lease;
+
+/// The exclusive right to one PostgreSQL connection, given back on drop.
+///
+/// What it leaves behind does not reach the next user: a transaction opened by
+/// [`batch_execute`](Self::batch_execute) or any other verb is rolled back, and a query whose future
+/// was dropped is cancelled, both in a task of at most `recovery_timeout`, else the connection is
+/// closed. Session state (`SET`, `LISTEN`, temporary tables, advisory locks) is *not* reset.
+///
+/// After the future of a verb was dropped, every further verb of this lease answers
+/// [`PoolError::Interrupted`].
+pub struct PgLease {
+    /// `Some` until the drop.
+    lease: Option<Lease<PgManager>>,
+}
+
+impl PgLease {
+    pub(super) fn new(lease: Lease<PgManager>) -> Self {
+        Self { lease: Some(lease) }
+    }
+
+    pub(super) fn conn(&self) -> &PgConnection {
+        self.lease.as_ref().expect("the lease is there until the drop")
+    }
+
+    /// Runs a statement and returns all its rows.
+    ///
+    /// # Errors
+    /// [`PoolError::Postgres`] with the driver's error, [`PoolError::Interrupted`].
+    pub async fn query(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>, PoolError> {
+        self.conn().query(sql, params).await
+    }
+
+    /// Runs a statement that returns exactly one row.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query), and [`PoolError::RowCount`].
+    pub async fn query_one(&self, sql: &str, params: Params<'_>) -> Result<Row, PoolError> {
+        one(self.query(sql, params).await?)
+    }
+
+    /// Runs a statement that returns one row or none.
+    ///
+    /// # Errors
+    /// As [`query_one`](Self::query_one).
+    pub async fn query_opt(&self, sql: &str, params: Params<'_>) -> Result<Option<Row>, PoolError> {
+        at_most_one(self.query(sql, params).await?)
+    }
+
+    /// Runs a statement and returns the number of rows it changed.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    pub async fn execute(&self, sql: &str, params: Params<'_>) -> Result<u64, PoolError> {
+        self.conn().execute(sql, params).await
+    }
+
+    /// Runs several statements without values, separated by semicolons.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    pub async fn batch_execute(&self, sql: &str) -> Result<(), PoolError> {
+        self.conn().batch_execute(sql).await
+    }
+}
+
+impl Drop for PgLease {
+    fn drop(&mut self) {
+        // A connection that is clean, or gone, needs no repair.
+        let dirty = self.lease.take_if(|lease| {
+            (lease.is_interrupted() || lease.may_be_in_transaction()) && !lease.is_broken()
+        });
+        if let Some(lease) = dirty {
+            recovery::spawn(lease);
+        }
+    }
+}
+
+impl fmt::Debug for PgLease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PgLease").finish_non_exhaustive()
+    }
+}
+
+/// A transaction on a connection of its own. Dropped without a commit, it is rolled back before
+/// anyone else gets the connection.
+#[derive(Debug)]
+pub struct PgTransaction {
+    lease: PgLease,
+    /// A verb failed, so the server may have given the transaction up.
+    failed: bool,
+}
+
+impl PgTransaction {
+    pub(super) async fn begin(lease: PgLease) -> Result<Self, PoolError> {
+        lease.batch_execute("BEGIN").await?;
+        Ok(Self { lease, failed: false })
+    }
+
+    /// Runs a statement and returns all its rows.
+    ///
+    /// # Errors
+    /// As [`PgLease::query`].
+    pub async fn query(&mut self, sql: &str, params: Params<'_>) -> Result<Vec<Row>, PoolError> {
+        let result = self.lease.query(sql, params).await;
+        self.note(result)
+    }
+
+    /// Runs a statement that returns exactly one row.
+    ///
+    /// # Errors
+    /// As [`PgLease::query_one`].
+    pub async fn query_one(&mut self, sql: &str, params: Params<'_>) -> Result<Row, PoolError> {
+        one(self.query(sql, params).await?)
+    }
+
+    /// Runs a statement that returns one row or none.
+    ///
+    /// # Errors
+    /// As [`PgLease::query_one`].
+    pub async fn query_opt(
+        &mut self,
+        sql: &str,
+        params: Params<'_>,
+    ) -> Result<Option<Row>, PoolError> {
+        at_most_one(self.query(sql, params).await?)
+    }
+
+    /// Runs a statement and returns the number of rows it changed.
+    ///
+    /// # Errors
+    /// As [`PgLease::query`].
+    pub async fn execute(&mut self, sql: &str, params: Params<'_>) -> Result<u64, PoolError> {
+        let result = self.lease.execute(sql, params).await;
+        self.note(result)
+    }
+
+    /// Runs several statements without values, separated by semicolons.
+    ///
+    /// # Errors
+    /// As [`PgLease::query`].
+    pub async fn batch_execute(&mut self, sql: &str) -> Result<(), PoolError> {
+        let result = self.lease.batch_execute(sql).await;
+        self.note(result)
+    }
+
+    /// Makes the transaction last.
+    ///
+    /// # Errors
+    /// After a verb failed, PostgreSQL answers `COMMIT` by a rollback and calls that a success. Here
+    /// it is the error `25P02`, unless the caller rolled back to a savepoint. After an error with
+    /// [`is_connection`](PoolError::is_connection) nobody knows whether it was committed.
+    ///
+    /// # Cancellation
+    /// If the future is dropped, the transaction is committed or rolled back as a whole.
+    pub async fn commit(self) -> Result<(), PoolError> {
+        // In a failed transaction everything but its end is refused, and the rest is skipped.
+        let end = if self.failed { "SELECT 1; COMMIT" } else { "COMMIT" };
+        self.lease.batch_execute(end).await?;
+        self.lease.conn().leave_transaction();
+        Ok(())
+    }
+
+    /// Takes the transaction back. Unlike a drop, it says when that is done.
+    ///
+    /// # Errors
+    /// As [`PgLease::query`].
+    pub async fn rollback(self) -> Result<(), PoolError> {
+        self.lease.batch_execute("ROLLBACK").await?;
+        self.lease.conn().leave_transaction();
+        Ok(())
+    }
+
+    fn note<T>(&mut self, result: Result<T, PoolError>) -> Result<T, PoolError> {
+        self.failed |= result.is_err();
+        result
+    }
+}
+
+fn one(rows: Vec<Row>) -> Result<Row, PoolError> {
+    at_most_one(rows)?.ok_or(PoolError::RowCount { found: 0 })
+}
+
+fn at_most_one(mut rows: Vec<Row>) -> Result<Option<Row>, PoolError> {
+    match rows.len() {
+        0 | 1 => Ok(rows.pop()),
+        found => Err(PoolError::RowCount { found }),
+    }
+}

@@ -1,0 +1,153 @@
+//! PostgreSQL: connections that come back without anybody's transaction or query on them.
+
+mod cancel;
+mod connection;
+mod lease;
+mod manager;
+mod recovery;
+mod sql;
+mod statements;
+
+use std::fmt;
+use std::task::{Context, Poll};
+
+pub use tokio_postgres;
+pub use tokio_postgres::Row;
+pub use tokio_postgres::types::ToSql;
+use tower_service::Service;
+
+pub use self::connection::Params;
+pub use self::lease::{PgLease, PgTransaction};
+use self::manager::PgManager;
+use crate::config::PoolConfig;
+use crate::error::PoolError;
+use crate::pool::{CloseReport, Pool};
+use crate::service::AcquireFuture;
+use crate::stats::PoolStats;
+
+/// A pool of PostgreSQL connections. Clones share it.
+///
+/// Each verb here takes a lease for one statement; [`begin`](Self::begin) and
+/// [`acquire`](Self::acquire) hold one for several. Statements are prepared once per connection and
+/// found by their text, so put values into `params`, never into the text.
+///
+/// # Cancellation
+/// When the future of a verb is dropped, its query is cancelled at the server and the connection is
+/// cleaned in the background. Whether a cancelled write took effect is unknown.
+#[derive(Clone)]
+pub struct PgPool {
+    pool: Pool<PgManager>,
+}
+
+impl PgPool {
+    /// Connects, and proves by one connection that the server can be used.
+    ///
+    /// # Errors
+    /// [`PoolError::Config`], or why no connection could be made.
+    pub async fn connect(config: PoolConfig) -> Result<Self, PoolError> {
+        let pool = Self::connect_lazy(config)?;
+        drop(pool.acquire().await?);
+        Ok(pool)
+    }
+
+    /// Makes the pool without waiting for a connection, for a server that may be down at present.
+    ///
+    /// # Errors
+    /// [`PoolError::Config`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn connect_lazy(config: PoolConfig) -> Result<Self, PoolError> {
+        let manager = PgManager::new(&config)?;
+        Ok(Self { pool: Pool::new(manager, config)? })
+    }
+
+    /// Takes a connection for several statements.
+    ///
+    /// # Errors
+    /// As [`Pool::acquire`].
+    pub async fn acquire(&self) -> Result<PgLease, PoolError> {
+        Ok(PgLease::new(self.pool.acquire().await?))
+    }
+
+    /// Begins a transaction on a connection of its own.
+    ///
+    /// # Errors
+    /// As [`Pool::acquire`] and [`PgLease::batch_execute`].
+    pub async fn begin(&self) -> Result<PgTransaction, PoolError> {
+        PgTransaction::begin(self.acquire().await?).await
+    }
+
+    /// Runs a statement and returns all its rows.
+    ///
+    /// # Errors
+    /// As [`Pool::acquire`] and [`PgLease::query`].
+    pub async fn query(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>, PoolError> {
+        self.acquire().await?.query(sql, params).await
+    }
+
+    /// Runs a statement that returns exactly one row.
+    ///
+    /// # Errors
+    /// As [`Pool::acquire`] and [`PgLease::query_one`].
+    pub async fn query_one(&self, sql: &str, params: Params<'_>) -> Result<Row, PoolError> {
+        self.acquire().await?.query_one(sql, params).await
+    }
+
+    /// Runs a statement that returns one row or none.
+    ///
+    /// # Errors
+    /// As [`Pool::acquire`] and [`PgLease::query_opt`].
+    pub async fn query_opt(&self, sql: &str, params: Params<'_>) -> Result<Option<Row>, PoolError> {
+        self.acquire().await?.query_opt(sql, params).await
+    }
+
+    /// Runs a statement and returns the number of rows it changed.
+    ///
+    /// # Errors
+    /// As [`Pool::acquire`] and [`PgLease::execute`].
+    pub async fn execute(&self, sql: &str, params: Params<'_>) -> Result<u64, PoolError> {
+        self.acquire().await?.execute(sql, params).await
+    }
+
+    /// Runs several statements without values, separated by semicolons.
+    ///
+    /// # Errors
+    /// As [`Pool::acquire`] and [`PgLease::batch_execute`].
+    pub async fn batch_execute(&self, sql: &str) -> Result<(), PoolError> {
+        self.acquire().await?.batch_execute(sql).await
+    }
+
+    /// The figures of this moment.
+    #[must_use]
+    pub fn stats(&self) -> PoolStats {
+        self.pool.stats()
+    }
+
+    /// Closes as [`Pool::close`] does.
+    pub async fn close(&self) -> CloseReport {
+        self.pool.close().await
+    }
+}
+
+impl fmt::Debug for PgPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.pool.fmt(f)
+    }
+}
+
+/// Always ready: the wait for a connection happens in the future, within the acquire timeout.
+impl Service<()> for PgPool {
+    type Response = PgLease;
+    type Error = PoolError;
+    type Future = AcquireFuture<PgLease>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), PoolError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        let pool = self.clone();
+        AcquireFuture::new(async move { pool.acquire().await })
+    }
+}

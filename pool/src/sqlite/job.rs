@@ -1,0 +1,114 @@
+//! A closure on its way to a thread, and its answer on the way back.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use crate::error::{PoolError, panic_message};
+use crate::meter::{Meter, Outcome};
+
+/// What the caller is sent: the closure's own result, or why there is none.
+pub(super) type Answer<T, E> = Result<Result<T, E>, PoolError>;
+
+/// A job as the threads see it.
+pub(super) type BoxJob = Box<dyn Job + Send>;
+
+pub(super) trait Job {
+    /// Starts the job, unless its caller is gone.
+    fn claim(&self) -> bool;
+    /// Runs the closure; a panic stays inside.
+    fn run(self: Box<Self>, conn: &Connection) -> Done;
+    /// Answers without running.
+    fn refuse(self: Box<Self>, error: PoolError);
+}
+
+/// A job that ran and has not been answered.
+pub(super) struct Done {
+    /// Whether what it wrote is to be kept.
+    pub(super) keep: bool,
+    answer: Box<dyn FnOnce(Result<(), PoolError>) + Send>,
+}
+
+impl Done {
+    /// Answers the caller. An error in place of the commit replaces only a success.
+    pub(super) fn answer(self, committed: Result<(), PoolError>) {
+        (self.answer)(committed);
+    }
+}
+
+/// The right to decide how a job's wait ends. It is used once: by the thread that starts the job,
+/// or by the caller who leaves or times out. So a job that its caller gave up never runs.
+#[derive(Debug)]
+pub(super) struct Start {
+    taken: AtomicBool,
+    meter: Arc<Meter>,
+}
+
+impl Start {
+    pub(super) fn new(meter: Arc<Meter>) -> Self {
+        meter.start();
+        Self { taken: AtomicBool::new(false), meter }
+    }
+
+    /// Ends the wait in this way; false if it has ended before.
+    pub(super) fn settle(&self, outcome: Outcome) -> bool {
+        let first = !self.taken.swap(true, Ordering::AcqRel);
+        if first {
+            self.meter.settle(outcome);
+        }
+        first
+    }
+}
+
+/// Settles as cancelled what nothing else has settled.
+#[derive(Debug)]
+pub(super) struct Caller(pub(super) Arc<Start>);
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        self.0.settle(Outcome::Cancelled);
+    }
+}
+
+pub(super) struct Call<F, T, E> {
+    pub(super) start: Arc<Start>,
+    pub(super) closure: F,
+    pub(super) reply: oneshot::Sender<Answer<T, E>>,
+}
+
+impl<F, T, E> Job for Call<F, T, E>
+where
+    F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    fn claim(&self) -> bool {
+        self.start.settle(Outcome::Acquired)
+    }
+
+    fn run(self: Box<Self>, conn: &Connection) -> Done {
+        let Self { closure, reply, .. } = *self;
+        // What a panic leaves half done is in the database, where it is rolled back.
+        let result = catch_unwind(AssertUnwindSafe(|| closure(conn)));
+        let result =
+            result.map_err(|payload| PoolError::Panicked { message: panic_message(&*payload) });
+        let keep = matches!(result, Ok(Ok(_)));
+        let answer = Box::new(move |committed: Result<(), PoolError>| {
+            let answer = match (result, committed) {
+                (Ok(Ok(_)), Err(error)) => Err(error),
+                (result, _) => result,
+            };
+            // A caller who left does not want it.
+            drop(reply.send(answer));
+        });
+        Done { keep, answer }
+    }
+
+    fn refuse(self: Box<Self>, error: PoolError) {
+        self.start.settle(Outcome::of(&error));
+        drop(self.reply.send(Err(error)));
+    }
+}

@@ -1,0 +1,137 @@
+//! The threads: readers run one job at a time, the writer runs a group and commits once.
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::config::SqliteConfig;
+use super::job::{BoxJob, Done};
+use super::queue::Queue;
+use crate::error::PoolError;
+
+/// Jobs in one transaction. At some microseconds a job this bounds what the first one waits for
+/// the last; larger groups gain little, since the commit is shared by 256 already.
+const GROUP: usize = 256;
+
+/// Opens the connection of a thread.
+pub(super) fn open(config: &SqliteConfig, writes: bool) -> rusqlite::Result<Connection> {
+    // Without the `URI` flag a path is a path, and without a mutex since one thread uses it.
+    let access = if writes {
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE
+    } else {
+        OpenFlags::SQLITE_OPEN_READ_ONLY
+    };
+    let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(&config.path, flags)?;
+    conn.busy_timeout(config.busy_timeout)?;
+    conn.set_prepared_statement_cache_capacity(config.statement_cache);
+    if writes {
+        // Readers and the writer do not block each other.
+        conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+        // A commit survives the end of the process; the last ones may not survive a power cut.
+        conn.execute_batch("PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;")?;
+    } else {
+        // Opening does not touch the file, and a missing table is not found before it is read.
+        conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+    }
+    Ok(conn)
+}
+
+/// Runs jobs until the queue is closed and empty.
+pub(super) fn read(conn: &Connection, queue: &Queue<BoxJob>) {
+    let mut group = Vec::with_capacity(1);
+    while queue.pop(&mut group, 1) {
+        for job in group.drain(..) {
+            if job.claim() {
+                let done = job.run(conn);
+                // A transaction left open would show the next job an old state for ever.
+                rollback(conn);
+                done.answer(Ok(()));
+            }
+        }
+    }
+}
+
+/// Commits groups of jobs until the queue is closed and empty.
+pub(super) fn write(conn: &Connection, queue: &Queue<BoxJob>) {
+    let mut group = Vec::with_capacity(GROUP);
+    let mut done = Vec::with_capacity(GROUP);
+    while queue.pop(&mut group, GROUP) {
+        let committed = run_group(conn, &mut group, &mut done);
+        for job in done.drain(..) {
+            job.answer(match &committed {
+                Ok(()) => Ok(()),
+                Err(error) => Err(PoolError::Sqlite(copy(error))),
+            });
+        }
+    }
+}
+
+/// Runs a group in one transaction. Whoever is in `done` waits for the result of the commit.
+fn run_group(
+    conn: &Connection,
+    group: &mut Vec<BoxJob>,
+    done: &mut Vec<Done>,
+) -> rusqlite::Result<()> {
+    for job in group.drain(..) {
+        // Immediate: a transaction that reads first and writes later would fail at once when
+        // another process wrote in between, without waiting for `busy_timeout`.
+        if conn.is_autocommit()
+            && let Err(error) = conn.execute_batch("BEGIN IMMEDIATE")
+        {
+            job.refuse(PoolError::Sqlite(error));
+            continue;
+        }
+        if !job.claim() {
+            continue;
+        }
+        match run_one(conn, job) {
+            Ok(job) => done.push(job),
+            Err(job) => {
+                for job in done.drain(..).chain([job]) {
+                    job.answer(Err(PoolError::GroupEnded));
+                }
+            }
+        }
+    }
+    if conn.is_autocommit() {
+        return Ok(());
+    }
+    let committed = execute(conn, "COMMIT");
+    rollback(conn);
+    committed
+}
+
+/// Runs a job in a savepoint of its own. `Err` if the transaction is gone: the job ended it, or an
+/// error such as a full disk made SQLite roll it back.
+fn run_one(conn: &Connection, job: BoxJob) -> Result<Done, Done> {
+    let opened = execute(conn, "SAVEPOINT job");
+    let job = job.run(conn);
+    let undone = if job.keep { Ok(()) } else { execute(conn, "ROLLBACK TO job") };
+    match opened.and(undone).and_then(|()| execute(conn, "RELEASE job")) {
+        Ok(()) if !conn.is_autocommit() => Ok(job),
+        _ => {
+            rollback(conn);
+            Err(job)
+        }
+    }
+}
+
+/// Ends a transaction that is open; what fails here fails in the next `BEGIN` too.
+fn rollback(conn: &Connection) {
+    if !conn.is_autocommit() {
+        drop(execute(conn, "ROLLBACK"));
+    }
+}
+
+fn execute(conn: &Connection, sql: &str) -> rusqlite::Result<()> {
+    conn.prepare_cached(sql)?.execute([]).map(drop)
+}
+
+/// The same error for every job of a group; SQLite's own is the only kind a commit can give.
+fn copy(error: &rusqlite::Error) -> rusqlite::Error {
+    match error {
+        rusqlite::Error::SqliteFailure(code, text) => {
+            rusqlite::Error::SqliteFailure(*code, text.clone())
+        }
+        other => rusqlite::Error::ToSqlConversionFailure(other.to_string().into()),
+    }
+}
