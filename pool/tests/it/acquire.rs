@@ -1,0 +1,183 @@
+//! Who gets a connection, when, and what a caller is told who gets none.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use escala_pool::{Lease, Pool, PoolError};
+use tokio::time::{Instant, sleep, timeout};
+use tower::ServiceExt;
+
+use crate::scripted::{Act, Manager, assert_adds_up, config};
+
+#[test]
+fn pools_leases_and_futures_cross_threads() {
+    fn crosses<T: Send + 'static>(_: &T) {}
+    fn shared<T: Send + Sync + Clone + 'static>() {}
+    shared::<Pool<Manager>>();
+    let _ = |pool: &'static Pool<Manager>, lease: Lease<Manager>| {
+        crosses(&pool.acquire());
+        crosses(&pool.close());
+        crosses(&pool.clone().oneshot(()));
+        crosses(&lease);
+    };
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_are_served_in_turn() {
+    const ROUNDS: u64 = 64 * 300;
+    let pool = Manager::default().pool(config(4));
+    let served = Arc::new(AtomicU64::new(0));
+    let tasks: Vec<_> = (0..64)
+        .map(|_| {
+            let (pool, served) = (pool.clone(), Arc::clone(&served));
+            tokio::spawn(async move {
+                let mut own = 0_u64;
+                while served.fetch_add(1, Ordering::Relaxed) < ROUNDS {
+                    let _lease = pool.acquire().await.unwrap();
+                    tokio::task::yield_now().await;
+                    own += 1;
+                }
+                own
+            })
+        })
+        .collect();
+    let mut counts = Vec::new();
+    for task in tasks {
+        counts.push(task.await.unwrap());
+    }
+    let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+    assert!(*most * 2 <= *least * 3, "{least} to {most}");
+    assert_adds_up(&pool.stats());
+    assert!(pool.stats().size <= 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_connection_used_last_is_used_next_without_a_test() {
+    let manager = Manager::default();
+    let pool = manager.pool(config(2));
+    let (first, second) = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
+    let last = second.id;
+    drop(first);
+    drop(second);
+    sleep(Duration::from_millis(499)).await;
+    assert_eq!(pool.acquire().await.unwrap().id, last);
+    assert_eq!(manager.server.lock().tested, 0);
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(pool.acquire().await.unwrap().id, last);
+    assert_eq!(manager.server.lock().tested, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_pool_times_out_and_says_so() {
+    let pool = Manager::default().pool(config(1));
+    let _held = pool.acquire().await.unwrap();
+    let began = Instant::now();
+    let error = pool.acquire().await.unwrap_err();
+    assert_eq!(began.elapsed(), Duration::from_secs(5));
+    assert!(matches!(error, PoolError::AcquireTimeout { max_size: 1, .. }), "{error}");
+    assert!(error.is_timeout() && error.is_saturated() && error.is_retryable());
+    assert!(!error.is_connection());
+    let stats = pool.stats();
+    assert_eq!((stats.timed_out_total, stats.waiting, stats.size), (1, 0, 1));
+    assert_adds_up(&stats);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_waiter_more_than_allowed_is_rejected_at_once() {
+    let pool = Manager::default().pool(config(1).max_waiters(1));
+    let held = pool.acquire().await.unwrap();
+    let other = pool.clone();
+    let waiter = tokio::spawn(async move { other.acquire().await.map(drop) });
+    tokio::task::yield_now().await;
+    assert_eq!(pool.stats().waiting, 1);
+    let began = Instant::now();
+    let error = pool.acquire().await.unwrap_err();
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    assert!(matches!(error, PoolError::TooManyWaiters { limit: 1 }), "{error}");
+    assert!(error.is_saturated() && !error.is_timeout());
+    drop(held);
+    waiter.await.unwrap().unwrap();
+    assert_eq!(pool.stats().rejected_total, 1);
+    assert_adds_up(&pool.stats());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_place_of_a_caller_who_leaves_goes_to_the_next() {
+    let pool = Manager::default().pool(config(1).max_waiters(1));
+    let held = pool.acquire().await.unwrap();
+    assert!(timeout(Duration::from_millis(10), pool.acquire()).await.is_err());
+    assert!(timeout(Duration::from_millis(10), pool.acquire()).await.is_err());
+    drop(held);
+    pool.acquire().await.unwrap();
+    let stats = pool.stats();
+    assert_eq!((stats.cancelled_total, stats.rejected_total, stats.waiting), (2, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connect_outlives_the_caller_who_started_it() {
+    let manager = Manager::default();
+    manager.connects([Act::Slow]);
+    let pool = manager.pool(config(1));
+    assert!(timeout(Duration::from_millis(10), pool.acquire()).await.is_err());
+    assert_eq!(pool.acquire().await.unwrap().id, 1);
+    assert_eq!(pool.stats().connects_total, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_than_four_connects_run_at_once() {
+    let manager = Manager::default();
+    manager.connects([Act::Slow; 20]);
+    let pool = manager.pool(config(20));
+    let tasks: Vec<_> = (0..20)
+        .map(|_| {
+            let pool = pool.clone();
+            tokio::spawn(async move { pool.acquire().await })
+        })
+        .collect();
+    let mut leases = Vec::new();
+    for task in tasks {
+        leases.push(task.await.unwrap().unwrap());
+    }
+    assert_eq!(manager.server.lock().peak_connecting, 4);
+    assert_eq!(pool.stats().size, 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_is_a_service_that_answers_with_leases() {
+    let pool = Manager::default().pool(config(1));
+    let lease = pool.clone().oneshot(()).await.unwrap();
+    assert!(pool.clone().oneshot(()).await.unwrap_err().is_saturated());
+    drop(lease);
+    pool.oneshot(()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_discarded_lease_is_replaced() {
+    let manager = Manager::default();
+    let pool = manager.pool(config(1));
+    pool.acquire().await.unwrap().discard();
+    assert_eq!(manager.server.lock().open, 0);
+    pool.acquire().await.unwrap().broken = true;
+    assert_eq!(pool.acquire().await.unwrap().id, 3);
+}
+
+#[tokio::test]
+async fn a_lease_may_be_dropped_on_a_thread_without_a_runtime() {
+    let manager = Manager::default();
+    let pool = manager.pool(config(1).min_idle(1));
+    let lease = pool.acquire().await.unwrap();
+    // bb8 starts a connect in its place, which needs the runtime.
+    std::thread::spawn(move || lease.discard()).join().unwrap();
+    assert_eq!(pool.acquire().await.unwrap().id, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_past_its_lifetime_is_replaced() {
+    let pool = Manager::default().pool(config(1).max_lifetime(Duration::from_secs(100)));
+    drop(pool.acquire().await.unwrap());
+    sleep(Duration::from_secs(89)).await;
+    assert_eq!(pool.acquire().await.unwrap().id, 1);
+    sleep(Duration::from_secs(11)).await;
+    assert_eq!(pool.acquire().await.unwrap().id, 2);
+}
