@@ -1,0 +1,267 @@
+//! The states by table, and against a model that keeps every call in a list.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+fn config() -> BreakerConfig {
+    BreakerConfig::default().jitter(0.0)
+}
+
+/// A machine that opened at zero and was let into half-open at `now`, with its first probe.
+fn half_open(config: &BreakerConfig, now: Duration) -> (Machine, Ticket) {
+    let mut machine = Machine::new(config);
+    machine.trip(0, Duration::ZERO, 0.0);
+    let ticket = machine.admit(now, 0.0).expect("the open time is over");
+    assert_eq!(machine.state(), State::HalfOpen);
+    (machine, ticket)
+}
+
+#[test]
+fn an_open_circuit_says_how_long_it_stays_open() {
+    let mut machine = Machine::new(&config());
+    machine.trip(0, seconds(1), 0.0);
+    assert_eq!(machine.admit(seconds(2), 0.0), Err(seconds(4)));
+    assert!(machine.admit(seconds(6), 0.0).is_ok());
+}
+
+#[test]
+fn the_open_time_doubles_up_to_its_maximum_and_starts_over_after_a_success() {
+    let config = config().half_open_permits(1).open_for_max(seconds(15));
+    let mut machine = Machine::new(&config);
+    machine.trip(0, Duration::ZERO, 0.0);
+    let mut now = Duration::ZERO;
+    for expected in [5, 10, 15, 15] {
+        assert_eq!(machine.admit(now, 0.0), Err(seconds(expected)));
+        now += seconds(expected);
+        let probe = machine.admit(now, 0.0).expect("over");
+        machine.settle(probe, Verdict::Failure, now, 0.0);
+    }
+    now += seconds(15);
+    let probe = machine.admit(now, 0.0).expect("over");
+    machine.settle(probe, Verdict::Success, now, 0.0);
+    assert_eq!(machine.state(), State::Closed);
+    machine.trip(machine.epoch(), now, 0.0);
+    assert_eq!(machine.admit(now, 0.0), Err(seconds(5)));
+}
+
+#[test]
+fn jitter_only_lengthens_the_open_time() {
+    let config = config().jitter(0.2);
+    for (chance, expected) in [(0.0, 5_000), (0.5, 5_500), (1.0, 6_000)] {
+        let mut machine = Machine::new(&config);
+        machine.trip(0, Duration::ZERO, chance);
+        let left = machine.admit(Duration::ZERO, 0.0);
+        assert_eq!(left, Err(Duration::from_millis(expected)));
+    }
+}
+
+#[test]
+fn the_share_of_successes_decides_not_the_first_failure() {
+    let (mut machine, first) = half_open(&config(), seconds(5));
+    let second = machine.admit(seconds(5), 0.0).expect("permit 2 of 3");
+    let third = machine.admit(seconds(5), 0.0).expect("permit 3 of 3");
+    machine.settle(first, Verdict::Failure, seconds(5), 0.0);
+    machine.settle(second, Verdict::Success, seconds(5), 0.0);
+    assert_eq!(machine.state(), State::HalfOpen);
+    machine.settle(third, Verdict::Success, seconds(5), 0.0);
+    assert_eq!(machine.state(), State::Closed);
+}
+
+#[test]
+fn a_neutral_probe_gives_its_permit_back() {
+    let (mut machine, first) = half_open(&config().half_open_permits(1), seconds(5));
+    assert!(machine.admit(seconds(5), 0.0).is_err());
+    machine.settle(first, Verdict::Neutral, seconds(5), 0.0);
+    assert!(machine.admit(seconds(5), 0.0).is_ok());
+}
+
+// In tower-resilience a hung probe holds its permit for ever.
+#[test]
+fn a_hung_probe_gives_way_at_its_deadline_and_its_late_result_changes_nothing() {
+    let (mut machine, hung) = half_open(&config(), seconds(5));
+    let second = machine.admit(seconds(6), 0.0).expect("permit 2 of 3");
+    let third = machine.admit(seconds(6), 0.0).expect("permit 3 of 3");
+    machine.settle(second, Verdict::Failure, seconds(7), 0.0);
+    assert_eq!(machine.admit(seconds(9), 0.0), Err(seconds(1)), "until the hung one's deadline");
+
+    // Its deadline makes it the second failure of three: open again, from that moment on.
+    assert_eq!(machine.admit(seconds(10), 0.0), Err(seconds(10)));
+    for late in [hung, third] {
+        machine.settle(late, Verdict::Success, seconds(10), 0.0);
+        assert_eq!(machine.state(), State::Open);
+    }
+}
+
+#[test]
+fn a_hung_probe_that_nobody_looked_at_does_not_lengthen_the_open_time() {
+    let (mut machine, _hung) = half_open(&config().half_open_permits(1), seconds(5));
+    // Failed at 10 s, open for 10 s: at 20 s the next trial begins at the first call.
+    assert!(machine.admit(seconds(20), 0.0).is_ok());
+    assert_eq!(machine.moves(), Moves { opened: 2, half_opened: 2, closed: 0 });
+}
+
+// In tower-resilience two calls from before the circuit opened close it while the probe hangs.
+#[test]
+fn results_from_before_the_circuit_opened_do_not_close_it() {
+    let mut machine = Machine::new(&config().half_open_permits(1));
+    let early = machine.admit(Duration::ZERO, 0.0).expect("closed");
+    machine.trip(0, Duration::ZERO, 0.0);
+    let _probe = machine.admit(seconds(5), 0.0).expect("half-open");
+    machine.settle(early, Verdict::Success, seconds(5), 0.0);
+    machine.trip(early.epoch, seconds(5), 0.0);
+    assert_eq!(machine.state(), State::HalfOpen);
+}
+
+#[test]
+fn a_forced_state_stays_until_it_is_lifted() {
+    let mut machine = Machine::new(&config());
+    machine.force_open();
+    assert_eq!(machine.admit(seconds(3_600), 0.0), Err(seconds(5)));
+    machine.force_close();
+    machine.trip(machine.epoch(), seconds(3_600), 0.0);
+    assert!(machine.admit(seconds(3_600), 0.0).is_ok());
+    assert_eq!(machine.state(), State::ForcedClosed);
+    machine.reset();
+    machine.trip(machine.epoch(), seconds(3_600), 0.0);
+    assert_eq!(machine.state(), State::Open);
+}
+
+/// The half-open rules, restated over a list of everything that happened.
+#[derive(Default)]
+struct Model {
+    open_until: Option<u64>,
+    streak: u32,
+    trial: Option<BTreeMap<u64, Option<Verdict>>>,
+    deadlines: BTreeMap<u64, u64>,
+}
+
+const PERMITS: usize = 4;
+const NEEDED: usize = 3;
+
+impl Model {
+    fn decide(&mut self, now: u64) {
+        let Some(trial) = &self.trial else { return };
+        let count = |verdict| trial.values().filter(|v| **v == Some(verdict)).count();
+        if count(Verdict::Success) >= NEEDED {
+            *self = Self::default();
+        } else if count(Verdict::Failure) > PERMITS - NEEDED {
+            let open_for = (5 << self.streak.min(10)).min(60);
+            let streak = self.streak + 1;
+            *self = Self { open_until: Some(now + open_for), streak, ..Self::default() };
+        }
+    }
+
+    fn advance(&mut self, now: u64) {
+        let mut due: Vec<(u64, u64)> = self.deadlines.iter().map(|(id, at)| (*at, *id)).collect();
+        due.sort_unstable();
+        for (at, id) in due {
+            if at <= now && self.trial.is_some() {
+                self.result(id, Verdict::Failure, at);
+            }
+        }
+    }
+
+    fn admit(&mut self, id: u64, now: u64) -> bool {
+        self.advance(now);
+        if self.open_until.is_some_and(|until| now >= until) {
+            self.open_until = None;
+            self.trial = Some(BTreeMap::new());
+        }
+        match &mut self.trial {
+            None => self.open_until.is_none(),
+            Some(trial) if trial.len() < PERMITS => {
+                trial.insert(id, None);
+                self.deadlines.insert(id, now + 5);
+                true
+            }
+            Some(_) => false,
+        }
+    }
+
+    fn result(&mut self, id: u64, verdict: Verdict, now: u64) {
+        let Some(trial) = &mut self.trial else { return };
+        if self.deadlines.remove(&id).is_none() {
+            return;
+        }
+        if verdict == Verdict::Neutral {
+            trial.remove(&id);
+        } else {
+            trial.insert(id, Some(verdict));
+        }
+        self.decide(now);
+    }
+
+    fn state(&self) -> State {
+        match (&self.trial, self.open_until) {
+            (Some(_), _) => State::HalfOpen,
+            (None, Some(_)) => State::Open,
+            (None, None) => State::Closed,
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Wait(u64),
+    Admit,
+    Settle(usize, Verdict),
+    Trip,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let verdict = prop_oneof![
+        3 => Just(Verdict::Success),
+        2 => Just(Verdict::Failure),
+        1 => Just(Verdict::Neutral)
+    ];
+    prop_oneof![
+        2 => (1_u64..8).prop_map(Step::Wait),
+        5 => Just(Step::Admit),
+        5 => (0_usize..12, verdict).prop_map(|(index, verdict)| Step::Settle(index, verdict)),
+        1 => Just(Step::Trip),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn it_agrees_with_the_model(steps in prop::collection::vec(step(), 1..300)) {
+        let config = config()
+            .half_open_permits(u32::try_from(PERMITS).expect("small"))
+            .half_open_success_ratio(0.75);
+        let (mut machine, mut model) = (Machine::new(&config), Model::default());
+        // Every ticket ever handed out stays here, so that late and double results are tried too.
+        let mut tickets: Vec<(u64, Ticket)> = Vec::new();
+        let (mut now, mut calls) = (0, 0);
+        for step in steps {
+            match step {
+                Step::Wait(time) => now += time,
+                Step::Admit => {
+                    calls += 1;
+                    let ticket = machine.admit(seconds(now), 0.0).ok();
+                    prop_assert_eq!(ticket.is_some(), model.admit(calls, now));
+                    tickets.extend(ticket.map(|ticket| (calls, ticket)));
+                }
+                Step::Settle(back, verdict) => {
+                    let Some((id, ticket)) = tickets.iter().rev().nth(back) else { continue };
+                    model.advance(now);
+                    model.result(*id, verdict, now);
+                    machine.settle(*ticket, verdict, seconds(now), 0.0);
+                }
+                Step::Trip => {
+                    if model.state() == State::Closed {
+                        model = Model { open_until: Some(now + 5), streak: 1, ..Model::default() };
+                    }
+                    machine.trip(machine.epoch(), seconds(now), 0.0);
+                }
+            }
+            prop_assert_eq!(machine.state(), model.state());
+        }
+    }
+}
