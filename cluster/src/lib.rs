@@ -1,1 +1,18 @@
-//! Placeholder while the house is laid out.
+#![doc = include_str!("../README.md")]
+
+mod breaker;
+#[cfg(feature = "axum")]
+mod drain;
+mod error;
+mod stats;
+
+pub use crate::breaker::{
+    AsError, Breaker, BreakerConfig, BreakerLayer, BreakerService, BreakerStats, Classify,
+    ErrorsFail, Open, Outcome, Permit, Reject, ResponseFuture, State,
+};
+#[cfg(feature = "axum")]
+pub use crate::breaker::{AsResponse, ServerErrorsFail};
+#[cfg(feature = "axum")]
+pub use crate::drain::{Drain, DrainConfig, DrainEnd, DrainReport, DrainStats, ServeError, serve};
+pub use crate::error::{BoxError, ConfigError};
+pub use crate::stats::Emit;

@@ -1,0 +1,166 @@
+//! Takes connections from the listener, whatever goes wrong with single ones.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::sleep;
+
+use super::connection::Connection;
+use super::server::Server;
+use super::stats::count_start;
+
+/// A queue longer than this cannot have been there when the server began to close: it is the most
+/// that Linux lets a listener have (`net.core.somaxconn`).
+const QUEUE_MAX: usize = 4_096;
+
+/// The first wait after an error of the system, doubled up to the longest: descriptors run out for
+/// moments, and a loop that spins makes it worse.
+const BACKOFF_FIRST: Duration = Duration::from_millis(10);
+const BACKOFF_LONGEST: Duration = Duration::from_secs(1);
+
+pub(super) struct Acceptor {
+    listener: TcpListener,
+    router: Router,
+    server: Arc<Server>,
+    backoff: Backoff,
+}
+
+impl Acceptor {
+    pub(super) fn new(listener: TcpListener, router: Router, server: Arc<Server>) -> Self {
+        // Turns every handler into a route once; axum would do it again for each request.
+        let router = router.with_state(());
+        Self { listener, router, server, backoff: Backoff::default() }
+    }
+
+    /// Never ends. May be dropped at any wait without losing a connection.
+    pub(super) async fn run(&mut self) -> Infallible {
+        loop {
+            // Before the accept: a connection that finds no place waits in the kernel's queue.
+            let place = self.server.place().await;
+            match self.listener.accept().await {
+                Ok((stream, peer)) => self.start(stream, peer, place),
+                Err(error) => {
+                    drop(place);
+                    self.pause_after(&error).await;
+                }
+            }
+        }
+    }
+
+    /// Takes the connections whose handshake is done, then closes the listener. The kernel would
+    /// reset them.
+    ///
+    /// # Errors
+    /// The listener cannot be taken from the runtime.
+    pub(super) async fn take_queue(self) -> io::Result<()> {
+        let Self { listener, router, server, backoff } = self;
+        // Asks the kernel itself: the runtime may not yet know of the last arrivals.
+        let listener = listener.into_std()?;
+        let mut queue = Queue { listener, router, server, backoff };
+        for _ in 0..QUEUE_MAX {
+            let place = queue.server.place().await;
+            if !queue.take(place).await {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit) {
+        self.backoff = Backoff::default();
+        start(stream, peer, place, &self.router, &self.server);
+    }
+
+    async fn pause_after(&mut self, error: &io::Error) {
+        pause_after(error, &mut self.backoff, &self.server).await;
+    }
+}
+
+/// A listener outside the runtime.
+struct Queue {
+    listener: std::net::TcpListener,
+    router: Router,
+    server: Arc<Server>,
+    backoff: Backoff,
+}
+
+impl Queue {
+    /// False if the queue is empty.
+    async fn take(&mut self, place: OwnedSemaphorePermit) -> bool {
+        let accepted = self.listener.accept().and_then(|(stream, peer)| {
+            stream.set_nonblocking(true)?;
+            Ok((TcpStream::from_std(stream)?, peer))
+        });
+        match accepted {
+            Ok((stream, peer)) => start(stream, peer, place, &self.router, &self.server),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+            Err(error) => {
+                drop(place);
+                pause_after(&error, &mut self.backoff, &self.server).await;
+            }
+        }
+        true
+    }
+}
+
+fn start(
+    stream: TcpStream,
+    peer: SocketAddr,
+    place: OwnedSemaphorePermit,
+    router: &Router,
+    server: &Arc<Server>,
+) {
+    // Fails only on a socket that is gone already, which the connection notices by itself.
+    let _gone = stream.set_nodelay(true);
+    tokio::spawn(Connection::new(stream, peer, router.clone(), server, place));
+}
+
+async fn pause_after(error: &io::Error, backoff: &mut Backoff, server: &Server) {
+    count_start(&server.counters().accept_errors);
+    #[cfg(feature = "tracing")]
+    tracing::warn!(error = error as &dyn std::error::Error, "a connection was not accepted");
+    if let Some(time) = backoff.after(error.kind()) {
+        sleep(time).await;
+    }
+}
+
+/// How long to wait before the next accept.
+#[derive(Debug, Default)]
+struct Backoff {
+    errors: u32,
+}
+
+impl Backoff {
+    /// `None` for the error of one connection, which says nothing about the next.
+    fn after(&mut self, error: io::ErrorKind) -> Option<Duration> {
+        use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+        if matches!(error, ConnectionAborted | ConnectionRefused | ConnectionReset) {
+            return None;
+        }
+        let time = BACKOFF_FIRST.saturating_mul(1 << self.errors.min(20)).min(BACKOFF_LONGEST);
+        self.errors = self.errors.saturating_add(1);
+        Some(time)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_waits_longer_after_each_error_of_the_system_and_not_for_one_connection() {
+        let mut backoff = Backoff::default();
+        assert_eq!(backoff.after(io::ErrorKind::ConnectionAborted), None);
+        let waits: Vec<u128> = (0..9)
+            .filter_map(|_| backoff.after(io::ErrorKind::Other))
+            .map(|time| time.as_millis())
+            .collect();
+        assert_eq!(waits, [10, 20, 40, 80, 160, 320, 640, 1_000, 1_000]);
+    }
+}

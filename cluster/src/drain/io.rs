@@ -1,0 +1,124 @@
+//! The socket of one connection: counts as open until it is dropped, whoever owns it by then.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::futures::OwnedNotified;
+
+use super::server::{Conn, Mode};
+
+/// A TCP stream that notes received bytes, and that fails once the server cuts what is left: an
+/// upgraded connection lives in a task of which we hold nothing else.
+pub(super) struct Io {
+    stream: TcpStream,
+    conn: Arc<Conn>,
+    /// Set while an upgraded connection waits. Boxed, because hyper wants its streams `Unpin`.
+    cut: Option<Pin<Box<OwnedNotified>>>,
+    /// Freed last, when the socket is closed.
+    _place: OwnedSemaphorePermit,
+}
+
+impl Io {
+    pub(super) fn new(stream: TcpStream, conn: Arc<Conn>, place: OwnedSemaphorePermit) -> Self {
+        Self { stream, conn, cut: None, _place: place }
+    }
+
+    fn is_cut(&self) -> bool {
+        self.conn.is_upgraded() && self.conn.server().mode() == Mode::Cutting
+    }
+
+    /// Passes on what the stream said; one that waits is woken by the cut as well.
+    fn unless_cut<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        answer: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if answer.is_ready() || !self.conn.is_upgraded() {
+            return answer;
+        }
+        loop {
+            let server = self.conn.server();
+            let cut = self.cut.get_or_insert_with(|| Box::pin(server.moved()));
+            let waits = cut.as_mut().poll(cx).is_pending();
+            // Looked at after the wait is set up, so that no move falls in between.
+            if server.mode() == Mode::Cutting {
+                return Poll::Ready(Err(cut_error()));
+            }
+            if waits {
+                return Poll::Pending;
+            }
+            self.cut = None;
+        }
+    }
+}
+
+fn cut_error() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the server has ended")
+}
+
+impl AsyncRead for Io {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.is_cut() {
+            return Poll::Ready(Err(cut_error()));
+        }
+        let before = buffer.filled().len();
+        let answer = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            self.conn.received();
+        }
+        self.unless_cut(cx, answer)
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.is_cut() {
+            return Poll::Ready(Err(cut_error()));
+        }
+        let answer = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.unless_cut(cx, answer)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.is_cut() {
+            return Poll::Ready(Err(cut_error()));
+        }
+        let answer = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.unless_cut(cx, answer)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl Drop for Io {
+    fn drop(&mut self) {
+        self.conn.closed();
+    }
+}

@@ -1,0 +1,136 @@
+//! The life of one server, from its first connection to the report of its drain.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::Drain;
+use super::accept::Acceptor;
+use super::server::{Mode, Server};
+use super::stats::{DrainEnd, DrainReport, DrainStats};
+use crate::ConfigError;
+
+/// Time for the tasks of cut connections to drop their sockets; what is left then is owned by a
+/// task that does not look.
+const CUT_GRACE: Duration = Duration::from_millis(250);
+
+/// A server could not run, or not end as it should.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The drain was made with a configuration that breaks its rules; nothing was served.
+    #[error("the drain's configuration is refused")]
+    Config(#[source] ConfigError),
+    /// The listener could not be emptied at the end. Its queue is lost; open connections were
+    /// cut.
+    #[error("the listener could not be emptied")]
+    Listener(#[source] io::Error),
+}
+
+/// Serves a router on a listener until the drain has ended it. It takes the place of
+/// `axum::serve`.
+///
+/// HTTP/1 with upgrades, `TCP_NODELAY`, [`ConnectInfo<SocketAddr>`](axum::extract::ConnectInfo) on
+/// every request, and the bounds of [`DrainConfig`](crate::DrainConfig). Errors of accept never end
+/// it.
+///
+/// Once the drain begins:
+/// 1. it serves on for [`lame_duck`](crate::DrainConfig::lame_duck), while
+///    [`Drain::is_draining`] is true;
+/// 2. it accepts what the kernel has queued, and closes the listener;
+/// 3. every response says `Connection: close`, and connections without a request are closed after
+///    [`idle_linger`](crate::DrainConfig::idle_linger);
+/// 4. it waits for requests and for upgraded connections, and returns as soon as none is left;
+/// 5. at the [`deadline`](crate::DrainConfig::deadline), counted from step 2, it cuts the rest.
+///
+/// # Cancellation
+/// Dropping the future closes the listener and cuts the connections.
+///
+/// # Errors
+/// The configuration breaks its rules, or the listener cannot be emptied.
+///
+/// # Limits
+/// No HTTP/2 and no TLS: a proxy in front speaks them. No timeout for a request as a whole: put a
+/// layer for that into the router. A handler that blocks its thread cannot be cut.
+///
+/// # Cost
+/// A request costs what it does under `axum::serve` with `ConnectInfo`: neither an allocation nor
+/// a lock is added, but a few atomic additions.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    drain: Drain,
+) -> Result<DrainReport, ServeError> {
+    drain.config().validate().map_err(ServeError::Config)?;
+    let running = Running::on(&drain);
+    let server = &running.server;
+    let mut acceptor = Acceptor::new(listener, router, Arc::clone(server));
+    let (began, before) = tokio::select! {
+        biased;
+        begin = lame_duck_over(&drain) => begin,
+        never = acceptor.run() => match never {},
+    };
+
+    server.enter(Mode::Closing);
+    #[cfg(feature = "tracing")]
+    tracing::info!(open = drain.stats().connections_open, "no new connections are accepted");
+    let emptied = async {
+        acceptor.take_queue().await?;
+        server.emptied().await;
+        Ok(DrainEnd::Finished)
+    };
+    let end = tokio::select! {
+        biased;
+        end = emptied => end.map_err(ServeError::Listener)?,
+        () = drain.aborted() => DrainEnd::Aborted,
+        () = sleep(drain.config().deadline) => DrainEnd::Deadline,
+    };
+    if end != DrainEnd::Finished {
+        server.enter(Mode::Cutting);
+        // Its error is that some are left: they are written off.
+        let _left = timeout(CUT_GRACE, server.emptied()).await;
+        server.write_off();
+    }
+    let report = DrainReport::between(before, drain.stats(), end, began.elapsed());
+    #[cfg(feature = "tracing")]
+    tracing::info!(?report, "drain ends");
+    Ok(report)
+}
+
+/// Ends when the lame duck is over, with the moment and the figures of the drain's begin.
+async fn lame_duck_over(drain: &Drain) -> (Instant, DrainStats) {
+    drain.started().await;
+    let begin = (Instant::now(), drain.stats());
+    let lame_duck = drain.config().lame_duck;
+    // A timer of zero still takes a tick, in which connections would come that need not.
+    if !lame_duck.is_zero() {
+        // Its error is that the time is over.
+        let _over = timeout(lame_duck, drain.aborted()).await;
+    }
+    begin
+}
+
+/// A server that counts as running until this is dropped, and none of whose connections lives
+/// longer.
+struct Running {
+    drain: Drain,
+    server: Arc<Server>,
+}
+
+impl Running {
+    fn on(drain: &Drain) -> Self {
+        drain.count_servers(|servers| servers + 1);
+        Self { drain: drain.clone(), server: Server::new(drain) }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.server.enter(Mode::Cutting);
+        self.drain.count_servers(|servers| servers - 1);
+    }
+}

@@ -1,0 +1,105 @@
+//! What the one timer of a connection is set for. Pure: what the connection does is an argument.
+//!
+//! The timer is set for a head only if that has not arrived whole at once, and for idleness not
+//! anew after each request: it looks back when it fires. A connection under load never touches it.
+
+use std::time::Duration;
+
+use super::DrainConfig;
+use super::server::Activity;
+
+/// Each carries the number of requests begun when it was set: another number means that something
+/// has happened since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Watch {
+    /// The head of a request must have arrived.
+    Head(u64),
+    /// A request must have come.
+    Idle(u64),
+    /// The server closes: a request may still come.
+    Linger,
+}
+
+/// What to do when the timer fires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Due {
+    /// Close in good order: there is nothing to lose.
+    Close,
+    /// Close at once: the client does not finish what it began.
+    TimeOut,
+    /// Nothing; set the timer for this.
+    Set(Watch),
+}
+
+impl Watch {
+    /// What to set the timer for instead, now that the connection waits.
+    pub(super) fn instead(self, activity: Activity, requests: u64, closing: bool) -> Option<Self> {
+        match activity {
+            Activity::Head => Some(Self::Head(requests)).filter(|head| *head != self),
+            Activity::Fresh | Activity::Idle if closing && self != Self::Linger => {
+                Some(Self::Linger)
+            }
+            Activity::Fresh | Activity::Idle | Activity::Busy => None,
+        }
+    }
+
+    pub(super) fn due(self, activity: Activity, requests: u64) -> Due {
+        match (self, activity) {
+            (Self::Head(then), Activity::Fresh | Activity::Head) if then == requests => {
+                Due::TimeOut
+            }
+            (Self::Idle(then), Activity::Idle) if then == requests => Due::Close,
+            (Self::Linger, Activity::Fresh | Activity::Idle) => Due::Close,
+            _ => Due::Set(Self::Idle(requests)),
+        }
+    }
+
+    pub(super) fn time(self, config: &DrainConfig) -> Duration {
+        match self {
+            Self::Head(_) => config.header_read_timeout,
+            Self::Idle(_) => config.idle_timeout,
+            Self::Linger => config.idle_linger,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_that_does_not_end_times_out_and_one_that_did_does_not() {
+        for (activity, requests, due) in [
+            (Activity::Fresh, 0, Due::TimeOut),
+            (Activity::Head, 0, Due::TimeOut),
+            (Activity::Busy, 1, Due::Set(Watch::Idle(1))),
+            (Activity::Idle, 1, Due::Set(Watch::Idle(1))),
+            (Activity::Head, 1, Due::Set(Watch::Idle(1))),
+        ] {
+            assert_eq!(Watch::Head(0).due(activity, requests), due, "{activity:?} {requests}");
+        }
+    }
+
+    #[test]
+    fn idleness_closes_only_a_connection_on_which_nothing_has_happened() {
+        for (activity, requests, due) in [
+            (Activity::Idle, 3, Due::Close),
+            (Activity::Idle, 4, Due::Set(Watch::Idle(4))),
+            (Activity::Busy, 4, Due::Set(Watch::Idle(4))),
+        ] {
+            assert_eq!(Watch::Idle(3).due(activity, requests), due, "{activity:?} {requests}");
+        }
+    }
+
+    #[test]
+    fn a_closing_server_lingers_over_the_idle_and_waits_for_heads() {
+        assert_eq!(Watch::Idle(3).instead(Activity::Idle, 3, true), Some(Watch::Linger));
+        assert_eq!(Watch::Head(0).instead(Activity::Fresh, 0, true), Some(Watch::Linger));
+        assert_eq!(Watch::Linger.instead(Activity::Idle, 3, true), None);
+        assert_eq!(Watch::Linger.instead(Activity::Head, 3, true), Some(Watch::Head(3)));
+        assert_eq!(Watch::Head(3).instead(Activity::Head, 3, true), None);
+        assert_eq!(Watch::Linger.instead(Activity::Busy, 4, true), None);
+        assert_eq!(Watch::Linger.due(Activity::Idle, 3), Due::Close);
+        assert_eq!(Watch::Idle(3).instead(Activity::Idle, 3, false), None);
+    }
+}

@@ -1,0 +1,114 @@
+//! A server that runs: its bounds, its account, and what it tells its handlers.
+
+use std::time::Duration;
+
+use crate::client::{Server, config, soon};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_learns_the_address_of_its_client() {
+    let server = Server::start(config()).await;
+    let mut client = server.connect().await;
+    assert_eq!(client.get("/peer").await.body, client.address().to_string());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_beyond_the_bound_wait() {
+    let server = Server::start(config().max_connections(2)).await;
+    let (first, mut second) = (server.busy().await, server.idle().await);
+    let mut third = server.connect().await;
+    third.ask("/").await;
+    // The second one is served all the while the third waits.
+    for _ in 0..20 {
+        second.get("/").await;
+        assert_eq!(server.drain.stats().accepted_total, 2);
+    }
+    drop(first);
+    assert_eq!(third.answer().await.body, "hello");
+    server.until("the first is gone", |stats| stats.connections_open == 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_that_does_not_end_is_cut_and_an_idle_connection_is_not() {
+    let timeout = Duration::from_millis(100);
+    let server = Server::start(config().header_read_timeout(timeout)).await;
+    let mut idle = server.idle().await;
+    let (mut slow, mut silent) = (server.connect().await, server.connect().await);
+    slow.send("GET / HTTP/1.1\r\nho").await;
+    silent.closed().await;
+    slow.closed().await;
+    server.until("both are counted", |stats| stats.connections_timed_out_total == 2).await;
+
+    // It has been idle for longer than that, and the head it begins now is cut as well.
+    assert_eq!(idle.get("/").await.body, "hello");
+    idle.send("GET / HT").await;
+    idle.closed().await;
+    server.drain.begin();
+    assert_eq!(server.ended().await.connections_finished, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_byte_now_and_then_does_not_extend_a_head() {
+    let timeout = Duration::from_millis(200);
+    let server = Server::start(config().header_read_timeout(timeout)).await;
+    let mut slow = server.connect().await;
+    slow.send("GET / HTTP/1.1\r\nhost: test\r\nx-long: ").await;
+    soon("the end", async {
+        while slow.try_send("x").await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    server.until("it is counted", |stats| stats.connections_timed_out_total == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_connection_is_closed_after_its_time() {
+    let server = Server::start(
+        config()
+            .idle_timeout(Duration::from_millis(50))
+            .header_read_timeout(Duration::from_millis(50)),
+    )
+    .await;
+    let busy = server.busy().await;
+    let mut idle = server.idle().await;
+    idle.closed().await;
+    server.until("it is counted", |stats| stats.connections_finished_total == 1).await;
+    // A request that takes its time is not idle.
+    assert_eq!(server.drain.stats().connections_open, 1);
+    drop(busy);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_way_a_request_ends_is_counted() {
+    let server = Server::start(config()).await;
+    let mut client = server.idle().await;
+    assert_eq!(client.get("/stream").await.body, "one.");
+    client.send("HEAD / HTTP/1.1\r\nhost: test\r\n\r\n").await;
+    assert!(client.reads("HTTP/1.1 200 OK\r\n").await);
+    drop(client);
+    server.until("they finish", |stats| stats.requests_finished_total == 3).await;
+
+    drop(server.busy().await);
+    server.until("it is given up", |stats| stats.requests_cancelled_total == 1).await;
+    let mut broken = server.connect().await;
+    broken.ask("/panic").await;
+    broken.closed().await;
+    server.until("it panics", |stats| stats.requests_panicked_total == 1).await;
+    assert_eq!(server.idle().await.get("/").await.status(), "200");
+    server.drain.begin();
+    assert!(server.ended().await.is_clean());
+}
+
+#[tokio::test]
+async fn every_figure_is_handed_out_under_its_name() {
+    let server = Server::start(config()).await;
+    server.idle().await;
+    server.drain.begin();
+    let mut seen = std::collections::BTreeMap::new();
+    server.drain.stats().visit(&mut |name, labels, value| {
+        assert!(labels.is_empty());
+        assert!(seen.insert(name.to_owned(), value).is_none(), "{name} comes twice");
+    });
+    assert_eq!((seen["draining"], seen["accepted_total"]), (1.0, 1.0));
+    assert_eq!((seen["requests_finished_total"], seen.len()), (1.0, 13));
+}

@@ -1,0 +1,115 @@
+//! The breaker in an axum router: shared by its routes, and rejecting with a response.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::routing::get;
+use escala_cluster::{BreakerLayer, State};
+use http::{Request, Response, StatusCode};
+use tokio::time::advance;
+use tower::ServiceExt;
+
+use crate::states::{breaker, config};
+
+async fn ask(router: &Router, path: &str) -> Response<Body> {
+    let request = Request::get(path).body(Body::empty()).expect("valid");
+    router.clone().oneshot(request).await.expect("infallible")
+}
+
+/// Twenty routes behind one layer, all of which answer with the status that is set.
+fn twenty_routes(
+    layer: BreakerLayer<escala_cluster::ServerErrorsFail, escala_cluster::AsResponse>,
+) -> (Router, Arc<AtomicU16>) {
+    let status = Arc::new(AtomicU16::new(200));
+    let mut router = Router::new();
+    for route in 0..20 {
+        let status = Arc::clone(&status);
+        let handler =
+            async move || StatusCode::from_u16(status.load(Ordering::SeqCst)).expect("a status");
+        router = router.route(&format!("/{route}"), get(handler));
+    }
+    (router.layer(layer), status)
+}
+
+// One circuit a route is what a layer gives whose state is in its services.
+#[tokio::test(start_paused = true)]
+async fn twenty_routes_behind_one_layer_are_one_circuit() {
+    let breaker = breaker(config());
+    let (router, status) = twenty_routes(BreakerLayer::http(breaker.clone()));
+    status.store(500, Ordering::SeqCst);
+    for route in 0..5 {
+        assert_eq!(ask(&router, &format!("/{route}")).await.status(), 500);
+    }
+    assert_eq!(breaker.state(), State::Open);
+    for route in 0..20 {
+        assert_eq!(ask(&router, &format!("/{route}")).await.status(), 503);
+    }
+    let stats = breaker.stats();
+    assert_eq!((stats.admitted_total, stats.rejected_total), (5, 20));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejection_is_a_problem_document_that_says_when_to_come_back() {
+    let breaker = breaker(config());
+    let (router, _) = twenty_routes(BreakerLayer::http(breaker.clone()));
+    breaker.force_open();
+    let response = ask(&router, "/0").await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    assert_eq!(response.headers()["retry-after"], "5");
+    let body = to_bytes(response.into_body(), 4_096).await.expect("a body");
+    let problem: serde_json::Value = serde_json::from_slice(&body).expect("json");
+    assert_eq!(problem["status"], 503);
+    assert_eq!(problem["title"], "Service Unavailable");
+    assert!(!problem.to_string().contains("test"), "the breaker's name stays inside");
+}
+
+// tower_governor rounds down, and tells clients to come back after 0 seconds.
+#[tokio::test(start_paused = true)]
+async fn retry_after_is_rounded_up_and_never_zero() {
+    let breaker = breaker(config());
+    let (router, status) = twenty_routes(BreakerLayer::http(breaker.clone()));
+    status.store(500, Ordering::SeqCst);
+    for _ in 0..5 {
+        ask(&router, "/0").await;
+    }
+    for (passed, header) in [(0, "5"), (1, "5"), (3_998, "2"), (1, "1"), (999, "1")] {
+        advance(Duration::from_millis(passed)).await;
+        assert_eq!(ask(&router, "/0").await.headers()["retry-after"], header, "+{passed} ms");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_errors_are_successes_and_server_errors_are_not() {
+    let breaker = breaker(config().consecutive_failures(100));
+    let (router, status) = twenty_routes(BreakerLayer::http(breaker.clone()));
+    for code in [200, 302, 400, 404, 429, 499] {
+        status.store(code, Ordering::SeqCst);
+        ask(&router, "/0").await;
+    }
+    for code in [500, 502, 503, 599] {
+        status.store(code, Ordering::SeqCst);
+        ask(&router, "/0").await;
+    }
+    let stats = breaker.stats();
+    assert_eq!((stats.succeeded_total, stats.failed_total), (6, 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_classifier_replaces_the_one_for_status() {
+    let breaker = breaker(config());
+    let layer = BreakerLayer::http(breaker.clone()).classify(
+        |result: Result<&Response<Body>, &std::convert::Infallible>| match result {
+            Ok(response) if response.status() == 429 => escala_cluster::Outcome::Failure,
+            _ => escala_cluster::Outcome::Success,
+        },
+    );
+    let router = Router::new().route("/", get(async || StatusCode::TOO_MANY_REQUESTS)).layer(layer);
+    for _ in 0..5 {
+        ask(&router, "/").await;
+    }
+    assert_eq!(breaker.state(), State::Open);
+}

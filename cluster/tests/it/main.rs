@@ -1,0 +1,19 @@
+//! The crate from outside: breakers under paused time, drains over real TCP on loopback.
+
+mod accounting;
+mod config;
+mod contract;
+mod defects;
+mod model;
+mod states;
+
+#[cfg(feature = "axum")]
+mod client;
+#[cfg(feature = "axum")]
+mod drain;
+#[cfg(feature = "axum")]
+mod drain_limits;
+#[cfg(feature = "axum")]
+mod http;
+#[cfg(feature = "axum")]
+mod signals;
