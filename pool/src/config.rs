@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+/// The resolution of tokio's timer.
+const SHORTEST: Duration = Duration::from_millis(1);
 /// No duration of a configuration is longer, so that no deadline computed from one overflows.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -47,7 +49,8 @@ pub struct PoolConfig {
     /// Most connections open at a time. Default 10 (documented). Twice the cores of the
     /// *server*, divided by the number of processes that share it, is a good start.
     pub max_size: usize,
-    /// Idle connections that are kept open and warm. Default 2 (documented). Capped at `max_size`.
+    /// Connections kept open although idle, and tested meanwhile. Default 2 (documented). Capped
+    /// at `max_size`.
     pub min_idle: usize,
     /// Callers that may wait while all connections are in use; one more is rejected at once.
     /// Default 10,000: what ten connections serve within `acquire_timeout` at 5 ms a lease. Zero
@@ -102,7 +105,7 @@ impl PoolConfig {
         self
     }
 
-    /// Sets the idle connections kept open.
+    /// Sets the connections kept open although idle.
     #[must_use]
     pub fn min_idle(mut self, min_idle: usize) -> Self {
         self.min_idle = min_idle;
@@ -271,10 +274,10 @@ pub(crate) fn count(field: &'static str, value: usize) -> Result<(), ConfigError
     Err(ConfigError::new(field, value.to_string(), "must be between 1 and 100000"))
 }
 
-/// Refuses zero, which would fail every call, and what overflows a clock.
+/// Refuses what would fail every call, and what overflows a clock.
 pub(crate) fn duration(field: &'static str, value: Duration) -> Result<(), ConfigError> {
-    if !value.is_zero() && value <= LONGEST {
+    if (SHORTEST..=LONGEST).contains(&value) {
         return Ok(());
     }
-    Err(ConfigError::new(field, format!("{value:?}"), "must be above zero and at most 365 days"))
+    Err(ConfigError::new(field, format!("{value:?}"), "must be between 1 ms and 365 days"))
 }

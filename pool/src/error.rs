@@ -121,8 +121,9 @@ impl PoolError {
         match self {
             Self::AcquireTimeout { .. }
             | Self::TooManyWaiters { .. }
-            | Self::ConnectTimeout { .. }
-            | Self::Connect(_) => true,
+            | Self::ConnectTimeout { .. } => true,
+            // Wrong role or password, unknown database: nothing changes by itself.
+            Self::Connect(_) => !matches!(self.sqlstate(), Some("28000" | "28P01" | "3D000")),
             #[cfg(feature = "postgres")]
             // Serialization failure, deadlock, starting up.
             Self::Postgres(_) => matches!(self.sqlstate(), Some("40001" | "40P01" | "57P03")),

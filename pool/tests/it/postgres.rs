@@ -98,6 +98,7 @@ async fn a_server_that_cannot_be_used_says_why_and_keeps_the_secret() {
         assert!(matches!(error, PoolError::Connect(_)), "{}", chain(&error));
         assert_eq!(error.sqlstate(), sqlstate);
         assert!(error.is_connection() && !error.is_timeout());
+        assert_eq!(error.is_retryable(), sqlstate.is_none());
         let shown = format!("{}{error:?}", chain(&error));
         assert!(!shown.contains("hunter2") && shown.len() > 60, "{shown}");
         let lazy = PgPool::connect_lazy(PoolConfig::new(&url)).unwrap();
