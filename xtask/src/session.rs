@@ -59,9 +59,7 @@ pub(crate) fn run_all(parts: &[Part]) -> anyhow::Result<()> {
             break;
         }
     }
-    if parts.len() > 1 {
-        println!("\n{}", table(&times, parts.len()));
-    }
+    println!("\n{}", table(&times, parts.len()));
     failure.map_or(Ok(()), Err)
 }
 
