@@ -23,7 +23,8 @@ use crate::worker::Workers;
 /// A queue of jobs in four lanes. Clones are handles to the same queue.
 ///
 /// When the last handle is dropped the queue is closed: nobody could enqueue any more. Workers
-/// finish what is there, retries included, and then end.
+/// finish what is there, retries included, and then end. A service that itself holds a handle keeps
+/// the queue open; its workers end by their shutdown signal.
 #[derive(Clone)]
 pub struct Queue {
     handle: Arc<Handle>,

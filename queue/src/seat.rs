@@ -85,10 +85,10 @@ impl Lease<'_> {
 
     /// Ends the attempt.
     pub(crate) fn settle(mut self, ending: Ending) {
-        let Some(entry) = self.entry.take() else { return };
         let shared = &self.seat.shared;
-        let verdict = judge(&entry.job, ending, &shared.config.retry, fastrand::f64());
-        trace::settled(&entry.job, &verdict);
+        let verdict = judge(self.job(), ending, &shared.config.retry, fastrand::f64());
+        trace::settled(self.job(), &verdict);
+        let Some(entry) = self.entry.take() else { return };
         let now = Instant::now();
         let ran = now.saturating_duration_since(self.started);
         let lane = entry.job.lane;

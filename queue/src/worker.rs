@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet, consume_budget};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{sleep, timeout};
 use tower_service::Service;
 
 use crate::attempt::{Attempt, Broken, CatchUnwind, guarded};
@@ -104,19 +104,21 @@ async fn supervise<F: Future<Output = ()>>(
         () = shared.keep_time() => {}
     }
     stop.send_replace(true);
-    ended_by(&mut tasks, Instant::now() + shared.config.grace).await;
+    ended_within(shared.config.grace, &mut tasks).await;
     if !tasks.is_empty() {
         tasks.abort_all();
-        ended_by(&mut tasks, Instant::now() + ABORT_PATIENCE).await;
+        ended_within(ABORT_PATIENCE, &mut tasks).await;
     }
     let stuck = tasks.len();
     let remaining = shared.read(|core| core.store.held());
     RunReport { aborted: aborted.load(Ordering::Relaxed), stuck, remaining }
 }
 
-/// Returns when all tasks have ended, at this time at the latest.
-async fn ended_by(tasks: &mut JoinSet<()>, deadline: Instant) {
-    while let Ok(Some(_)) = timeout_at(deadline, tasks.join_next()).await {}
+/// Returns when all tasks have ended, or after this long.
+async fn ended_within(patience: Duration, tasks: &mut JoinSet<()>) {
+    let all_ended = async { while tasks.join_next().await.is_some() {} };
+    // What has not ended by then is still in the set, which the caller looks at.
+    let _ = timeout(patience, all_ended).await;
 }
 
 /// One worker: be called, make the service ready, take a job, call that very service, settle.

@@ -13,11 +13,8 @@ use super::memory::MemoryEngine;
 use crate::id::JobId;
 use crate::job::{Job, Receipt};
 use crate::lane::{Lane, PerLane};
-use crate::retry::Verdict;
+use crate::retry::{LONGEST_DELAY, Verdict};
 use crate::stats::LaneStats;
-
-/// Longer delays are cut to this, so that adding one to an instant cannot overflow.
-const LONGEST_DELAY: Duration = Duration::from_secs(365 * 24 * 3_600);
 
 /// Four lanes of jobs, the keys they came with and the ones that died.
 ///

@@ -118,6 +118,40 @@ async fn a_service_that_fails_to_become_ready_costs_no_attempt_and_no_worker() {
     assert_ne!(id, JobId::clone(&queue.enqueue(job("other")).await.unwrap().id));
 }
 
+/// Whichever clone is asked first is never ready.
+#[derive(Clone)]
+struct OneLame {
+    asked: Arc<AtomicUsize>,
+    lame: bool,
+}
+
+impl Service<Job> for OneLame {
+    type Response = Outcome;
+    type Error = io::Error;
+    type Future = future::Ready<Result<Outcome, io::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), io::Error>> {
+        self.lame |= self.asked.fetch_add(1, Ordering::Relaxed) == 0;
+        if self.lame { Poll::Pending } else { Poll::Ready(Ok(())) }
+    }
+
+    fn call(&mut self, _: Job) -> Self::Future {
+        future::ready(Ok(Outcome::Done))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clone_that_is_not_ready_does_not_keep_its_job_from_the_others() {
+    let queue = small().build().unwrap();
+    let service = OneLame { asked: Arc::default(), lame: false };
+    drop(queue.run(service, pending()));
+    queue.enqueue(job("impatient")).await.unwrap();
+    sleep(seconds(1)).await;
+    let stats = queue.stats();
+    let medium = lane(&stats, Lane::Medium);
+    assert_eq!((medium.succeeded_total, medium.borrowed_total), (1, 1));
+}
+
 /// Panics in `call`, not in its future.
 #[derive(Clone)]
 struct Rude;

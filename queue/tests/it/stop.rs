@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use escala_queue::{Lane, Outcome};
 use parking_lot::Mutex;
@@ -32,6 +33,18 @@ async fn a_stop_waits_for_running_jobs_and_takes_no_more() {
     assert_eq!((high.succeeded_total, high.depth, high.cancelled_total), (4, 4, 0));
     assert!(stats.lanes.iter().all(|lane| lane.workers_alive == 0));
     adds_up(&stats);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endless_grace_is_no_overflow() {
+    let queue = small().grace(Duration::MAX).build().unwrap();
+    queue.enqueue(job("slow")).await.unwrap();
+    let slow = handler(|_| async {
+        sleep(seconds(9)).await;
+        Outcome::Done
+    });
+    let report = queue.run(slow, sleep(seconds(1))).join().await;
+    assert_eq!((report.aborted, report.remaining), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
