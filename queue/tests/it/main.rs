@@ -4,6 +4,8 @@ mod accounting;
 mod borrow;
 mod bounds;
 mod contract;
+#[cfg(feature = "tracing")]
+mod events;
 mod order;
 mod retry;
 mod scene;
