@@ -11,7 +11,8 @@ use crate::Emit;
 /// A breaker's figures at one moment.
 ///
 /// `admitted_total` = `in_flight` + the six ways to end below it, at every moment and under drop,
-/// panic and abort.
+/// panic and abort. The figures are read one after the other, without stopping anybody:
+/// `in_flight` includes calls that began meanwhile.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]

@@ -8,6 +8,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::{any, get};
 use escala_cluster::{Drain, DrainConfig, DrainReport, DrainStats, ServeError, serve};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -175,12 +177,18 @@ impl Server {
 
     /// A connection that echoes what it is sent.
     pub(crate) async fn upgraded(&self) -> Client {
-        let mut client = self.connect().await;
-        let head = "GET /echo HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: echo\r\n";
-        client.send(&format!("{head}\r\n")).await;
-        assert_eq!(client.answer().await.status(), "101");
+        let mut client = self.switched("/echo").await;
         client.send("ping").await;
         assert!(client.reads("ping").await);
+        client
+    }
+
+    /// A connection that speaks another protocol from now on.
+    pub(crate) async fn switched(&self, path: &str) -> Client {
+        let mut client = self.connect().await;
+        let upgrade = "host: test\r\nconnection: upgrade\r\nupgrade: echo";
+        client.send(&format!("GET {path} HTTP/1.1\r\n{upgrade}\r\n\r\n")).await;
+        assert_eq!(client.answer().await.status(), "101");
         client
     }
 
@@ -236,7 +244,8 @@ fn router(gate: &Arc<Semaphore>) -> Router {
         .route("/peer", get(peer))
         .route("/panic", get(async || -> &'static str { std::panic::resume_unwind(Box::new(())) }))
         .route("/stream", get(stream))
-        .route("/echo", any(echo))
+        .route("/echo", any(async |request| switch(request, echo).await))
+        .route("/hold", any(async |request| switch(request, hold).await))
 }
 
 /// A body that says its length in the head only, and comes in two parts.
@@ -248,18 +257,31 @@ async fn stream() -> axum::response::Response {
         .expect("valid")
 }
 
-async fn echo(mut request: axum::extract::Request) -> axum::response::Response {
+async fn switch<F>(
+    mut request: axum::extract::Request,
+    talk: impl FnOnce(TokioIo<Upgraded>) -> F + Send + 'static,
+) -> axum::response::Response
+where
+    F: Future<Output = ()> + Send,
+{
     let upgrade = hyper::upgrade::on(&mut request);
-    tokio::spawn(async move {
-        let io = upgrade.await.expect("upgraded");
-        let (mut reader, mut writer) = tokio::io::split(hyper_util::rt::TokioIo::new(io));
-        // Its error is that the connection was cut.
-        drop(tokio::io::copy(&mut reader, &mut writer).await);
-    });
+    tokio::spawn(async move { talk(TokioIo::new(upgrade.await.expect("upgraded"))).await });
     axum::response::Response::builder()
         .status(101)
         .header("connection", "upgrade")
         .header("upgrade", "echo")
         .body(axum::body::Body::empty())
         .expect("valid")
+}
+
+async fn echo(io: TokioIo<Upgraded>) {
+    let (mut reader, mut writer) = tokio::io::split(io);
+    // Its error is that the connection was cut.
+    drop(tokio::io::copy(&mut reader, &mut writer).await);
+}
+
+/// Neither reads nor writes nor lets go.
+async fn hold(io: TokioIo<Upgraded>) {
+    std::future::pending::<()>().await;
+    drop(io);
 }

@@ -1,5 +1,8 @@
 //! What tower asks of a middleware, checked with a mock that panics when it is called unready.
 
+use std::convert::Infallible;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use escala_cluster::{
@@ -7,7 +10,7 @@ use escala_cluster::{
     ResponseFuture,
 };
 use tokio_test::{assert_pending, assert_ready_ok};
-use tower::Layer;
+use tower::{Layer, Service};
 use tower_test::mock;
 
 type Mock = mock::Mock<&'static str, &'static str>;
@@ -108,7 +111,7 @@ async fn an_error_of_readiness_passes_through() {
     let (mut service, handle) = mock::spawn_layer::<(), (), _>(BreakerLayer::new(breaker(1)));
     drop(handle);
     let error = match service.poll_ready() {
-        std::task::Poll::Ready(Err(error)) => error,
+        Poll::Ready(Err(error)) => error,
         other => panic!("the mock is closed: {other:?}"),
     };
     assert!(!is_open(&*error));
@@ -141,4 +144,21 @@ async fn a_classifier_judges_responses_and_errors() {
     let judged = (stats.ignored_total, stats.succeeded_total, stats.failed_total);
     assert_eq!(judged, (1, 1, 1));
     assert_eq!(stats.opened_total, 1);
+}
+
+#[tokio::test]
+async fn a_call_on_a_closed_circuit_allocates_nothing() {
+    let breaker = Breaker::new("lean", BreakerConfig::default()).expect("valid");
+    let inner = tower::service_fn(|number: u32| std::future::ready(Ok::<_, Infallible>(number)));
+    let mut service = BreakerLayer::new(breaker.clone()).layer(inner);
+    let mut call = || {
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(Service::<u32>::poll_ready(&mut service, &mut cx).is_ready());
+        let answer = pin!(service.call(7)).poll(&mut cx);
+        assert!(matches!(answer, Poll::Ready(Ok(7))));
+    };
+    call();
+    let allocated = allocation_counter::measure(|| (0..1_000).for_each(|_| call()));
+    assert_eq!(allocated.count_total, 0);
+    assert_eq!(breaker.stats().succeeded_total, 1_001);
 }

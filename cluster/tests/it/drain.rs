@@ -210,11 +210,10 @@ async fn the_deadline_cuts_what_is_left_and_reports_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_upgraded_connection_that_does_not_look_is_written_off() {
+async fn an_upgraded_connection_that_waits_to_write_is_cut() {
     let server = Server::start(config()).await;
-    let _client = server.upgraded().await;
-    // Echoes to a client that does not read: the task ends up waiting to write, not to read.
     let mut deaf = server.upgraded().await;
+    // The echo to a client that does not read ends up waiting to write, and the client with it.
     let flood = async {
         loop {
             deaf.send(&"x".repeat(1 << 16)).await;
@@ -222,8 +221,17 @@ async fn an_upgraded_connection_that_does_not_look_is_written_off() {
     };
     assert!(tokio::time::timeout(Duration::from_millis(100), flood).await.is_err());
     server.drain.abort();
+    server.until("it is cut", |stats| stats.connections_open == 0).await;
+    assert_eq!(server.ended().await.connections_cut, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upgraded_connection_that_nobody_looks_at_is_written_off() {
+    let server = Server::start(config()).await;
+    let _client = server.switched("/hold").await;
+    server.drain.abort();
     let report = server.ended().await;
-    assert_eq!((report.end, report.connections_cut), (DrainEnd::Aborted, 2));
+    assert_eq!((report.end, report.connections_cut), (DrainEnd::Aborted, 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

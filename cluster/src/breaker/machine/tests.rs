@@ -115,8 +115,12 @@ fn results_from_before_the_circuit_opened_do_not_close_it() {
     machine.trip(0, Duration::ZERO, 0.0);
     let _probe = machine.admit(seconds(5), 0.0).expect("half-open");
     machine.settle(early, Verdict::Success, seconds(5), 0.0);
-    machine.trip(early.epoch, seconds(5), 0.0);
     assert_eq!(machine.state(), State::HalfOpen);
+
+    // Nor does a condition that was met before it closed again open it.
+    machine.reset();
+    machine.trip(early.epoch, seconds(5), 0.0);
+    assert_eq!(machine.state(), State::Closed);
 }
 
 #[test]
