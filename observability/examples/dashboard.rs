@@ -93,65 +93,102 @@ fn parts(obs: &Observability, world: &Arc<World>) {
 }
 
 fn queue(world: &World, emit: &mut Emit<'_>) {
-    for (at, (lane, workers, share)) in
-        [("high", 4.0, 2.1), ("medium", 3.0, 1.2), ("low", 2.0, 0.5), ("background", 1.0, 0.2)]
-            .into_iter()
-            .enumerate()
-    {
+    let lanes = [
+        ("high", 4.0, 2.1, 0.004),
+        ("medium", 3.0, 1.2, 0.011),
+        ("low", 2.0, 0.5, 0.038),
+        ("background", 1.0, 0.2, 0.21),
+    ];
+    for (at, (lane, workers, share, seconds)) in lanes.into_iter().enumerate() {
         let full = if world.trouble && lane == "low" { 1_600.0 } else { 0.0 };
-        let labels = [("lane", lane)];
-        let sway = world.sway(at as f64);
-        emit("workers", &labels, workers);
-        emit("busy", &labels, (workers * 0.4 * sway).round());
-        emit("waiting", &labels, (3.0 * share * sway).floor() + full);
-        emit("oldest_age_seconds", &labels, 0.004 * sway / share + full / 400.0);
-        emit("completed_total", &labels, (world.beat() * share).floor());
-        emit("retried_total", &labels, (world.beat() * share / 190.0).floor());
-        emit("dead", &labels, 0.0);
+        let (sway, done) = (world.sway(at as f64), (world.beat() * share).floor());
+        for (name, value) in [
+            ("depth", (3.0 * share * sway).floor() + full),
+            ("running", (workers * 0.4 * sway).round()),
+            ("workers", workers),
+            ("capacity", 10_000.0),
+            ("enqueued_total", done + 2.0),
+            ("rejected_total", 0.0),
+            ("succeeded_total", done),
+            ("failed_total", 0.0),
+            ("timed_out_total", 0.0),
+            ("cancelled_total", 0.0),
+            ("retried_total", (done / 190.0).floor()),
+            ("dead_total", 0.0),
+            ("oldest_age_seconds", 0.004 * sway / share + full / 400.0),
+            ("wait_mean_seconds", seconds / 9.0 * sway),
+            ("run_mean_seconds", seconds * sway),
+        ] {
+            emit(name, &[("lane", lane)], value);
+        }
     }
+    emit("dead_letters", &[], 0.0);
+    emit("idempotency_keys", &[], (world.beat() * 0.7).floor());
 }
 
 fn replicas(world: &World, emit: &mut Emit<'_>) {
-    for (node, weight, lag) in
-        [("primary", 0.0, 0.0), ("r1", 3.0, 0.0021), ("r2", 3.0, 0.0034), ("r3", 2.0, 0.0028)]
-    {
-        let labels = [("node", node)];
-        let up = !(world.trouble && node == "r2");
-        emit("up", &labels, f64::from(u8::from(up)));
-        emit("weight", &labels, weight);
-        emit("reads_total", &labels, (world.beat() * weight * 1.3).floor());
-        emit("lag_seconds", &labels, lag * world.sway(weight));
-        emit("in_flight", &labels, if up { (weight * 1.4 * world.sway(lag)).floor() } else { 0.0 });
+    for (node, role, weight) in [
+        ("primary", "primary", 0.0),
+        ("replica-1", "replica", 3.0),
+        ("replica-2", "replica", 3.0),
+        ("replica-3", "replica", 2.0),
+    ] {
+        let labels = [("node", node), ("role", role)];
+        let up = !(world.trouble && node == "replica-2");
+        let picks = (world.beat() * weight * 1.3).floor();
+        emit("replicas_node_weight", &labels, weight);
+        emit("replicas_node_healthy", &labels, f64::from(u8::from(up)));
+        emit("replicas_node_started_total", &labels, picks);
+        emit("replicas_node_succeeded_total", &labels, picks);
+        emit("replicas_node_failed_total", &labels, 0.0);
+        emit("replicas_node_ejections_total", &labels, f64::from(u8::from(!up)));
+    }
+    for (reason, share) in [("least_loaded", 10.4), ("write", 1.9)] {
+        let picks = (world.beat() * share).floor();
+        emit("replicas_picks_total", &[("reason", reason)], picks);
     }
 }
 
 fn cache(world: &World, emit: &mut Emit<'_>) {
-    for (layer, hits, entries) in [("memory", 0.86, 934.0), ("redis", 0.61, 18_402.0)] {
-        let labels = [("layer", layer)];
-        emit("entries", &labels, (entries * (1.0 + 0.02 * world.sway(hits))).floor());
-        emit("hits_total", &labels, (world.beat() * 14.0 * hits).floor());
-        emit("misses_total", &labels, (world.beat() * 14.0 * (1.0 - hits)).floor());
+    for (cache, calls) in [("quotes", 14.0), ("reports", 1.2)] {
+        emit("cache_loads_total", &[("cache", cache)], (world.beat() * calls * 0.05).floor());
+        emit("cache_coalesced_total", &[("cache", cache)], (world.beat() * calls * 0.02).floor());
+        for (layer, hits, entries) in [("memory", 0.86, 934.0), ("shared", 0.61, 18_402.0)] {
+            let labels = [("cache", cache), ("layer", layer)];
+            emit("cache_entries", &labels, (entries * (1.0 + 0.02 * world.sway(hits))).floor());
+            emit("cache_hits_total", &labels, (world.beat() * calls * hits).floor());
+            emit("cache_misses_total", &labels, (world.beat() * calls * (1.0 - hits)).floor());
+            emit("cache_faults_total", &labels, 0.0);
+        }
     }
-    emit("hit_ratio", &[], 0.94 + 0.004 * world.sway(0.0));
-    emit("loads_total", &[], (world.beat() * 0.8).floor());
-    emit("joined_total", &[], (world.beat() * 0.3).floor());
 }
 
 fn pool(world: &World, emit: &mut Emit<'_>) {
-    emit("size", &[], 10.0);
-    emit("available", &[], (6.0 - 2.0 * (world.sway(2.0) - 1.0)).round());
-    emit("waiting", &[], 0.0);
-    emit("acquired_total", &[], (world.beat() * 11.0).floor());
-    emit("wait_seconds_total", &[], world.beat() * 0.0004);
-    emit("timeouts_total", &[], 0.0);
+    for (at, pool) in ["primary", "replica-1", "replica-2", "replica-3"].into_iter().enumerate() {
+        let busy = (2.0 * world.sway(at as f64)).floor();
+        for (name, value) in [
+            ("size", 10.0),
+            ("available", 10.0 - busy),
+            ("waiting", 0.0),
+            ("acquired_total", (world.beat() * (4.0 - at as f64 * 0.7)).floor()),
+            ("timed_out_total", 0.0),
+            ("rejected_total", 0.0),
+            ("connects_total", 10.0),
+        ] {
+            emit(name, &[("pool", pool)], value);
+        }
+    }
 }
 
 fn breaker(world: &World, emit: &mut Emit<'_>) {
-    for (name, share) in [("pricing", 3.0), ("settlement", 1.0), ("pdf", 0.4)] {
+    for (name, share) in [("trading", 6.1), ("financial", 1.4), ("affiliate", 0.4)] {
         let labels = [("breaker", name)];
-        emit("ready", &labels, f64::from(u8::from(!(world.trouble && name == "pdf"))));
-        emit("calls_total", &labels, (world.beat() * share).floor());
-        emit("failures_total", &labels, (world.beat() * share / 400.0).floor());
+        let open = world.trouble && name == "affiliate";
+        emit("ready", &labels, f64::from(u8::from(!open)));
+        emit("admitted_total", &labels, (world.beat() * share).floor());
+        emit("failed_total", &labels, (world.beat() * share / 900.0).floor());
+        emit("rejected_total", &labels, if open { 41.0 } else { 0.0 });
+        emit("opened_total", &labels, f64::from(u8::from(open)));
     }
 }
 

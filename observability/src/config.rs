@@ -283,6 +283,22 @@ mod tests {
         assert_eq!(all, documented);
     }
 
+    #[cfg(feature = "serde")]
+    #[test]
+    fn a_file_may_leave_out_what_it_does_not_change_but_not_misspell_it() {
+        let text =
+            r#"{"metrics_interval": "2s", "thresholds": {"cpu": {"warning": 50, "critical": 60}}}"#;
+        let config: ObservabilityConfig = serde_json::from_str(text).unwrap();
+        let mut expected = ObservabilityConfig::default().metrics_interval(Duration::from_secs(2));
+        expected.thresholds.cpu = Threshold::new(50.0, 60.0);
+        assert_eq!(config, expected);
+        let written = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<ObservabilityConfig>(&written).unwrap(), config);
+        for bad in [r#"{"metric_interval": "2s"}"#, r#"{"thresholds": {"cpus": {}}}"#] {
+            assert!(serde_json::from_str::<ObservabilityConfig>(bad).is_err(), "{bad}");
+        }
+    }
+
     #[test]
     fn a_broken_rule_names_field_value_and_rule() {
         let check = |change: fn(&mut ObservabilityConfig), text: &str| {

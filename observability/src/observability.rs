@@ -141,6 +141,9 @@ impl Observability {
 
     /// Puts an application's own status routes behind the credentials of the dashboard; open if
     /// none are configured. Covers the routes added so far, not the fallback.
+    ///
+    /// # Panics
+    /// If there is no route to cover.
     pub fn protect<S>(&self, routes: axum::Router<S>) -> axum::Router<S>
     where
         S: Clone + Send + Sync + 'static,

@@ -1,10 +1,12 @@
 //! Who may read what, and in which form.
 
+use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
+use axum::routing::get as on_get;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use escala_observability::{Credentials, Observability};
+use escala_observability::{Credentials, Observability, ObservabilityConfig};
 use sha2::{Digest as _, Sha256};
 
 use super::{Answer, builder, get, open, send};
@@ -43,6 +45,36 @@ async fn protected_pages_ask_for_credentials() {
         let answer = with(&obs, path, &[(header::AUTHORIZATION, &right)]).await;
         assert_eq!(answer.status, StatusCode::OK, "{path}");
     }
+}
+
+#[tokio::test]
+async fn pages_of_the_application_can_share_the_credentials() {
+    let obs = guarded();
+    let pages = Router::new().route("/pool/stats", on_get(|| async { "fine" }));
+    let app: Router = Router::new()
+        .route("/", on_get(|| async { "open" }))
+        .merge(obs.protect(pages))
+        .fallback(|| async { StatusCode::NOT_FOUND });
+    for (path, status) in [
+        ("/pool/stats", StatusCode::UNAUTHORIZED),
+        ("/", StatusCode::OK),
+        ("/nothing", StatusCode::NOT_FOUND),
+    ] {
+        assert_eq!(get(&app, path).await.status, status, "{path}");
+    }
+    let request = Request::builder()
+        .uri("/pool/stats")
+        .header(header::AUTHORIZATION, basic("ops:s3cret"))
+        .body(Body::empty());
+    assert_eq!(send(&app, request.unwrap()).await.text, "fine");
+}
+
+#[tokio::test]
+async fn the_metrics_endpoint_can_be_left_out() {
+    let config = ObservabilityConfig::default().metrics_endpoint(false);
+    let obs = builder().config(config).build().unwrap();
+    assert_eq!(get(&obs.router(), "/metrics").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(get(&obs.router(), "/dashboard").await.status, StatusCode::OK);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::http::{StatusCode, header};
-use escala_observability::{Check, Credentials, Observability, Status};
+use escala_observability::{Check, Credentials, Observability, Signal, Status};
 use tokio::time::sleep;
 
 use super::{builder, get, open};
@@ -37,11 +37,16 @@ async fn startup_ends_with_the_first_result_of_every_critical_check() {
         assert_eq!(status(&obs, path).await, DOWN, "{path}");
     }
     assert_eq!(status(&obs, "/health").await, OK, "in doubt is not failed");
+    assert_eq!(obs.health_score().value, 79.0);
+    // Whatever this machine is doing stays out of the test.
+    obs.signal(Signal::Cpu, || 1.0);
+    obs.signal(Signal::Memory, || 1.0);
     let _task = obs.run(std::future::pending());
     sleep(Duration::from_millis(10)).await;
     for path in ["/startupz", "/readyz", "/health", "/health/ready", "/api/v1/health/ready"] {
         assert_eq!(status(&obs, path).await, OK, "{path}");
     }
+    assert_eq!(obs.health_score().value, 100.0, "a doubt is not an illness to recover from");
 }
 
 #[tokio::test(start_paused = true)]
