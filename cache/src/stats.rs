@@ -1,0 +1,153 @@
+//! What a cache has done so far, as plain figures.
+
+/// Receives one figure: name, labels, value. Names that end in `_total` are counters, all
+/// others gauges.
+pub type Emit<'a> = dyn FnMut(&str, &[(&str, &str)], f64) + 'a;
+
+/// A snapshot of one cache.
+///
+/// `loads` = `load_successes` + `load_errors` + `load_panics` + `load_timeouts` +
+/// `load_aborted` + `loads_in_flight`, always.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct CacheStats {
+    /// Name of the cache.
+    pub name: String,
+    /// The layer in memory.
+    pub memory: LayerStats,
+    /// The shared layer, if there is one.
+    pub shared: Option<SharedLayerStats>,
+    /// Loads from the source, each for any number of callers.
+    pub loads: u64,
+    /// Loads that brought a value.
+    pub load_successes: u64,
+    /// Loads that the source failed.
+    pub load_errors: u64,
+    /// Loads that panicked.
+    pub load_panics: u64,
+    /// Loads that took too long.
+    pub load_timeouts: u64,
+    /// Loads dropped before their end: the runtime was shut down.
+    pub load_aborted: u64,
+    /// Loads under way now.
+    pub loads_in_flight: u64,
+    /// Callers who joined the load of another.
+    pub coalesced: u64,
+    /// Loaded or promoted values that were not stored, since a removal or an insertion came
+    /// between.
+    pub discarded: u64,
+}
+
+/// The figures of the layer in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct LayerStats {
+    /// Reads answered here.
+    pub hits: u64,
+    /// Reads not answered here.
+    pub misses: u64,
+    /// Entries held. An expired one counts until it is replaced or evicted.
+    pub entries: u64,
+    /// Most entries held.
+    pub capacity: u64,
+    /// Entries that left for want of room.
+    pub evictions: u64,
+}
+
+/// The figures of the shared layer, as this cache used it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct SharedLayerStats {
+    /// Reads answered here.
+    pub hits: u64,
+    /// Reads not answered here, whatever the reason.
+    pub misses: u64,
+    /// Misses whose bytes were no frame of this cache: corrupted, of another version or schema.
+    pub rejected: u64,
+    /// Misses whose frame was older than a removal that could not reach the store.
+    pub distrusted: u64,
+    /// Values written.
+    pub writes: u64,
+    /// Values too long or not encodable, kept in memory only.
+    pub oversized: u64,
+    /// Operations that failed or got no answer in time.
+    pub faults: u64,
+    /// Operations not tried, since the store had failed too often.
+    pub suspended: u64,
+}
+
+impl CacheStats {
+    /// Hands every figure to `emit`, labelled with the name of the cache.
+    pub fn visit(&self, emit: &mut Emit<'_>) {
+        let Self {
+            name,
+            memory,
+            shared,
+            loads,
+            load_successes,
+            load_errors,
+            load_panics,
+            load_timeouts,
+            load_aborted,
+            loads_in_flight,
+            coalesced,
+            discarded,
+        } = self;
+        memory.visit(name, emit);
+        if let Some(shared) = shared {
+            shared.visit(name, emit);
+        }
+        let outcomes = [
+            ("success", load_successes),
+            ("error", load_errors),
+            ("panic", load_panics),
+            ("timeout", load_timeouts),
+            ("aborted", load_aborted),
+        ];
+        for (outcome, count) in outcomes {
+            let labels = [("cache", name.as_str()), ("outcome", outcome)];
+            emit("cache_load_outcomes_total", &labels, figure(*count));
+        }
+        let labels = [("cache", name.as_str())];
+        emit("cache_loads_total", &labels, figure(*loads));
+        emit("cache_loads_in_flight", &labels, figure(*loads_in_flight));
+        emit("cache_coalesced_total", &labels, figure(*coalesced));
+        emit("cache_discarded_total", &labels, figure(*discarded));
+    }
+}
+
+impl LayerStats {
+    fn visit(&self, name: &str, emit: &mut Emit<'_>) {
+        let Self { hits, misses, entries, capacity, evictions } = self;
+        let labels = [("cache", name), ("layer", "memory")];
+        emit("cache_hits_total", &labels, figure(*hits));
+        emit("cache_misses_total", &labels, figure(*misses));
+        emit("cache_entries", &labels, figure(*entries));
+        emit("cache_capacity", &labels, figure(*capacity));
+        emit("cache_evictions_total", &labels, figure(*evictions));
+    }
+}
+
+impl SharedLayerStats {
+    fn visit(&self, name: &str, emit: &mut Emit<'_>) {
+        let Self { hits, misses, rejected, distrusted, writes, oversized, faults, suspended } =
+            self;
+        let labels = [("cache", name), ("layer", "shared")];
+        emit("cache_hits_total", &labels, figure(*hits));
+        emit("cache_misses_total", &labels, figure(*misses));
+        emit("cache_rejected_total", &labels, figure(*rejected));
+        emit("cache_distrusted_total", &labels, figure(*distrusted));
+        emit("cache_writes_total", &labels, figure(*writes));
+        emit("cache_oversized_total", &labels, figure(*oversized));
+        emit("cache_faults_total", &labels, figure(*faults));
+        emit("cache_suspended_total", &labels, figure(*suspended));
+    }
+}
+
+/// Exact up to 2^53, which no counter here reaches in a century.
+pub(crate) fn figure(count: u64) -> f64 {
+    count as f64
+}

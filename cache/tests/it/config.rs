@@ -1,0 +1,73 @@
+//! Settings that break a rule are refused by name.
+
+use std::time::Duration;
+
+use escala_cache::{Cache, CacheConfig, ConfigError, Memory};
+
+fn refused(change: impl FnOnce(&mut CacheConfig)) -> ConfigError {
+    let mut config = CacheConfig::new("quotes");
+    change(&mut config);
+    Cache::<String, u64>::builder(config).build().unwrap_err()
+}
+
+#[test]
+fn each_rule_names_field_value_and_rule() {
+    let errors = [
+        refused(|config| config.name.clear()),
+        refused(|config| config.name = "x".repeat(65)),
+        refused(|config| config.ttl = Duration::ZERO),
+        refused(|config| config.memory = Memory::entries(0)),
+        refused(|config| config.memory.ttl = Duration::ZERO),
+        refused(|config| config.shared_ttl = Duration::ZERO),
+        refused(|config| config.jitter = f64::NAN),
+        refused(|config| config.load_timeout = Duration::ZERO),
+        refused(|config| config.max_value_bytes = 0),
+    ];
+    let fields = errors.each_ref().map(|error| error.field);
+    assert_eq!(
+        fields,
+        [
+            "name",
+            "name",
+            "ttl",
+            "memory.capacity",
+            "memory.ttl",
+            "shared_ttl",
+            "jitter",
+            "load_timeout",
+            "max_value_bytes"
+        ]
+    );
+    assert_eq!(errors[3].to_string(), "memory.capacity = 0: must be at least 1");
+}
+
+#[test]
+fn the_defaults_are_valid_once_named() {
+    CacheConfig::new("quotes").validate().unwrap();
+    assert_eq!(CacheConfig::default().validate().unwrap_err().field, "name");
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn a_redis_address_is_never_shown() {
+    let config = escala_cache::RedisConfig::new("redis://user:hunter2@localhost");
+    assert!(!format!("{config:?}").contains("hunter2"));
+    let error = escala_cache::RedisConfig::new("nonsense:hunter2").validate().unwrap_err();
+    assert_eq!(error.field, "url");
+    assert!(!format!("{error} {error:?}").contains("hunter2"));
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn a_file_holds_the_same_settings_and_no_others() {
+    let text = r#"{"name": "quotes", "ttl": "30s", "memory": {"capacity": 7}}"#;
+    let config: CacheConfig = serde_json::from_str(text).unwrap();
+    let mut expected = CacheConfig::new("quotes");
+    expected.ttl = Duration::from_secs(30);
+    expected.memory = Memory::entries(7);
+    assert_eq!(config, expected);
+    let refused = serde_json::from_str::<CacheConfig>(r#"{"tll": "30s"}"#).unwrap_err();
+    assert!(refused.to_string().contains("unknown field `tll`"));
+    let written = serde_json::to_string(&expected).unwrap();
+    assert_eq!(serde_json::from_str::<CacheConfig>(&written).unwrap(), expected);
+}

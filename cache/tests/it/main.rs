@@ -1,0 +1,18 @@
+//! The public surface of the cache, in one binary.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
+mod allocation;
+mod config;
+mod errors;
+#[cfg(feature = "tracing")]
+mod events;
+mod flight;
+mod layer;
+mod lifetime;
+mod matching;
+#[cfg(feature = "redis")]
+mod redis;
+mod shared;
+mod stats;
+mod support;

@@ -1,0 +1,235 @@
+//! A source that can be held up and a shared store that can be made to misbehave.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use escala_cache::{Cache, CacheBuilder, Pattern, SharedStore, StoreError, StoreFuture};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+/// A cache without jitter, so that lifetimes are exact.
+pub(crate) fn builder(name: &str) -> CacheBuilder<String, u64> {
+    Cache::builder(name).jitter(0.0)
+}
+
+/// A cache of memory alone.
+pub(crate) fn memory(name: &str) -> Cache<String, u64> {
+    builder(name).build().unwrap()
+}
+
+/// Answers with the value it holds when asked, after passing its gate.
+#[derive(Clone, Default)]
+pub(crate) struct Source {
+    inner: Arc<SourceInner>,
+}
+
+#[derive(Default)]
+struct SourceInner {
+    value: AtomicU64,
+    loads: AtomicU64,
+    gate: Option<Semaphore>,
+    begun: tokio::sync::Notify,
+}
+
+impl Source {
+    pub(crate) fn new(value: u64) -> Self {
+        let source = Self::default();
+        source.set(value);
+        source
+    }
+
+    /// A source whose loads read their value, then wait until they are let through.
+    pub(crate) fn gated(value: u64) -> Self {
+        let inner = SourceInner { gate: Some(Semaphore::new(0)), ..SourceInner::default() };
+        let source = Self { inner: Arc::new(inner) };
+        source.set(value);
+        source
+    }
+
+    pub(crate) fn set(&self, value: u64) {
+        self.inner.value.store(value, Ordering::SeqCst);
+    }
+
+    pub(crate) fn loads(&self) -> u64 {
+        self.inner.loads.load(Ordering::SeqCst)
+    }
+
+    /// Waits until a load has read its value and stands at the gate.
+    pub(crate) async fn begun(&self) {
+        self.inner.begun.notified().await;
+    }
+
+    pub(crate) fn let_through(&self, loads: usize) {
+        self.inner.gate.as_ref().unwrap().add_permits(loads);
+    }
+
+    pub(crate) async fn load(self) -> Result<u64, Infallible> {
+        self.inner.loads.fetch_add(1, Ordering::SeqCst);
+        let value = self.inner.value.load(Ordering::SeqCst);
+        self.inner.begun.notify_one();
+        if let Some(gate) = &self.inner.gate {
+            gate.acquire().await.unwrap().forget();
+        }
+        Ok(value)
+    }
+
+    /// `get_or_load` of this source.
+    pub(crate) async fn read(&self, cache: &Cache<String, u64>, key: &str) -> u64 {
+        let source = self.clone();
+        cache.get_or_load(key, || source.load()).await.unwrap()
+    }
+}
+
+/// A shared store in memory.
+#[derive(Clone, Default)]
+pub(crate) struct FakeStore {
+    inner: Arc<StoreInner>,
+}
+
+#[derive(Default)]
+struct StoreInner {
+    entries: Mutex<HashMap<String, Vec<u8>>>,
+    failing: AtomicBool,
+    gets: AtomicU64,
+    sets: AtomicU64,
+    last_ttl: Mutex<Option<Duration>>,
+    get_gate: Mutex<Option<Arc<Gate>>>,
+    set_gate: Mutex<Option<Arc<Gate>>>,
+    remove_gate: Mutex<Option<Arc<Gate>>>,
+}
+
+/// Holds an operation up between its effect and its answer, or before its effect.
+pub(crate) struct Gate {
+    arrived: Semaphore,
+    open: Semaphore,
+}
+
+impl Gate {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { arrived: Semaphore::new(0), open: Semaphore::new(0) })
+    }
+
+    async fn pass(&self) {
+        self.arrived.add_permits(1);
+        self.open.acquire().await.unwrap().forget();
+    }
+
+    /// Waits until one more operation stands at the gate.
+    pub(crate) async fn arrived(&self) {
+        self.arrived.acquire().await.unwrap().forget();
+    }
+
+    /// Opens for all, for good.
+    pub(crate) fn open(&self) {
+        self.open.add_permits(Semaphore::MAX_PERMITS / 2);
+    }
+}
+
+impl FakeStore {
+    pub(crate) fn fail(&self, failing: bool) {
+        self.inner.failing.store(failing, Ordering::SeqCst);
+    }
+
+    pub(crate) fn gets(&self) -> u64 {
+        self.inner.gets.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn sets(&self) -> u64 {
+        self.inner.sets.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn last_ttl(&self) -> Duration {
+        self.inner.last_ttl.lock().unwrap()
+    }
+
+    pub(crate) fn keys(&self) -> Vec<String> {
+        let mut keys: Vec<_> = self.inner.entries.lock().keys().cloned().collect();
+        keys.sort();
+        keys
+    }
+
+    /// Changes every stored frame.
+    pub(crate) fn alter(&self, alter: impl Fn(&mut Vec<u8>)) {
+        self.inner.entries.lock().values_mut().for_each(alter);
+    }
+
+    /// Reads have taken effect when they stand at this gate.
+    pub(crate) fn gate_gets(&self) -> Arc<Gate> {
+        Arc::clone(self.inner.get_gate.lock().insert(Gate::new()))
+    }
+
+    /// Writes have taken no effect when they stand at this gate.
+    pub(crate) fn gate_sets(&self) -> Arc<Gate> {
+        Arc::clone(self.inner.set_gate.lock().insert(Gate::new()))
+    }
+
+    /// Removals have taken no effect when they stand at this gate.
+    pub(crate) fn gate_removes(&self) -> Arc<Gate> {
+        Arc::clone(self.inner.remove_gate.lock().insert(Gate::new()))
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        if self.inner.failing.load(Ordering::SeqCst) {
+            return Err(StoreError::failed("the store is away"));
+        }
+        Ok(())
+    }
+}
+
+impl SharedStore for FakeStore {
+    fn get<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Option<Vec<u8>>> {
+        Box::pin(async move {
+            self.inner.gets.fetch_add(1, Ordering::SeqCst);
+            self.check()?;
+            let found = self.inner.entries.lock().get(key).cloned();
+            let gate = self.inner.get_gate.lock().clone();
+            if let Some(gate) = gate {
+                gate.pass().await;
+            }
+            Ok(found)
+        })
+    }
+
+    fn set<'a>(&'a self, key: &'a str, value: Vec<u8>, ttl: Duration) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            self.check()?;
+            let gate = self.inner.set_gate.lock().clone();
+            if let Some(gate) = gate {
+                gate.pass().await;
+            }
+            self.inner.sets.fetch_add(1, Ordering::SeqCst);
+            *self.inner.last_ttl.lock() = Some(ttl);
+            self.inner.entries.lock().insert(key.to_owned(), value);
+            Ok(())
+        })
+    }
+
+    fn remove<'a>(&'a self, key: &'a str) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            self.check()?;
+            let gate = self.inner.remove_gate.lock().clone();
+            if let Some(gate) = gate {
+                gate.pass().await;
+            }
+            self.inner.entries.lock().remove(key);
+            Ok(())
+        })
+    }
+
+    fn remove_matching<'a>(&'a self, prefix: &'a str, pattern: &'a Pattern) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            self.check()?;
+            let gate = self.inner.remove_gate.lock().clone();
+            if let Some(gate) = gate {
+                gate.pass().await;
+            }
+            self.inner.entries.lock().retain(|key, _| {
+                key.strip_prefix(prefix).is_none_or(|text| !pattern.matches(text))
+            });
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,346 @@
+//! The server's parts, put together: database nodes, caches, lanes, breakers, observability.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use escala_cache::{Cache, LoadError, Memory, RedisStore};
+use escala_cluster::{Breaker, BreakerConfig};
+use escala_observability::{Credentials, Observability, ObservabilityConfig};
+use escala_queue::{Lane, MemoryEngine, Overflow, Queue};
+use escala_replicas::{Pick, Replicas, ReplicasConfig, Session, Strategy};
+
+use super::domain::{
+    AffiliateReport, Balance, Done, NewOrder, NewTransfer, Order, PlacedOrder, Quote, Transfer,
+};
+use super::jobs;
+use super::lane_runtime::LaneRuntime;
+use super::problem::Problem;
+use super::settings::Settings;
+use super::store::{self, Keyed, Node, StoreError};
+
+const MINUTE: Duration = Duration::from_secs(60);
+/// Connections that only the lanes use: a job never queues behind a thousand requests.
+const JOB_CONNECTIONS: usize = 4;
+/// How long an enqueue waits for room in a full lane: the pool's acquire timeout.
+const ENQUEUE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Cheap to clone; every clone is the same server.
+#[derive(Clone, Debug)]
+pub struct App(Arc<Parts>);
+
+/// See [`App`].
+#[derive(Debug)]
+pub struct Parts {
+    /// Routes to primary and replicas.
+    pub db: Replicas<Node>,
+    /// The same nodes by name, primary first.
+    pub nodes: Vec<(&'static str, Node)>,
+    /// The primary as the lanes use it.
+    pub jobs_db: Node,
+    /// Where a cache fill reads.
+    fill: Session,
+    /// Quotes by symbol.
+    pub quotes: Cache<String, Arc<Quote>>,
+    /// Affiliate reports by user.
+    pub reports: Cache<i64, Arc<AffiliateReport>>,
+    /// The second cache layer, if there is one.
+    pub redis: Option<RedisStore>,
+    /// The priority lanes.
+    pub queue: Queue,
+    /// Where their workers run.
+    pub lanes: LaneRuntime,
+    /// One breaker an area.
+    pub breakers: [Breaker; 3],
+    /// Metrics, health, alerts, dashboard.
+    pub obs: Observability,
+    /// As started.
+    pub settings: Settings,
+}
+
+impl std::ops::Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl App {
+    /// Connects to everything, creates schema and seed data, and enqueues what a stop left over.
+    ///
+    /// # Errors
+    /// What could not be reached or set, with its cause.
+    pub async fn open(settings: Settings) -> anyhow::Result<Self> {
+        settings.validate()?;
+        let lanes = LaneRuntime::start()?;
+        let Database { primary, replicas, jobs_db, fill } = open_database(&settings, &lanes).await?;
+        let db = router(&settings, &primary, &replicas)?;
+        let replicas = replicas.into_iter().map(|(name, _, node)| (name, node));
+        let nodes = std::iter::once(("primary", primary)).chain(replicas).collect();
+        let redis = match &settings.redis_url {
+            Some(url) => Some(RedisStore::connect(url.as_str()).await.context("REDIS_URL")?),
+            None => None,
+        };
+        let breaker = |name| Breaker::new(name, BreakerConfig::default());
+        let app = Self(Arc::new(Parts {
+            db,
+            nodes,
+            jobs_db,
+            fill,
+            quotes: cache("quotes", 10 * MINUTE, redis.as_ref())?,
+            reports: cache("reports", 5 * MINUTE, redis.as_ref())?,
+            redis,
+            queue: queue(&settings)?,
+            lanes,
+            breakers: [breaker("trading")?, breaker("financial")?, breaker("affiliate")?],
+            obs: observability(&settings)?,
+            settings,
+        }));
+        app.watch();
+        jobs::sweep(&app).await.context("unfinished jobs")?;
+        Ok(app)
+    }
+
+    /// Registers every part with the dashboard, the metrics and the health document.
+    fn watch(&self) {
+        super::run::watch(self);
+    }
+
+    /// A quote, from memory, Redis or the database.
+    ///
+    /// # Errors
+    /// There is no such symbol; no node answers.
+    pub async fn quote(&self, symbol: &str) -> Result<Arc<Quote>, LoadError<StoreError>> {
+        // A hit needs neither the clone of the handle nor the owned name.
+        if let Some(quote) = self.quotes.get(symbol).await {
+            return Ok(quote);
+        }
+        let (app, name) = (self.clone(), symbol.to_owned());
+        self.quotes
+            .get_or_load(symbol, async move || {
+                let name = name.as_str();
+                let read = |node: Node| {
+                    let name = name.to_owned();
+                    async move { node.quote(&name).await }
+                };
+                read_on(&app, &app.fill, read).await.map(Arc::new)
+            })
+            .await
+    }
+
+    /// A user's report, cached.
+    ///
+    /// # Errors
+    /// There is no such user; no node answers.
+    pub async fn report(&self, user: i64) -> Result<Arc<AffiliateReport>, LoadError<StoreError>> {
+        let app = self.clone();
+        self.reports
+            .get_or_load(&user, async move || {
+                let read = |node: Node| async move { node.report(user).await };
+                read_on(&app, &app.fill, read).await.map(Arc::new)
+            })
+            .await
+    }
+
+    /// A user's cash, from a replica.
+    ///
+    /// # Errors
+    /// There is no such user; no node answers.
+    pub async fn balance(&self, user: i64) -> Result<Balance, StoreError> {
+        read_on(self, &Session::default(), |node: Node| async move { node.balance(user).await }).await
+    }
+
+    /// An order, from the primary: its client may have placed it a moment ago.
+    ///
+    /// # Errors
+    /// There is no such order; no node answers.
+    pub async fn order(&self, id: i64) -> Result<Order, StoreError> {
+        let read = |node: Node| async move { node.order(id).await };
+        read_on(self, &Session::pinned_to_primary(), read).await
+    }
+
+    /// Places an order, then removes what it changed from the caches, then enqueues its settlement.
+    ///
+    /// Runs in a task of its own: a client that hangs up after the commit does not leave a stale
+    /// quote or an order without settlement.
+    ///
+    /// # Errors
+    /// As [`Node::place_order`].
+    pub async fn place_order(&self, order: Keyed<NewOrder>) -> Result<Done<PlacedOrder>, Problem> {
+        let app = self.clone();
+        to_its_end(async move {
+            let primary = app.db.write()?;
+            let placed = judge(primary, async |node| node.place_order(order).await).await?;
+            let Done { value, replayed } = placed;
+            if !replayed {
+                app.quotes.remove(value.placed.order.symbol.as_str()).await;
+                for affiliate in value.affiliates.into_iter().flatten() {
+                    app.reports.remove(&affiliate).await;
+                }
+                jobs::enqueue(&app, jobs::settle(value.placed.order.id)).await;
+            }
+            Ok(Done { value: value.placed, replayed })
+        })
+        .await
+    }
+
+    /// Moves money, then enqueues the booking of both ledger entries.
+    ///
+    /// # Errors
+    /// As [`Node::transfer`].
+    pub async fn transfer(&self, transfer: Keyed<NewTransfer>) -> Result<Done<Transfer>, Problem> {
+        let app = self.clone();
+        to_its_end(async move {
+            let primary = app.db.write()?;
+            let done = judge(primary, async |node| node.transfer(transfer).await).await?;
+            if !done.replayed {
+                jobs::enqueue(&app, jobs::book(done.value.id)).await;
+            }
+            Ok(done)
+        })
+        .await
+    }
+
+    /// Has a report computed anew in the background lane.
+    ///
+    /// # Errors
+    /// There is no such user; the lane is full.
+    pub async fn rebuild_report(&self, user: i64) -> Result<(), Problem> {
+        self.balance(user).await?;
+        self.queue.enqueue(jobs::rebuild(user)).await.map_err(|_| Problem::lane_full())?;
+        Ok(())
+    }
+}
+
+async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+) -> Result<T, Problem> {
+    tokio::spawn(work).await.unwrap_or_else(|_| Err(Problem::internal()))
+}
+
+/// Reads on a node that answers; the next one is asked if a node is away.
+async fn read_on<T, F>(
+    app: &App,
+    session: &Session,
+    read: impl FnMut(Node) -> F + Send,
+) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>> + Send,
+{
+    let read = app.db.read_with(session, StoreError::is_node_failure, read);
+    read.await.map_err(|error| error.into_operation().unwrap_or(StoreError::NoNode))
+}
+
+/// Tells the router how the node did.
+async fn judge<T>(
+    node: Pick<Node>,
+    write: impl AsyncFnOnce(Node) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let result = write(Node::clone(&node)).await;
+    match &result {
+        Err(error) if error.is_node_failure() => node.failed(),
+        _ => node.succeeded(),
+    }
+    result
+}
+
+/// The opened nodes.
+struct Database {
+    primary: Node,
+    replicas: Vec<(&'static str, u32, Node)>,
+    jobs_db: Node,
+    fill: Session,
+}
+
+async fn open_database(settings: &Settings, lanes: &LaneRuntime) -> anyhow::Result<Database> {
+    let Some(url) = &settings.database_url else {
+        let folder = &settings.data_dir;
+        let told = || format!("DATA_DIR {}", folder.display());
+        std::fs::create_dir_all(folder).with_context(told)?;
+        let file = folder.join("enterprise.sqlite");
+        let (primary, replicas) = store::open_embedded(&file).await.with_context(told)?;
+        // The file's readers see a commit at once, so a fill may read on any of them.
+        let fill = Session::default();
+        return Ok(Database { jobs_db: primary.clone(), primary, replicas, fill });
+    };
+    let primary = Node::connect(url, settings.db_pool_size.into()).await.context("DATABASE_URL")?;
+    primary.seed().await.context("DATABASE_URL: schema and seed data")?;
+    let jobs_db = {
+        let url = url.clone();
+        lanes.spawn(async move { Node::connect(&url, JOB_CONNECTIONS).await }).await?
+    };
+    let jobs_db = jobs_db.context("DATABASE_URL")?;
+    let mut replicas = Vec::new();
+    for (name, weight, url) in settings.replica_urls() {
+        let node = Node::connect(url, settings.db_pool_size.into());
+        replicas.push((name, weight, node.await.with_context(|| name.to_owned())?));
+    }
+    // A standby may lag behind the removal that made a fill necessary, and the stale value would
+    // stay for the entry's whole lifetime: fills read the primary.
+    Ok(Database { primary, replicas, jobs_db, fill: Session::pinned_to_primary() })
+}
+
+fn router(
+    settings: &Settings,
+    primary: &Node,
+    replicas: &[(&'static str, u32, Node)],
+) -> anyhow::Result<Replicas<Node>> {
+    let interval = Duration::from_millis(settings.replica_health_check_interval);
+    let mut builder = Replicas::builder(primary.clone())
+        .strategy(Strategy::LeastLoaded)
+        .config(ReplicasConfig::default().health_interval(interval))
+        .probe(|node: Node| async move { node.ping().await.map_err(Into::into) });
+    for (name, weight, node) in replicas {
+        builder = builder.replica(*name, *weight, node.clone());
+    }
+    Ok(builder.build()?)
+}
+
+fn cache<K, V>(
+    name: &'static str,
+    ttl: Duration,
+    redis: Option<&RedisStore>,
+) -> anyhow::Result<Cache<K, V>>
+where
+    K: escala_cache::CacheKey + Clone + Send + Sync + 'static,
+    V: Clone + Send + Sync + serde::Serialize + serde::de::DeserializeOwned + 'static,
+{
+    let mut builder =
+        Cache::builder(name).ttl(ttl).memory(Memory::entries(1_000).ttl(10 * MINUTE));
+    if let Some(redis) = redis {
+        builder = builder.shared(redis.clone()).shared_ttl(MINUTE);
+    }
+    Ok(builder.build()?)
+}
+
+fn queue(settings: &Settings) -> anyhow::Result<Queue> {
+    let queue = Queue::builder(MemoryEngine::default())
+        .documented_lanes()
+        .workers(Lane::High, settings.queue_high_workers.into())
+        .workers(Lane::Medium, settings.queue_medium_workers.into())
+        .workers(Lane::Low, settings.queue_low_workers.into())
+        .workers(Lane::Background, settings.queue_background_workers.into())
+        .overflow(Overflow::Wait(ENQUEUE_PATIENCE))
+        .build()?;
+    Ok(queue)
+}
+
+fn observability(settings: &Settings) -> anyhow::Result<Observability> {
+    let mut config = ObservabilityConfig::default();
+    config.metrics_interval = Duration::from_millis(settings.monitoring.metrics_interval);
+    config.alert_cooldown = Duration::from_millis(settings.monitoring.alert_cooldown);
+    config.thresholds = settings.thresholds();
+    config.metrics_endpoint = settings.use_prometheus;
+    let credentials = match (&settings.metrics_user, &settings.metrics_password) {
+        (Some(user), Some(password)) => Some(Credentials::new(user, password.reveal())),
+        _ => None,
+    };
+    let obs = Observability::builder("enterprise")
+        .version(env!("CARGO_PKG_VERSION"))
+        .environment(&settings.environment)
+        .config(config)
+        .credentials(credentials)
+        .build()?;
+    Ok(obs)
+}

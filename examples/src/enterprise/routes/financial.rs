@@ -1,0 +1,38 @@
+//! Balances and transfers.
+
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+
+use super::{REPLAYED, at_least_one, keyed, number};
+use crate::enterprise::app::App;
+use crate::enterprise::domain::{Balance, NewTransfer};
+use crate::enterprise::problem::{Body, Problem};
+
+pub(in crate::enterprise) fn routes() -> Router<App> {
+    Router::new().route("/balance/{user}", get(balance)).route("/transfers", post(transfer))
+}
+
+async fn balance(State(app): State<App>, Path(user): Path<String>) -> Result<Json<Balance>, Problem> {
+    Ok(Json(app.balance(number("user", &user)?).await?))
+}
+
+async fn transfer(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Body(transfer): Body<NewTransfer>,
+) -> Result<Response, Problem> {
+    at_least_one("from", transfer.from)?;
+    at_least_one("to", transfer.to)?;
+    at_least_one("amount_cents", transfer.amount_cents)?;
+    if transfer.from == transfer.to {
+        return Err(Problem::invalid("to", transfer.to, "must differ from \"from\""));
+    }
+    let done = app.transfer(keyed(&headers, transfer)?).await?;
+    Ok(match done.replayed {
+        true => (StatusCode::OK, [REPLAYED], Json(done.value)).into_response(),
+        false => (StatusCode::CREATED, Json(done.value)).into_response(),
+    })
+}

@@ -1,0 +1,68 @@
+//! What the server says of itself, besides health, metrics and dashboard.
+
+use axum::extract::State;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+use crate::enterprise::app::App;
+use crate::enterprise::domain::Audit;
+use crate::enterprise::problem::Problem;
+use crate::enterprise::settings::cpus;
+
+pub(in crate::enterprise) fn routes(app: &App) -> Router<App> {
+    let routes = Router::new()
+        .route("/api/enterprise/cluster/status", get(cluster))
+        .route("/api/enterprise/metrics", get(metrics))
+        .route("/api/enterprise/queues/status", get(queues))
+        .route("/api/enterprise/audit", get(audit))
+        .route("/cache/stats", get(caches))
+        .route("/pool/stats", get(pools));
+    // The same credentials as the dashboard's: they tell the same things.
+    app.obs.protect(routes)
+}
+
+async fn cluster(State(app): State<App>) -> Json<Value> {
+    let settings = &app.settings;
+    let (min, max) = settings.workers();
+    Json(json!({
+        // This version is one process; the supervisor that makes it many is yet to come.
+        "workers": { "running": 1, "min": min, "max": max },
+        "cpus": cpus(),
+        "scaling": {
+            "mode": settings.scaling_mode,
+            "up_above_percent": settings.scale_up_threshold,
+            "down_below_percent": settings.scale_down_threshold,
+        },
+        "flags": {
+            "USE_EXTERNAL_REDIS": settings.use_external_redis,
+            "USE_EXTERNAL_LB": settings.use_external_lb,
+            "USE_K8S_SCALING": settings.use_k8s_scaling,
+            "USE_PROMETHEUS": settings.use_prometheus,
+        },
+        "database": app.db.stats(),
+        "breakers": app.breakers.each_ref().map(escala_cluster::Breaker::stats),
+        "health_score": app.obs.health_score(),
+    }))
+}
+
+async fn metrics(State(app): State<App>) -> Json<Value> {
+    Json(app.obs.snapshot())
+}
+
+async fn queues(State(app): State<App>) -> Json<escala_queue::QueueStats> {
+    Json(app.queue.stats())
+}
+
+async fn audit(State(app): State<App>) -> Result<Json<Audit>, Problem> {
+    Ok(Json(app.jobs_db.audit().await?))
+}
+
+async fn caches(State(app): State<App>) -> Json<Value> {
+    Json(json!({ "quotes": app.quotes.stats(), "reports": app.reports.stats() }))
+}
+
+async fn pools(State(app): State<App>) -> Json<Value> {
+    let pools = app.nodes.iter();
+    Json(pools.map(|(name, node)| ((*name).to_owned(), json!(node.stats()))).collect())
+}

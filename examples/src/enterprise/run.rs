@@ -1,0 +1,198 @@
+//! From settings to a served listener and back to a clean stop.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{Method, Uri};
+use escala_cluster::{BreakerLayer, Drain, DrainConfig, serve};
+use escala_observability::{Check, Signal};
+use tokio::net::TcpListener;
+use tower_http::catch_panic::CatchPanicLayer;
+use tracing_subscriber::EnvFilter;
+
+use super::app::App;
+use super::problem::Problem;
+use super::routes::{affiliate, financial, status, trading};
+use super::settings::Settings;
+use super::{BODY_LIMIT, check, jobs};
+
+/// How long an orderly stop may take once no connection is accepted.
+const STOP_DEADLINE: Duration = Duration::from_secs(15);
+/// How often the lanes are given what a full lane refused.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Runs the checklist or the server; says on the error stream why it cannot.
+pub(super) fn main_until(settings: Settings) -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    // Fails only if somebody set one before: then that one stays.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .try_init();
+    let run = async {
+        if settings.check {
+            return check::run(&settings).await;
+        }
+        let port = settings.port;
+        let app = App::open(settings).await?;
+        let drain =
+            Drain::new(DrainConfig::default().lame_duck(app.settings.pre_stop).deadline(STOP_DEADLINE));
+        drain.on_signals().context("signals")?;
+        let address = SocketAddr::new(app.settings.host, port);
+        let listener = TcpListener::bind(address).await.with_context(|| {
+            format!("PORT: {address} cannot be listened on; another program may have it")
+        })?;
+        let address = listener.local_addr()?;
+        writeln!(std::io::stdout(), "listening on http://{address}").context("output")?;
+        serve_until(app, listener, drain).await?;
+        Ok(true)
+    };
+    match runtime().and_then(|runtime| runtime.block_on(run)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "enterprise: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("runtime")
+}
+
+/// Serves until the drain has ended, then stops lanes and closes the database, in this order: a
+/// request may still enqueue, a job still needs the database.
+///
+/// # Errors
+/// The listener cannot be served.
+pub async fn serve_until(app: App, listener: TcpListener, drain: Drain) -> anyhow::Result<()> {
+    let ready = drain.clone();
+    app.obs.ready_when(move || !ready.is_draining());
+    let sampling = app.obs.run(drain.stopped());
+    let (lanes, stopped) = (app.clone(), drain.stopped());
+    let workers = app.lanes.spawn(async move {
+        lanes.queue.run(jobs::Worker(lanes.clone()), stopped).join().await
+    });
+    let sweeper = tokio::spawn(sweep_until(app.clone(), drain.stopped()));
+
+    let report = serve(listener, router(&app), drain).await.context("serve")?;
+    tracing::info!(?report, "requests are done");
+
+    let lanes = workers.await.context("lanes")?;
+    tracing::info!(?lanes, "lanes are done");
+    sweeper.await.context("sweeper")?;
+    let exit = sampling.await;
+    tracing::info!(?exit, "sampling is done");
+    close(&app).await;
+    Ok(())
+}
+
+async fn close(app: &App) {
+    for (_, node) in &app.nodes {
+        node.close().await;
+    }
+    app.jobs_db.close().await;
+}
+
+async fn sweep_until(app: App, stop: impl Future<Output = ()>) {
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => return,
+            () = tokio::time::sleep(SWEEP_INTERVAL) => {}
+        }
+        if let Err(error) = jobs::sweep(&app).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "sweep failed");
+        }
+    }
+}
+
+/// Every route in its layers; order and reason from the outside in.
+#[must_use]
+pub fn router(app: &App) -> Router {
+    let [trading_breaker, financial_breaker, affiliate_breaker] = app.breakers.clone();
+    // A breaker an area: trading goes on while affiliate reports fail.
+    let api = Router::new()
+        .nest("/trading", trading::routes().layer(BreakerLayer::http(trading_breaker)))
+        .nest("/financial", financial::routes().layer(BreakerLayer::http(financial_breaker)))
+        .nest("/affiliate", affiliate::routes().layer(BreakerLayer::http(affiliate_breaker)));
+    Router::new()
+        .nest("/api", api)
+        .merge(status::routes(app))
+        .with_state(app.clone())
+        .fallback(async |uri: Uri| Problem::no_route(uri.path()))
+        .method_not_allowed_fallback(async |method: Method| Problem::no_method(&method))
+        // Inside the metrics, so that a panic is counted as the 500 it becomes.
+        .layer(CatchPanicLayer::custom(|_| {
+            axum::response::IntoResponse::into_response(Problem::internal())
+        }))
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        // Outermost: sees rejections and panics as the client does.
+        .layer(app.obs.http_layer())
+        // Health, metrics and dashboard are not measured among the requests.
+        .merge(app.obs.router())
+}
+
+/// Registers every part with the dashboard, the metrics and the health document.
+pub(super) fn watch(app: &App) {
+    let obs = &app.obs;
+    let (quotes, reports) = (app.quotes.clone(), app.reports.clone());
+    obs.source("cache", move |emit| {
+        quotes.stats().visit(emit);
+        reports.stats().visit(emit);
+    });
+    let db = app.db.clone();
+    obs.source("replicas", move |emit| db.stats().visit(emit));
+    let nodes = app.nodes.clone();
+    obs.source("pool", move |emit| {
+        for (name, node) in &nodes {
+            node.stats().visit(&mut |metric, labels, value| {
+                let mut labelled = vec![("pool", *name)];
+                labelled.extend_from_slice(labels);
+                emit(metric, &labelled, value);
+            });
+        }
+    });
+    let queue = app.queue.clone();
+    obs.source("queue", move |emit| queue.stats().visit(emit));
+    let breakers = app.breakers.clone();
+    obs.source("breaker", move |emit| {
+        for breaker in &breakers {
+            breaker.stats().visit(emit);
+        }
+    });
+    let queue = app.queue.clone();
+    obs.signal(Signal::QueueSize, move || waiting(&queue.stats()));
+
+    let db = app.db.clone();
+    let database = move || {
+        let db = db.clone();
+        async move {
+            let primary = db.write().map_err(|error| error.to_string())?;
+            primary.ping().await.map_err(|error| error.to_string())
+        }
+    };
+    obs.check(Check::new("database", database).critical());
+    if let Some(redis) = app.redis.clone() {
+        let figures = redis.clone();
+        obs.source("redis", move |emit| figures.stats().visit(emit));
+        let answers = move || {
+            let left_alone = redis.stats().open;
+            async move { if left_alone { Err("does not answer".to_owned()) } else { Ok(()) } }
+        };
+        // Not critical: without Redis the cache goes on with memory and source.
+        obs.check(Check::new("redis", answers));
+    }
+}
+
+/// Jobs of all lanes that wait for a worker.
+#[expect(clippy::cast_precision_loss, reason = "lanes hold at most 10,000 jobs each")]
+fn waiting(stats: &escala_queue::QueueStats) -> f64 {
+    stats.lanes.iter().map(|lane| lane.depth as f64).sum()
+}

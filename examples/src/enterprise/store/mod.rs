@@ -1,0 +1,236 @@
+//! The database: one [`Node`] is one server (or one SQLite handle), with the same verbs on each.
+
+mod postgres;
+mod schema;
+mod sqlite;
+
+use escala_pool::{PgPool, PoolError, PoolStats, SqlitePool};
+
+pub use schema::{SYMBOLS, USER_CASH_CENTS, USERS, bid_and_ask, referred_users, symbol_name};
+pub use sqlite::{open_embedded, open_file};
+
+use super::domain::{
+    AffiliateReport, Audit, Balance, Done, NewOrder, NewTransfer, Order, Placement, Quote, Transfer,
+};
+
+/// One database node.
+#[derive(Clone, Debug)]
+pub enum Node {
+    /// Embedded.
+    Sqlite(SqlitePool),
+    /// A server.
+    Postgres(PgPool),
+}
+
+/// Why the database did not do it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Nothing has that name.
+    #[error("there is no {what} {value}")]
+    Absent {
+        /// The kind of thing.
+        what: &'static str,
+        /// Its name.
+        value: String,
+    },
+    /// The user has less than is needed.
+    #[error("user {user} has {cash_cents} of {needed_cents} cents")]
+    InsufficientFunds {
+        /// Who.
+        user: i64,
+        /// What they have.
+        cash_cents: i64,
+        /// What it takes.
+        needed_cents: i64,
+    },
+    /// The key stands for another request.
+    #[error("idempotency key {key} was used with another body")]
+    KeyReused {
+        /// The key.
+        key: String,
+    },
+    /// No node answers.
+    #[error("no database node answers")]
+    NoNode,
+    /// The pool or the server refused.
+    #[error("database")]
+    Pool(#[from] PoolError),
+    /// SQLite refused a statement.
+    #[error("sqlite")]
+    Sqlite(#[from] rusqlite::Error),
+}
+
+impl StoreError {
+    /// Is the node away, so that another one should be asked?
+    #[must_use]
+    pub fn is_node_failure(&self) -> bool {
+        matches!(self, Self::Pool(error) if error.is_connection())
+    }
+
+    /// Is the node alive with too much to do?
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Pool(error) if error.is_saturated())
+    }
+
+    fn absent(what: &'static str, value: impl ToString) -> Self {
+        Self::Absent { what, value: value.to_string() }
+    }
+}
+
+/// A write with the key that makes it happen once.
+#[derive(Clone, Debug)]
+pub struct Keyed<T> {
+    /// What to do.
+    pub request: T,
+    /// The client's `Idempotency-Key`.
+    pub key: Option<String>,
+    /// Fingerprint of the body: the same key with another one is refused.
+    pub fingerprint: String,
+}
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+macro_rules! on_each {
+    ($node:expr, $verb:ident($($argument:expr),*)) => {
+        match $node {
+            Node::Sqlite(pool) => sqlite::$verb(pool, $($argument),*).await,
+            Node::Postgres(pool) => postgres::$verb(pool, $($argument),*).await,
+        }
+    };
+}
+
+impl Node {
+    /// Opens a PostgreSQL node.
+    ///
+    /// # Errors
+    /// The server cannot be reached or refuses.
+    pub async fn connect(url: &str, size: usize) -> Result<Self> {
+        Ok(Self::Postgres(postgres::connect(url, size).await?))
+    }
+
+    /// Creates tables and seed data unless they are there.
+    ///
+    /// # Errors
+    /// The database refuses, or holds another version of the data.
+    pub async fn seed(&self) -> Result<()> {
+        on_each!(self, seed())
+    }
+
+    /// One round trip.
+    ///
+    /// # Errors
+    /// The node is away.
+    pub async fn ping(&self) -> Result<()> {
+        on_each!(self, ping())
+    }
+
+    /// Price and volume of a symbol.
+    ///
+    /// # Errors
+    /// There is no such symbol; the database refuses.
+    pub async fn quote(&self, symbol: &str) -> Result<Quote> {
+        on_each!(self, quote(symbol))
+    }
+
+    /// An order by number.
+    ///
+    /// # Errors
+    /// There is no such order; the database refuses.
+    pub async fn order(&self, id: i64) -> Result<Order> {
+        on_each!(self, order(id))
+    }
+
+    /// Cash of a user.
+    ///
+    /// # Errors
+    /// There is no such user; the database refuses.
+    pub async fn balance(&self, user: i64) -> Result<Balance> {
+        on_each!(self, balance(user))
+    }
+
+    /// The aggregate over two tiers of referred users.
+    ///
+    /// # Errors
+    /// There is no such user; the database refuses.
+    pub async fn report(&self, user: i64) -> Result<AffiliateReport> {
+        on_each!(self, report(user))
+    }
+
+    /// Takes the cost from the user's cash, raises the volume and writes the order, in one
+    /// transaction; with a known key it only reads what was done then.
+    ///
+    /// # Errors
+    /// No such user or symbol, too little cash, a reused key; the database refuses. Nothing is
+    /// half done.
+    pub async fn place_order(&self, order: Keyed<NewOrder>) -> Result<Done<Placement>> {
+        on_each!(self, place_order(order))
+    }
+
+    /// Moves cash between two users, in one transaction; with a known key it only reads.
+    ///
+    /// # Errors
+    /// As [`Node::place_order`].
+    pub async fn transfer(&self, transfer: Keyed<NewTransfer>) -> Result<Done<Transfer>> {
+        on_each!(self, transfer(transfer))
+    }
+
+    /// The settlement job: counts its run and marks the order, in one transaction.
+    ///
+    /// # Errors
+    /// The database refuses.
+    pub async fn settle(&self, order: i64) -> Result<()> {
+        on_each!(self, settle(order))
+    }
+
+    /// The booking job: writes both ledger entries of a transfer, once.
+    ///
+    /// # Errors
+    /// The database refuses.
+    pub async fn book(&self, transfer: i64) -> Result<()> {
+        on_each!(self, book(transfer))
+    }
+
+    /// Orders without a settlement and transfers without entries, at most 10,000 each: what a
+    /// memory queue lost at a restart.
+    ///
+    /// # Errors
+    /// The database refuses.
+    pub async fn unfinished(&self) -> Result<(Vec<i64>, Vec<i64>)> {
+        on_each!(self, unfinished())
+    }
+
+    /// The sums that must add up.
+    ///
+    /// # Errors
+    /// The database refuses.
+    pub async fn audit(&self) -> Result<Audit> {
+        on_each!(self, audit())
+    }
+
+    /// Those of the orders that are not in the database.
+    ///
+    /// # Errors
+    /// The database refuses.
+    pub async fn missing_orders(&self, orders: &[i64]) -> Result<Vec<i64>> {
+        on_each!(self, missing_orders(orders))
+    }
+
+    /// Connections of this node.
+    #[must_use]
+    pub fn stats(&self) -> PoolStats {
+        match self {
+            Self::Sqlite(pool) => pool.stats(),
+            Self::Postgres(pool) => pool.stats(),
+        }
+    }
+
+    /// Waits for what runs and closes the connections.
+    pub async fn close(&self) {
+        match self {
+            Self::Sqlite(pool) => drop(pool.close().await),
+            Self::Postgres(pool) => drop(pool.close().await),
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! The verbs on PostgreSQL.
+
+use escala_pool::postgres::Row;
+use escala_pool::{PgPool, PgTransaction, PoolConfig, PoolError};
+
+use super::schema;
+use super::{Keyed, Result, StoreError};
+use crate::enterprise::domain::{
+    AffiliateReport, Audit, Balance, Done, NewOrder, NewTransfer, Order, PlacedOrder, Placement,
+    Quote, Transfer,
+};
+
+/// The request whose key is already there: the index refused the second row.
+const UNIQUE_VIOLATION: &str = "23505";
+/// Two transactions waited for each other, or one saw what another changed: the whole is repeated.
+const RETRIED: [&str; 2] = ["40001", "40P01"];
+const ATTEMPTS: u32 = 5;
+
+pub(super) async fn connect(url: &str, size: usize) -> Result<PgPool> {
+    Ok(PgPool::connect(PoolConfig::new(url).max_size(size).min_idle(2)).await?)
+}
+
+pub(super) async fn seed(pool: &PgPool) -> Result<()> {
+    let mut tx = pool.begin().await?;
+    // Two servers that start at once must not both seed.
+    tx.execute("select pg_advisory_xact_lock(20261122)", &[]).await?;
+    tx.batch_execute(&schema::tables(
+        "bigint primary key",
+        "bigint generated always as identity primary key",
+    ))
+    .await?;
+    let version = tx.query_opt("select value from meta where key = 'version'", &[]).await?;
+    match version.map(|row| row.get::<_, String>(0)) {
+        Some(version) if version == schema::VERSION => {}
+        Some(other) => return Err(StoreError::absent("migration from seed version", other)),
+        None => {
+            tx.batch_execute(&format!(
+                "insert into symbols (symbol, price_cents)
+                     select 'S' || lpad(n::text, 4, '0'), {price}
+                     from generate_series(1, {symbols}) n;
+                 insert into users (id, referrer_id, cash_cents)
+                     select n, {referrer}, {cash} from generate_series(1, {users}) n;
+                 insert into meta values ('seeded_cents', '{total}'), ('version', '{version}')",
+                symbols = schema::SYMBOLS,
+                price = schema::PRICE_OF_N,
+                users = schema::USERS,
+                referrer = schema::REFERRER_OF_N,
+                cash = schema::USER_CASH_CENTS,
+                total = schema::USERS * schema::USER_CASH_CENTS,
+                version = schema::VERSION,
+            ))
+            .await?;
+        }
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+pub(super) async fn ping(pool: &PgPool) -> Result<()> {
+    pool.query_one("select 1", &[]).await?;
+    Ok(())
+}
+
+pub(super) async fn quote(pool: &PgPool, symbol: &str) -> Result<Quote> {
+    let sql = "select price_cents, volume from symbols where symbol = $1";
+    let row = pool.query_opt(sql, &[&symbol]).await?;
+    let row = row.ok_or_else(|| StoreError::absent("symbol", symbol))?;
+    let (bid_cents, ask_cents) = schema::spread(row.get(0));
+    Ok(Quote { symbol: symbol.to_owned(), bid_cents, ask_cents, volume: row.get(1) })
+}
+
+pub(super) async fn order(pool: &PgPool, id: i64) -> Result<Order> {
+    let sql = "select id, user_id, symbol, quantity, price_cents, cost_cents, settled
+               from orders where id = $1";
+    let row = pool.query_opt(sql, &[&id]).await?;
+    row.map(|row| order_of(&row)).ok_or_else(|| StoreError::absent("order", id))
+}
+
+pub(super) async fn balance(pool: &PgPool, user: i64) -> Result<Balance> {
+    let row = pool.query_opt("select cash_cents from users where id = $1", &[&user]).await?;
+    row.map(|row| Balance { user, cash_cents: row.get(0) })
+        .ok_or_else(|| StoreError::absent("user", user))
+}
+
+pub(super) async fn report(pool: &PgPool, user: i64) -> Result<AffiliateReport> {
+    let row = pool.query_one(&schema::REPORT.replace("{user}", "$1"), &[&user]).await?;
+    if row.get::<_, i64>(0) == 0 {
+        return Err(StoreError::absent("user", user));
+    }
+    Ok(AffiliateReport {
+        user,
+        referred_users: row.get(1),
+        orders: row.get(2),
+        volume_cents: row.get(3),
+        commission_cents: row.get(4),
+    })
+}
+
+/// Repeats a whole transaction that lost against another one.
+macro_rules! retried {
+    ($transaction:expr) => {{
+        let mut attempt = 1;
+        loop {
+            match $transaction.await {
+                Err(StoreError::Pool(error)) if attempt < ATTEMPTS && lost(&error) => attempt += 1,
+                result => break result,
+            }
+        }
+    }};
+}
+
+fn lost(error: &PoolError) -> bool {
+    error.sqlstate().is_some_and(|code| code == UNIQUE_VIOLATION || RETRIED.contains(&code))
+}
+
+pub(super) async fn place_order(pool: &PgPool, order: Keyed<NewOrder>) -> Result<Done<Placement>> {
+    retried!(place_order_once(pool, &order))
+}
+
+async fn place_order_once(pool: &PgPool, order: &Keyed<NewOrder>) -> Result<Done<Placement>> {
+    let NewOrder { user, ref symbol, quantity } = order.request;
+    let mut tx = pool.begin().await?;
+    if let Some(value) = replayed_order(&mut tx, order).await? {
+        return Ok(Done { value, replayed: true });
+    }
+    let sql = "select price_cents from symbols where symbol = $1";
+    let row = tx.query_opt(sql, &[symbol]).await?;
+    let row = row.ok_or_else(|| StoreError::absent("symbol", symbol))?;
+    let (_, price_cents) = schema::spread(row.get(0));
+    let cost_cents = price_cents * quantity;
+    let affiliates = take_cash(&mut tx, user, cost_cents).await?;
+    let sql = "insert into orders
+                   (user_id, symbol, quantity, price_cents, cost_cents, idempotency_key, fingerprint)
+               values ($1, $2, $3, $4, $5, $6, $7) returning id";
+    let id = tx
+        .query_one(
+            sql,
+            &[&user, symbol, &quantity, &price_cents, &cost_cents, &order.key, &order.fingerprint],
+        )
+        .await?
+        .get(0);
+    // Last, because every order of this symbol waits for this row until the commit.
+    let sql = "update symbols set volume = volume + $2 where symbol = $1 returning volume";
+    let volume = tx.query_one(sql, &[symbol, &quantity]).await?.get(0);
+    tx.commit().await?;
+    let symbol = symbol.clone();
+    let order = Order { id, user, symbol, quantity, price_cents, cost_cents, settled: false };
+    let value = Placement { placed: PlacedOrder { order, volume }, affiliates };
+    Ok(Done { value, replayed: false })
+}
+
+/// What the key's first use did, if it was used.
+async fn replayed_order(
+    tx: &mut PgTransaction,
+    order: &Keyed<NewOrder>,
+) -> Result<Option<Placement>> {
+    let Some(key) = &order.key else { return Ok(None) };
+    let sql = "select o.id, o.user_id, o.symbol, o.quantity, o.price_cents, o.cost_cents, o.settled,
+                      o.fingerprint, s.volume
+               from orders o join symbols s on s.symbol = o.symbol
+               where o.user_id = $1 and o.idempotency_key = $2";
+    let Some(row) = tx.query_opt(sql, &[&order.request.user, key]).await? else {
+        return Ok(None);
+    };
+    if row.get::<_, String>(7) != order.fingerprint {
+        return Err(StoreError::KeyReused { key: key.clone() });
+    }
+    let placed = PlacedOrder { order: order_of(&row), volume: row.get(8) };
+    Ok(Some(Placement { placed, affiliates: [None, None] }))
+}
+
+/// Takes the cash and answers who brought the user in, and who brought that one in.
+async fn take_cash(
+    tx: &mut PgTransaction,
+    user: i64,
+    needed_cents: i64,
+) -> Result<[Option<i64>; 2]> {
+    let sql = "update users u set cash_cents = cash_cents - $2 where id = $1 and cash_cents >= $2
+               returning referrer_id, (select referrer_id from users r where r.id = u.referrer_id)";
+    if let Some(row) = tx.query_opt(sql, &[&user, &needed_cents]).await? {
+        return Ok([row.get(0), row.get(1)]);
+    }
+    let row = tx.query_opt("select cash_cents from users where id = $1", &[&user]).await?;
+    let row = row.ok_or_else(|| StoreError::absent("user", user))?;
+    Err(StoreError::InsufficientFunds { user, cash_cents: row.get(0), needed_cents })
+}
+
+pub(super) async fn transfer(pool: &PgPool, transfer: Keyed<NewTransfer>) -> Result<Done<Transfer>> {
+    retried!(transfer_once(pool, &transfer))
+}
+
+async fn transfer_once(pool: &PgPool, transfer: &Keyed<NewTransfer>) -> Result<Done<Transfer>> {
+    let NewTransfer { from, to, amount_cents } = transfer.request;
+    let mut tx = pool.begin().await?;
+    if let Some(key) = &transfer.key {
+        let sql = "select id, fingerprint from transfers
+                   where from_user = $1 and idempotency_key = $2";
+        if let Some(row) = tx.query_opt(sql, &[&from, key]).await? {
+            if row.get::<_, String>(1) != transfer.fingerprint {
+                return Err(StoreError::KeyReused { key: key.clone() });
+            }
+            let value = Transfer { id: row.get(0), from, to, amount_cents };
+            return Ok(Done { value, replayed: true });
+        }
+    }
+    // Both rows in the order of their ids: two opposite transfers cannot wait for each other.
+    let sql = "select id from users where id = any($1) order by id for update";
+    let users = tx.query(sql, &[&[from, to].as_slice()]).await?;
+    for user in [from, to] {
+        if !users.iter().any(|row| row.get::<_, i64>(0) == user) {
+            return Err(StoreError::absent("user", user));
+        }
+    }
+    take_cash(&mut tx, from, amount_cents).await?;
+    let sql = "update users set cash_cents = cash_cents + $2 where id = $1";
+    tx.execute(sql, &[&to, &amount_cents]).await?;
+    let sql = "insert into transfers (from_user, to_user, amount_cents, idempotency_key, fingerprint)
+               values ($1, $2, $3, $4, $5) returning id";
+    let id = tx
+        .query_one(sql, &[&from, &to, &amount_cents, &transfer.key, &transfer.fingerprint])
+        .await?
+        .get(0);
+    tx.commit().await?;
+    Ok(Done { value: Transfer { id, from, to, amount_cents }, replayed: false })
+}
+
+pub(super) async fn settle(pool: &PgPool, order: i64) -> Result<()> {
+    // One statement, so one round trip and one transaction; a second run would change nothing but
+    // be seen by the audit.
+    let sql = "with run as (
+                   insert into settlements values ($1, 1)
+                   on conflict (order_id) do update set runs = settlements.runs + 1
+                   returning order_id)
+               update orders set settled = true from run where id = run.order_id";
+    pool.execute(sql, &[&order]).await?;
+    Ok(())
+}
+
+pub(super) async fn book(pool: &PgPool, transfer: i64) -> Result<()> {
+    let sql = "insert into ledger
+               select id, from_user, -amount_cents from transfers where id = $1
+               union all
+               select id, to_user, amount_cents from transfers where id = $1
+               on conflict do nothing";
+    pool.execute(sql, &[&transfer]).await?;
+    Ok(())
+}
+
+pub(super) async fn unfinished(pool: &PgPool) -> Result<(Vec<i64>, Vec<i64>)> {
+    let ids = |rows: Vec<Row>| rows.iter().map(|row| row.get(0)).collect();
+    let orders = ids(pool.query(schema::UNSETTLED, &[]).await?);
+    let transfers = ids(pool.query(schema::UNBOOKED, &[]).await?);
+    Ok((orders, transfers))
+}
+
+pub(super) async fn audit(pool: &PgPool) -> Result<Audit> {
+    let row = pool.query_one(schema::AUDIT, &[]).await?;
+    Ok(Audit {
+        cash_cents: row.get(0),
+        orders_cents: row.get(1),
+        seeded_cents: row.get(2),
+        orders: row.get(3),
+        unsettled: row.get(4),
+        settlement_runs: row.get(5),
+        transfers: row.get(6),
+        unbooked: row.get(7),
+        ledger_cents: row.get(8),
+        volume_gap: row.get(9),
+    })
+}
+
+pub(super) async fn missing_orders(pool: &PgPool, orders: &[i64]) -> Result<Vec<i64>> {
+    let sql = "select wanted.id from unnest($1::bigint[]) as wanted(id)
+               where not exists (select 1 from orders o where o.id = wanted.id)";
+    let rows = pool.query(sql, &[&orders]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+fn order_of(row: &Row) -> Order {
+    Order {
+        id: row.get(0),
+        user: row.get(1),
+        symbol: row.get(2),
+        quantity: row.get(3),
+        price_cents: row.get(4),
+        cost_cents: row.get(5),
+        settled: row.get(6),
+    }
+}

@@ -1,0 +1,94 @@
+//! Do the books balance once everything is done?
+
+use std::time::Duration;
+
+use anyhow::Context;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::server::Server;
+use super::user::User;
+use crate::enterprise::domain::Audit;
+
+/// What the lanes need for what is left when the last user has gone.
+const LANES_PATIENCE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(50);
+
+/// Waits until the lanes are empty, stops the server if it is ours, and compares what was
+/// acknowledged with what is there. Empty: everything adds up.
+///
+/// `lanes` is left as the lanes describe themselves at the end.
+pub(super) async fn check(
+    server: Server,
+    crowd: &mut [User],
+    lanes: &mut Value,
+) -> anyhow::Result<Vec<String>> {
+    *lanes = empty_lanes(&server).await?;
+    match server {
+        Server::Started(mut started) => {
+            let node = started.stop().await?;
+            let mut differences = balance(&node.audit().await?, crowd, true);
+            let acknowledged: Vec<i64> =
+                crowd.iter().flat_map(|user| user.orders.iter().copied()).collect();
+            let missing = node.missing_orders(&acknowledged).await?;
+            if !missing.is_empty() {
+                differences.push(format!("{} acknowledged orders are missing", missing.len()));
+            }
+            node.close().await;
+            Ok(differences)
+        }
+        Server::Target(address) => {
+            let (status, body) = super::get(address, "/api/enterprise/audit").await?;
+            let audit = serde_json::from_str(&body)
+                .with_context(|| format!("audit: {status}: {body}"))?;
+            let mut differences = balance(&audit, crowd, false);
+            let mut missing = 0;
+            for user in crowd {
+                for id in std::mem::take(&mut user.orders) {
+                    missing += u64::from(!user.order_is_settled(id).await?);
+                }
+            }
+            if missing > 0 {
+                differences.push(format!("{missing} acknowledged orders are missing or unsettled"));
+            }
+            Ok(differences)
+        }
+    }
+}
+
+/// The audit's own sums; in a database that is all ours also the counts: an operation that failed
+/// at the client may have been done, so there may be more than was acknowledged, never fewer.
+fn balance(audit: &Audit, crowd: &[User], ours: bool) -> Vec<String> {
+    let mut differences = audit.differences();
+    let acknowledged: usize = crowd.iter().map(|user| user.orders.len()).sum();
+    let transfers: u64 = crowd.iter().map(|user| user.transfers).sum();
+    let mut expect = |what, there: i64, acknowledged: i64, exact: bool| {
+        if there < acknowledged || (exact && there != acknowledged) {
+            differences.push(format!("{there} {what} for {acknowledged} acknowledged"));
+        }
+    };
+    let exact = ours && crowd.iter().all(User::is_certain);
+    expect("orders", audit.orders, i64::try_from(acknowledged).unwrap_or(i64::MAX), exact);
+    expect("transfers", audit.transfers, i64::try_from(transfers).unwrap_or(i64::MAX), exact);
+    differences
+}
+
+async fn empty_lanes(server: &Server) -> anyhow::Result<Value> {
+    let deadline = Instant::now() + LANES_PATIENCE;
+    loop {
+        let (status, body) = super::get(server.address(), "/api/enterprise/queues/status").await?;
+        let lanes: Value =
+            serde_json::from_str(&body).with_context(|| format!("queues: {status}: {body}"))?;
+        let left = jobs_left(&lanes);
+        if left == 0 {
+            return Ok(lanes);
+        }
+        anyhow::ensure!(Instant::now() < deadline, "{left} jobs are left after {LANES_PATIENCE:?}");
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+fn jobs_left(queues: &Value) -> u64 {
+    let lanes = queues["lanes"].as_array().into_iter().flatten();
+    lanes.map(|lane| ["depth", "delayed", "running"].iter().filter_map(|k| lane[k].as_u64()).sum::<u64>()).sum()
+}

@@ -1,0 +1,112 @@
+//! The load test: many concurrent users, each its own connection, every answer checked.
+
+mod client;
+mod consistency;
+mod documented;
+mod measure;
+mod options;
+mod phases;
+mod plan;
+mod report;
+mod run;
+mod server;
+mod user;
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use clap::Parser;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+pub use options::Options;
+pub use run::run;
+
+use client::{Answer, Client};
+use plan::Operation;
+
+use crate::enterprise::store::SYMBOLS;
+
+/// First argument that turns `thousand-users` into the server it tests.
+pub const SERVE: &str = "serve";
+
+/// Runs the load test; the exit code is 0 only if every operation succeeded and the books balance.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let options = match Options::try_parse_from(arguments) {
+        Ok(options) => options,
+        Err(error) => {
+            // Also prints `--help` and `--version`, to the stream and with the code they have.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(run(&options)),
+        Err(error) => Err(error.into()),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "thousand-users: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One GET on a connection of its own.
+///
+/// # Errors
+/// The server cannot be reached or breaks off.
+pub async fn get(server: SocketAddr, path: &str) -> anyhow::Result<(StatusCode, String)> {
+    let Answer { status, body, .. } = Client::connect(server).await?.get(path).await?;
+    Ok((status, String::from_utf8_lossy(&body).into_owned()))
+}
+
+/// So many users read one quote each at the same moment; how many got a right answer.
+///
+/// # Errors
+/// A connection cannot be opened.
+pub async fn burst_of_reads(server: SocketAddr, users: usize) -> anyhow::Result<usize> {
+    let mut crowd = phases::connect(server, users, 1).await?;
+    let symbol = |user: &mut user::User| user.id() % SYMBOLS + 1;
+    let choose = |_, user: &mut _| Operation::Quote { symbol: symbol(user) };
+    let outcome = phases::burst(&mut crowd, choose).await?;
+    Ok(outcome.succeeded())
+}
+
+/// So many connections ask for the same path without a pause; how many answers came in the time.
+///
+/// # Errors
+/// A connection breaks, or an answer is not a success.
+pub async fn closed_loop(
+    server: SocketAddr,
+    path: &'static str,
+    connections: usize,
+    duration: Duration,
+) -> anyhow::Result<u64> {
+    let mut working = JoinSet::new();
+    let end = Instant::now() + duration;
+    for _ in 0..connections {
+        working.spawn(async move {
+            let mut client = Client::connect(server).await?;
+            let mut answers = 0;
+            while Instant::now() < end {
+                let Answer { status, .. } = client.get(path).await?;
+                anyhow::ensure!(status.is_success(), "{path}: {status}");
+                answers += 1;
+            }
+            Ok(answers)
+        });
+    }
+    let mut answers = 0;
+    while let Some(worked) = working.join_next().await {
+        answers += worked??;
+    }
+    Ok(answers)
+}

@@ -1,0 +1,195 @@
+//! One user: asks, and checks the content of every answer, not only its status.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, ensure};
+use axum::http::{StatusCode, header};
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::client::{Answer, Client};
+use super::plan::Operation;
+use crate::enterprise::domain::{
+    AffiliateReport, Balance, NewOrder, NewTransfer, PlacedOrder, Quote, Transfer,
+};
+use crate::enterprise::store::{bid_and_ask, referred_users, symbol_name};
+
+/// A user with a connection and a memory of what was acknowledged.
+pub(super) struct User {
+    id: i64,
+    client: Client,
+    pub(super) chance: fastrand::Rng,
+    /// Of this run: a database that outlives it knows the keys of earlier ones.
+    run: u64,
+    requests: u64,
+    /// The volume each symbol had after this user's last order of it: no later quote may show less.
+    volumes: HashMap<i64, i64>,
+    last: Option<(String, NewOrder, i64)>,
+    /// Numbers of all acknowledged orders.
+    pub(super) orders: Vec<i64>,
+    /// Transfers that were acknowledged.
+    pub(super) transfers: u64,
+    /// Operations that failed: they may have been done all the same.
+    failed: u64,
+}
+
+impl User {
+    pub(super) fn new(id: i64, client: Client, seed: u64, run: u64) -> Self {
+        // Neighbouring seeds begin alike; the odd constant spreads them.
+        let seed = (seed ^ id.unsigned_abs()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Self {
+            id,
+            client,
+            chance: fastrand::Rng::with_seed(seed),
+            run,
+            requests: 0,
+            volumes: HashMap::new(),
+            last: None,
+            orders: Vec::new(),
+            transfers: 0,
+            failed: 0,
+        }
+    }
+
+    pub(super) fn id(&self) -> i64 {
+        self.id
+    }
+
+    /// Did every operation so far succeed?
+    pub(super) fn is_certain(&self) -> bool {
+        self.failed == 0
+    }
+
+    /// Does one operation and checks its answer.
+    pub(super) async fn perform(&mut self, operation: &Operation) -> anyhow::Result<()> {
+        // Counted down again only on success, so that a cancelled operation stays counted.
+        self.failed += 1;
+        self.attempt(operation).await?;
+        self.failed -= 1;
+        Ok(())
+    }
+
+    async fn attempt(&mut self, operation: &Operation) -> anyhow::Result<()> {
+        match *operation {
+            Operation::Quote { symbol } => self.quote(symbol).await,
+            Operation::Balance => self.balance().await,
+            Operation::Order { symbol, quantity } => self.order(symbol, quantity).await,
+            Operation::RepeatOrder => match self.last.take() {
+                Some(last) => self.repeat(last).await,
+                None => self.order(1, 1).await,
+            },
+            Operation::Transfer { to, amount_cents } => self.transfer(to, amount_cents).await,
+            Operation::Report => self.report().await,
+            Operation::Rebuild => self.rebuild().await,
+        }
+    }
+
+    async fn quote(&mut self, symbol: i64) -> anyhow::Result<()> {
+        let name = symbol_name(symbol);
+        let answer = self.client.get(&format!("/api/trading/quotes/{name}")).await?;
+        let quote: Quote = content(&answer, StatusCode::OK)?;
+        let (bid_cents, ask_cents) = bid_and_ask(symbol);
+        ensure!(quote.symbol == name, "asked for {name}, got {}", quote.symbol);
+        ensure!((quote.bid_cents, quote.ask_cents) == (bid_cents, ask_cents), "price: {quote:?}");
+        let least = self.volumes.get(&symbol).copied().unwrap_or(0);
+        ensure!(quote.volume >= least, "stale: volume {} after {least}", quote.volume);
+        Ok(())
+    }
+
+    async fn balance(&mut self) -> anyhow::Result<()> {
+        let answer = self.client.get(&format!("/api/financial/balance/{}", self.id)).await?;
+        let balance: Balance = content(&answer, StatusCode::OK)?;
+        ensure!(balance.user == self.id && balance.cash_cents >= 0, "balance: {balance:?}");
+        Ok(())
+    }
+
+    async fn order(&mut self, symbol: i64, quantity: i64) -> anyhow::Result<()> {
+        let order = NewOrder { user: self.id, symbol: symbol_name(symbol), quantity };
+        let key = self.key();
+        let answer = self.client.post("/api/trading/orders", Some(&key), json(&order)?).await?;
+        let placed: PlacedOrder = content(&answer, StatusCode::CREATED)?;
+        let PlacedOrder { order: placed, volume } = placed;
+        let (_, price_cents) = bid_and_ask(symbol);
+        ensure!(
+            (placed.user, &placed.symbol, placed.quantity) == (order.user, &order.symbol, quantity)
+                && (placed.price_cents, placed.cost_cents) == (price_cents, price_cents * quantity),
+            "order: {placed:?}"
+        );
+        let location = answer.headers.get(header::LOCATION).context("no Location")?;
+        ensure!(location == format!("/api/trading/orders/{}", placed.id).as_str(), "Location");
+        self.volumes.insert(symbol, volume);
+        self.orders.push(placed.id);
+        self.last = Some((key, order, placed.id));
+        Ok(())
+    }
+
+    async fn repeat(&mut self, (key, order, id): (String, NewOrder, i64)) -> anyhow::Result<()> {
+        let answer = self.client.post("/api/trading/orders", Some(&key), json(&order)?).await?;
+        let placed: PlacedOrder = content(&answer, StatusCode::OK)?;
+        ensure!(placed.order.id == id, "order {id} repeated became {}", placed.order.id);
+        ensure!(answer.headers.contains_key("idempotent-replayed"), "not marked as replayed");
+        Ok(())
+    }
+
+    async fn transfer(&mut self, to: i64, amount_cents: i64) -> anyhow::Result<()> {
+        let asked = NewTransfer { from: self.id, to, amount_cents };
+        let key = self.key();
+        let answer =
+            self.client.post("/api/financial/transfers", Some(&key), json(&asked)?).await?;
+        let done: Transfer = content(&answer, StatusCode::CREATED)?;
+        ensure!(
+            (done.from, done.to, done.amount_cents) == (self.id, to, amount_cents) && done.id > 0,
+            "transfer: {done:?}"
+        );
+        self.transfers += 1;
+        Ok(())
+    }
+
+    async fn report(&mut self) -> anyhow::Result<()> {
+        let answer = self.client.get(&format!("/api/affiliate/{}/report", self.id)).await?;
+        let report: AffiliateReport = content(&answer, StatusCode::OK)?;
+        ensure!(
+            report.user == self.id
+                && report.referred_users == referred_users(self.id)
+                && report.commission_cents <= report.volume_cents,
+            "report: {report:?}"
+        );
+        Ok(())
+    }
+
+    async fn rebuild(&mut self) -> anyhow::Result<()> {
+        let path = format!("/api/affiliate/{}/report", self.id);
+        let answer = self.client.post(&path, None, Bytes::new()).await?;
+        let accepted: serde_json::Value = content(&answer, StatusCode::ACCEPTED)?;
+        ensure!(accepted["user"] == self.id, "rebuild: {accepted}");
+        Ok(())
+    }
+
+    /// Is an acknowledged order there, and settled?
+    pub(super) async fn order_is_settled(&mut self, id: i64) -> anyhow::Result<bool> {
+        let answer = self.client.get(&format!("/api/trading/orders/{id}")).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            return Ok(false);
+        }
+        let order: crate::enterprise::domain::Order = content(&answer, StatusCode::OK)?;
+        Ok(order.id == id && order.user == self.id && order.settled)
+    }
+
+    /// A key that no other request has.
+    fn key(&mut self) -> String {
+        self.requests += 1;
+        format!("{:x}-{}-{}", self.run, self.id, self.requests)
+    }
+}
+
+fn json<T: Serialize>(value: &T) -> anyhow::Result<Bytes> {
+    Ok(serde_json::to_vec(value)?.into())
+}
+
+fn content<T: DeserializeOwned>(answer: &Answer, expected: StatusCode) -> anyhow::Result<T> {
+    let Answer { status, body, .. } = answer;
+    ensure!(*status == expected, "{status}: {}", String::from_utf8_lossy(body));
+    serde_json::from_slice(body)
+        .with_context(|| format!("not as documented: {}", String::from_utf8_lossy(body)))
+}

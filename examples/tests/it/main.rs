@@ -1,0 +1,8 @@
+//! The servers and the load test as a user runs them.
+
+mod api;
+mod bad_settings;
+mod load;
+mod process;
+mod restart;
+mod standby;

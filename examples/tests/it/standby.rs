@@ -1,0 +1,57 @@
+//! `kill -9` of a standby under load: nobody notices.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::Value;
+use testkit::PgCluster;
+use tokio::process::Command;
+use tokio::time::{Instant, sleep};
+
+use crate::process::{Enterprise, command, output};
+
+fn node<'a>(status: &'a Value, name: &str) -> &'a Value {
+    let nodes = status["database"]["nodes"].as_array().expect("nodes");
+    nodes.iter().find(|node| node["name"] == name).expect(name)
+}
+
+#[tokio::test]
+async fn kill_9_of_a_standby_fails_no_operation() {
+    let folder = tempfile::tempdir().expect("folder");
+    let mut cluster = PgCluster::start(3).await.expect("cluster");
+    let mut enterprise = command(folder.path());
+    enterprise.env("DATABASE_URL", cluster.primary().url());
+    for n in 0..3 {
+        enterprise.env(format!("DB_READ_REPLICA_{}", n + 1), cluster.standby(n).url());
+    }
+    let server = Enterprise::start(enterprise).await;
+
+    let json = folder.path().join("r.json");
+    let mut load = Command::new(env!("CARGO_BIN_EXE_thousand-users"));
+    load.args(["--users", "200", "--duration", "5s", "--target"]);
+    load.arg(format!("http://{}", server.address)).arg("--json").arg(&json);
+    load.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let load = tokio::spawn(output(load));
+
+    // In the middle of the run: the standby has answered some reads.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let (_, status) = server.get("/api/enterprise/cluster/status").await;
+        if node(&status, "replica-2")["succeeded_total"].as_u64() >= Some(100) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{status}");
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert!(!load.is_finished(), "the load ended before the standby was killed");
+    cluster.kill_standby(1).expect("killed");
+
+    let (exit, out, err) = load.await.expect("load");
+    assert!(exit.success(), "{out}{err}");
+    let report: Value = serde_json::from_slice(&std::fs::read(json).expect("json")).expect("json");
+    assert_eq!(report["sustained"]["failed"], 0, "{out}");
+    assert_eq!(report["consistency"], "ok");
+    let (_, status) = server.get("/api/enterprise/cluster/status").await;
+    assert_eq!(node(&status, "replica-2")["healthy"], false, "{status}");
+    assert!(server.terminate().await.success());
+}
