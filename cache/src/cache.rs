@@ -132,7 +132,8 @@ where
     /// Callers that miss one key together share one load, made by the first one's `load`. It
     /// runs in a task of its own: it goes on if any of its callers, even the first, goes away.
     /// Callers of one load may have different error types, but only callers with the type of
-    /// the load get its error; others get [`LoadError::Foreign`].
+    /// the load get its error; others get [`LoadError::Foreign`]. A load that asks this cache
+    /// for its own key waits for itself, until it times out.
     ///
     /// # Errors
     /// [`LoadError`], only ever because of the load itself. Errors are not stored.

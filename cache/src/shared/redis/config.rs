@@ -14,7 +14,8 @@ use crate::config::{ConfigError, check, check_duration, check_name};
 #[non_exhaustive]
 pub struct RedisConfig {
     /// Where Redis is: `redis://[user:password@]host[:port][/database]`. May hold a password and
-    /// is never shown. Default: `redis://127.0.0.1:6379`.
+    /// is never shown, nor serialised. Default: `redis://127.0.0.1:6379`.
+    #[cfg_attr(feature = "serde", serde(skip_serializing))]
     pub url: String,
     /// Tells applications, or tenants, on one Redis apart; the first part of every key. 1 to 64
     /// bytes. Default: `escala`, right for a Redis of one application.
