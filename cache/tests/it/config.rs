@@ -71,3 +71,12 @@ fn a_file_holds_the_same_settings_and_no_others() {
     let written = serde_json::to_string(&expected).unwrap();
     assert_eq!(serde_json::from_str::<CacheConfig>(&written).unwrap(), expected);
 }
+
+#[cfg(all(feature = "serde", feature = "redis"))]
+#[test]
+fn a_redis_address_is_read_but_not_written() {
+    let text = r#"{"url": "redis://:hunter2@localhost", "operation_timeout": "20ms"}"#;
+    let config: escala_cache::RedisConfig = serde_json::from_str(text).unwrap();
+    assert_eq!(config.url, "redis://:hunter2@localhost");
+    assert!(!serde_json::to_string(&config).unwrap().contains("hunter2"));
+}

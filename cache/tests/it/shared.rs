@@ -178,6 +178,25 @@ async fn a_read_of_the_store_during_a_removal_fills_nothing() {
 }
 
 #[tokio::test]
+async fn a_slow_read_of_the_store_does_not_replace_what_a_load_brought_meanwhile() {
+    let store = FakeStore::default();
+    cache(&store).insert("BTC".to_owned(), 1).await;
+    let cache = cache(&store);
+    let slow = store.gate_gets();
+    let reader = tokio::spawn({
+        let cache = cache.clone();
+        async move { cache.get("BTC").await }
+    });
+    slow.arrived().await;
+    store.gate_gets().open();
+    store.alter(Vec::clear);
+    assert_eq!(Source::new(2).read(&cache, "BTC").await, 2);
+    slow.open();
+    assert_eq!(reader.await.unwrap(), Some(1));
+    assert_eq!(cache.get("BTC").await, Some(2));
+}
+
+#[tokio::test]
 async fn a_load_that_begins_during_a_removal_does_not_read_what_is_being_removed() {
     for by_pattern in [false, true] {
         let store = FakeStore::default();
