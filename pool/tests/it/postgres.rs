@@ -187,7 +187,7 @@ async fn a_cancelled_query_neither_delays_nor_reaches_the_next_user() {
     let pg = cluster().await;
     let pool = pool(&pg, 1).await;
     let process = backend(&pool).await;
-    let sleeping = pool.query("select pg_sleep(3600)", &[]);
+    let sleeping = pool.query("select pg_sleep(20)", &[]);
     assert!(timeout(Duration::from_millis(100), sleeping).await.is_err());
     // Without the cancel this would time out, since there is one connection.
     assert_eq!(backend(&pool).await, process);
@@ -211,7 +211,7 @@ async fn a_lease_refuses_calls_after_one_was_dropped() {
     let pool = with_table(&pg, 1).await;
     let mut tx = pool.begin().await.unwrap();
     tx.execute("insert into t values (1)", &[]).await.unwrap();
-    let sleeping = tx.query("select pg_sleep(3600)", &[]);
+    let sleeping = tx.query("select pg_sleep(20)", &[]);
     assert!(timeout(Duration::from_millis(100), sleeping).await.is_err());
     let error = tx.execute("insert into t values (2)", &[]).await.unwrap_err();
     assert!(matches!(error, PoolError::Interrupted), "{error}");
@@ -229,7 +229,7 @@ async fn a_connection_that_cannot_be_cleaned_is_closed() {
     let config = config.recovery_timeout(Duration::from_millis(200));
     let pool = PgPool::connect(config).await.unwrap();
     let process = backend(&pool).await;
-    let sleeping = pool.query("select pg_sleep(3600)", &[]);
+    let sleeping = pool.query("select pg_sleep(20)", &[]);
     assert!(timeout(Duration::from_millis(100), sleeping).await.is_err());
     proxy.blackhole(true);
     while pool.stats().recovery_failures_total == 0 {

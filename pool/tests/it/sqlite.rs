@@ -66,7 +66,9 @@ async fn many_tasks_read_and_write_and_each_sees_its_own_write() {
                 for round in 0..20 {
                     let id = task * 100 + round;
                     let writer = if round % 5 == 0 { &other } else { &pool };
-                    writer.write(move |tx| insert(tx, id)).await?;
+                    // A transaction that reads first keeps the state it saw, which the other pool
+                    // makes old unless the lock was taken at the beginning.
+                    writer.write(move |tx| count(tx).and_then(|_| insert(tx, id))).await?;
                     let reader = if round % 2 == 0 { &other } else { &pool };
                     let found: bool = reader
                         .read(move |conn| {
@@ -152,15 +154,17 @@ async fn a_panic_on_a_reader_is_contained() {
 async fn a_closure_that_ends_the_shared_transaction_is_an_error_for_all_it_touched() {
     let (_folder, path) = file();
     let pool = open(&path).await;
-    let hold = block(&pool, true).await;
-    let before = pool.write(|tx| insert(tx, 1));
-    let rogue = pool.write(|tx| tx.execute_batch("rollback"));
-    let after = pool.write(|tx| insert(tx, 3));
-    let (before, rogue, after, ()) = tokio::join!(before, rogue, after, async { drop(hold) });
-    assert!(matches!(before, Err(JobError::Pool(PoolError::GroupEnded))));
-    assert!(matches!(rogue, Err(JobError::Pool(PoolError::GroupEnded))));
-    assert_eq!(after.unwrap(), 3);
-    assert_eq!(pool.read(count).await.unwrap(), 1);
+    for (id, end) in [(1, "rollback"), (2, "rollback; savepoint job; select 1")] {
+        let hold = block(&pool, true).await;
+        let before = pool.write(|tx| insert(tx, 9));
+        let rogue = pool.write(|tx| tx.execute_batch(end));
+        let after = pool.write(move |tx| insert(tx, id));
+        let (before, rogue, after, ()) = tokio::join!(before, rogue, after, async { drop(hold) });
+        assert!(matches!(before, Err(JobError::Pool(PoolError::GroupEnded))), "{end}");
+        assert!(matches!(rogue, Err(JobError::Pool(PoolError::GroupEnded))), "{end}");
+        assert_eq!(after.unwrap(), id);
+        assert_eq!(pool.read(count).await.unwrap(), id);
+    }
 }
 
 #[tokio::test]
