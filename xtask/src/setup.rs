@@ -41,7 +41,7 @@ const PACKAGES: [Package; 5] = [
     Package {
         name: "prometheus",
         binaries: &["promtool"],
-        reason: "promtool judges what /metrics says and the alert rules",
+        reason: "promtool judges what /metrics says",
     },
 ];
 
