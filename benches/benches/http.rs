@@ -14,7 +14,6 @@ use axum::extract::{Path, State};
 use axum::routing::get;
 use axum::{Json, Router};
 use axum_prometheus::PrometheusMetricLayer;
-use clap::Parser as _;
 use escala_examples::enterprise::domain::Quote;
 use escala_examples::enterprise::{self, App, Settings};
 use escala_examples::load;
@@ -39,13 +38,12 @@ struct Contender {
 fn main() -> anyhow::Result<()> {
     // `cargo bench` says so; anything else (`cargo test --benches`) only sees whether it works.
     let measuring = std::env::args().any(|argument| argument == "--bench");
-    let (rounds, round) =
-        if measuring { (ROUNDS, ROUND) } else { (1, Duration::from_millis(100)) };
+    let (rounds, round) = if measuring { (ROUNDS, ROUND) } else { (1, Duration::from_millis(100)) };
     let folder = tempfile::tempdir()?;
-    let settings = Settings::try_parse_from([
-        "enterprise".as_ref(),
-        "--data-dir".as_ref(),
-        folder.path().as_os_str(),
+    let settings = Settings::read([
+        "enterprise".into(),
+        "--data-dir".into(),
+        folder.path().as_os_str().to_owned(),
     ])?;
     let mut contenders = [
         serve("bare axum", async { Ok(bare()) })?,
@@ -78,9 +76,8 @@ fn serve(
     router: impl Future<Output = anyhow::Result<Router>>,
 ) -> anyhow::Result<Contender> {
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let (listener, router) = runtime.block_on(async {
-        anyhow::Ok((TcpListener::bind("127.0.0.1:0").await?, router.await?))
-    })?;
+    let (listener, router) = runtime
+        .block_on(async { anyhow::Ok((TcpListener::bind("127.0.0.1:0").await?, router.await?)) })?;
     let address = listener.local_addr()?;
     runtime.spawn(async move { axum::serve(listener, router).await });
     Ok(Contender { name, address, rates: Vec::new(), _runtime: runtime })

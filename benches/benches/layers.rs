@@ -97,8 +97,7 @@ fn queue(c: &mut Criterion) {
 
 async fn thousand_jobs() {
     let queue = Queue::builder(MemoryEngine::default()).documented_lanes().build().expect("valid");
-    let handler =
-        service_fn(async |_: Job| Ok::<_, Infallible>(escala_queue::Outcome::Done));
+    let handler = service_fn(async |_: Job| Ok::<_, Infallible>(escala_queue::Outcome::Done));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let workers = queue.run(handler, stopped.map(|_| ()));
     for n in 0..1_000_u64 {

@@ -9,6 +9,7 @@ use escala_cluster::{Breaker, BreakerConfig};
 use escala_observability::{Credentials, Observability, ObservabilityConfig};
 use escala_queue::{Lane, MemoryEngine, Overflow, Queue};
 use escala_replicas::{Pick, Replicas, ReplicasConfig, Session, Strategy};
+use tokio::time::Instant;
 
 use super::domain::{
     AffiliateReport, Balance, Done, NewOrder, NewTransfer, Order, PlacedOrder, Quote, Transfer,
@@ -22,6 +23,9 @@ use super::store::{self, Keyed, Node, StoreError};
 const MINUTE: Duration = Duration::from_secs(60);
 /// Connections that only the lanes use: a job never queues behind a thousand requests.
 const JOB_CONNECTIONS: usize = 4;
+/// How long a standby may take to replay the seed, and how often it is asked.
+const REPLAY_PATIENCE: Duration = Duration::from_secs(30);
+const REPLAY_POLL: Duration = Duration::from_millis(20);
 /// How long an enqueue waits for room in a full lane: the pool's acquire timeout.
 const ENQUEUE_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -74,7 +78,8 @@ impl App {
     pub async fn open(settings: Settings) -> anyhow::Result<Self> {
         settings.validate()?;
         let lanes = LaneRuntime::start()?;
-        let Database { primary, replicas, jobs_db, fill } = open_database(&settings, &lanes).await?;
+        let Database { primary, replicas, jobs_db, fill } =
+            open_database(&settings, &lanes).await?;
         let db = router(&settings, &primary, &replicas)?;
         let replicas = replicas.into_iter().map(|(name, _, node)| (name, node));
         let nodes = std::iter::once(("primary", primary)).chain(replicas).collect();
@@ -148,7 +153,8 @@ impl App {
     /// # Errors
     /// There is no such user; no node answers.
     pub async fn balance(&self, user: i64) -> Result<Balance, StoreError> {
-        read_on(self, &Session::default(), |node: Node| async move { node.balance(user).await }).await
+        read_on(self, &Session::default(), |node: Node| async move { node.balance(user).await })
+            .await
     }
 
     /// An order, from the primary: its client may have placed it a moment ago.
@@ -273,12 +279,33 @@ async fn open_database(settings: &Settings, lanes: &LaneRuntime) -> anyhow::Resu
     let jobs_db = jobs_db.context("DATABASE_URL")?;
     let mut replicas = Vec::new();
     for (name, weight, url) in settings.replica_urls() {
-        let node = Node::connect(url, settings.db_pool_size.into());
-        replicas.push((name, weight, node.await.with_context(|| name.to_owned())?));
+        let node = Node::lazy(url, settings.db_pool_size.into()).context(name)?;
+        wait_for_seed(name, &node).await?;
+        replicas.push((name, weight, node));
     }
     // A standby may lag behind the removal that made a fill necessary, and the stale value would
     // stay for the entry's whole lifetime: fills read the primary.
     Ok(Database { primary, replicas, jobs_db, fill: Session::pinned_to_primary() })
+}
+
+/// Waits until the standby has replayed the seed, so that its first read finds the tables. One that
+/// is away is no reason not to start: the router asks the others until it is back.
+async fn wait_for_seed(name: &str, node: &Node) -> anyhow::Result<()> {
+    let deadline = Instant::now() + REPLAY_PATIENCE;
+    loop {
+        match node.is_seeded().await {
+            Ok(true) => return Ok(()),
+            Ok(false) if Instant::now() < deadline => tokio::time::sleep(REPLAY_POLL).await,
+            Ok(false) => {
+                anyhow::bail!("{name}: the primary's tables have not arrived: does it stream?")
+            }
+            Err(error) if error.is_node_failure() => {
+                tracing::warn!(error = &error as &dyn std::error::Error, name, "is away");
+                return Ok(());
+            }
+            Err(error) => return Err(error).context(name.to_owned()),
+        }
+    }
 }
 
 fn router(
@@ -306,8 +333,7 @@ where
     K: escala_cache::CacheKey + Clone + Send + Sync + 'static,
     V: Clone + Send + Sync + serde::Serialize + serde::de::DeserializeOwned + 'static,
 {
-    let mut builder =
-        Cache::builder(name).ttl(ttl).memory(Memory::entries(1_000).ttl(10 * MINUTE));
+    let mut builder = Cache::builder(name).ttl(ttl).memory(Memory::entries(1_000).ttl(10 * MINUTE));
     if let Some(redis) = redis {
         builder = builder.shared(redis.clone()).shared_ttl(MINUTE);
     }

@@ -16,8 +16,11 @@ impl LaneRuntime {
     /// # Errors
     /// The system refuses a thread.
     pub fn start() -> io::Result<Self> {
-        let runtime =
-            Builder::new_multi_thread().worker_threads(1).thread_name("lanes").enable_all().build()?;
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("lanes")
+            .enable_all()
+            .build()?;
         Ok(Self(Some(runtime)))
     }
 

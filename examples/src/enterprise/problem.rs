@@ -42,7 +42,10 @@ impl Problem {
     pub fn invalid(field: &'static str, value: impl std::fmt::Display, rule: &str) -> Self {
         let detail = format!("{field} is {}: it {rule}", shown(&value.to_string()));
         let status = StatusCode::UNPROCESSABLE_ENTITY;
-        Self { field: Some(field), ..Self::new(status, "/problems/invalid", "Invalid value", detail) }
+        Self {
+            field: Some(field),
+            ..Self::new(status, "/problems/invalid", "Invalid value", detail)
+        }
     }
 
     /// 404: nothing has that name.
@@ -59,8 +62,7 @@ impl Problem {
 
     fn unavailable(detail: &str) -> Self {
         let status = StatusCode::SERVICE_UNAVAILABLE;
-        let problem =
-            Self::new(status, "/problems/unavailable", "Try again", detail.to_owned());
+        let problem = Self::new(status, "/problems/unavailable", "Try again", detail.to_owned());
         Self { retry_after: Some(1), ..problem }
     }
 
@@ -174,9 +176,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let content_type = request.headers().get(header::CONTENT_TYPE);
-        let is_json = content_type
-            .and_then(|value| value.to_str().ok())
-            .is_some_and(|value| value.split(';').next().unwrap_or("").trim() == "application/json");
+        let is_json = content_type.and_then(|value| value.to_str().ok()).is_some_and(|value| {
+            value.split(';').next().unwrap_or("").trim() == "application/json"
+        });
         if !is_json {
             let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
             let detail = "Content-Type must be application/json".to_owned();

@@ -30,18 +30,17 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 pub(super) fn main_until(settings: Settings) -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     // Fails only if somebody set one before: then that one stays.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .try_init();
+    let _ =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
     let run = async {
         if settings.check {
             return check::run(&settings).await;
         }
         let port = settings.port;
         let app = App::open(settings).await?;
-        let drain =
-            Drain::new(DrainConfig::default().lame_duck(app.settings.pre_stop).deadline(STOP_DEADLINE));
+        let drain = Drain::new(
+            DrainConfig::default().lame_duck(app.settings.pre_stop).deadline(STOP_DEADLINE),
+        );
         drain.on_signals().context("signals")?;
         let address = SocketAddr::new(app.settings.host, port);
         let listener = TcpListener::bind(address).await.with_context(|| {
@@ -76,9 +75,9 @@ pub async fn serve_until(app: App, listener: TcpListener, drain: Drain) -> anyho
     app.obs.ready_when(move || !ready.is_draining());
     let sampling = app.obs.run(drain.stopped());
     let (lanes, stopped) = (app.clone(), drain.stopped());
-    let workers = app.lanes.spawn(async move {
-        lanes.queue.run(jobs::Worker(lanes.clone()), stopped).join().await
-    });
+    let workers = app
+        .lanes
+        .spawn(async move { lanes.queue.run(jobs::Worker(lanes.clone()), stopped).join().await });
     let sweeper = tokio::spawn(sweep_until(app.clone(), drain.stopped()));
 
     let report = serve(listener, router(&app), drain).await.context("serve")?;
@@ -114,7 +113,6 @@ async fn sweep_until(app: App, stop: impl Future<Output = ()>) {
 }
 
 /// Every route in its layers; order and reason from the outside in.
-#[must_use]
 pub fn router(app: &App) -> Router {
     let [trading_breaker, financial_breaker, affiliate_breaker] = app.breakers.clone();
     // A breaker an area: trading goes on while affiliate reports fail.

@@ -41,13 +41,28 @@ pub struct Settings {
     #[arg(long, env = "DATABASE_URL", value_name = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
     /// First read replica, weight 3.
-    #[arg(long, env = "DB_READ_REPLICA_1", value_name = "DB_READ_REPLICA_1", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "DB_READ_REPLICA_1",
+        value_name = "DB_READ_REPLICA_1",
+        hide_env_values = true
+    )]
     pub db_read_replica_1: Option<String>,
     /// Second read replica, weight 3.
-    #[arg(long, env = "DB_READ_REPLICA_2", value_name = "DB_READ_REPLICA_2", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "DB_READ_REPLICA_2",
+        value_name = "DB_READ_REPLICA_2",
+        hide_env_values = true
+    )]
     pub db_read_replica_2: Option<String>,
     /// Third read replica, weight 2.
-    #[arg(long, env = "DB_READ_REPLICA_3", value_name = "DB_READ_REPLICA_3", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "DB_READ_REPLICA_3",
+        value_name = "DB_READ_REPLICA_3",
+        hide_env_values = true
+    )]
     pub db_read_replica_3: Option<String>,
     /// Most connections a database node's pool opens.
     #[arg(long, env = "DB_POOL_SIZE", value_name = "DB_POOL_SIZE", default_value_t = 10,
@@ -120,8 +135,13 @@ pub struct Settings {
     #[arg(long, env = "METRICS_USER", value_name = "METRICS_USER", requires = "metrics_password")]
     pub metrics_user: Option<String>,
     /// Password of METRICS_USER.
-    #[arg(long, env = "METRICS_PASSWORD", value_name = "METRICS_PASSWORD", hide_env_values = true,
-          requires = "metrics_user")]
+    #[arg(
+        long,
+        env = "METRICS_PASSWORD",
+        value_name = "METRICS_PASSWORD",
+        hide_env_values = true,
+        requires = "metrics_user"
+    )]
     pub metrics_password: Option<Secret>,
 
     /// When to warn.
@@ -141,40 +161,100 @@ pub struct Monitoring {
           default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(100..=3_600_000))]
     pub metrics_interval: u64,
     /// CPU warning, percent.
-    #[arg(long, env = "MONITORING_CPU_WARNING", value_name = "MONITORING_CPU_WARNING", default_value_t = 70.0)]
+    #[arg(
+        long,
+        env = "MONITORING_CPU_WARNING",
+        value_name = "MONITORING_CPU_WARNING",
+        default_value_t = 70.0
+    )]
     pub cpu_warning: f64,
     /// CPU critical, percent.
-    #[arg(long, env = "MONITORING_CPU_CRITICAL", value_name = "MONITORING_CPU_CRITICAL", default_value_t = 90.0)]
+    #[arg(
+        long,
+        env = "MONITORING_CPU_CRITICAL",
+        value_name = "MONITORING_CPU_CRITICAL",
+        default_value_t = 90.0
+    )]
     pub cpu_critical: f64,
     /// Memory warning, percent.
-    #[arg(long, env = "MONITORING_MEMORY_WARNING", value_name = "MONITORING_MEMORY_WARNING", default_value_t = 80.0)]
+    #[arg(
+        long,
+        env = "MONITORING_MEMORY_WARNING",
+        value_name = "MONITORING_MEMORY_WARNING",
+        default_value_t = 80.0
+    )]
     pub memory_warning: f64,
     /// Memory critical, percent.
-    #[arg(long, env = "MONITORING_MEMORY_CRITICAL", value_name = "MONITORING_MEMORY_CRITICAL", default_value_t = 95.0)]
+    #[arg(
+        long,
+        env = "MONITORING_MEMORY_CRITICAL",
+        value_name = "MONITORING_MEMORY_CRITICAL",
+        default_value_t = 95.0
+    )]
     pub memory_critical: f64,
     /// Mean response time warning, milliseconds.
-    #[arg(long, env = "MONITORING_RESPONSE_TIME_WARNING", value_name = "MONITORING_RESPONSE_TIME_WARNING", default_value_t = 1_000.0)]
+    #[arg(
+        long,
+        env = "MONITORING_RESPONSE_TIME_WARNING",
+        value_name = "MONITORING_RESPONSE_TIME_WARNING",
+        default_value_t = 1_000.0
+    )]
     pub response_time_warning: f64,
     /// Mean response time critical, milliseconds.
-    #[arg(long, env = "MONITORING_RESPONSE_TIME_CRITICAL", value_name = "MONITORING_RESPONSE_TIME_CRITICAL", default_value_t = 3_000.0)]
+    #[arg(
+        long,
+        env = "MONITORING_RESPONSE_TIME_CRITICAL",
+        value_name = "MONITORING_RESPONSE_TIME_CRITICAL",
+        default_value_t = 3_000.0
+    )]
     pub response_time_critical: f64,
     /// Error rate warning, percent.
-    #[arg(long, env = "MONITORING_ERROR_RATE_WARNING", value_name = "MONITORING_ERROR_RATE_WARNING", default_value_t = 1.0)]
+    #[arg(
+        long,
+        env = "MONITORING_ERROR_RATE_WARNING",
+        value_name = "MONITORING_ERROR_RATE_WARNING",
+        default_value_t = 1.0
+    )]
     pub error_rate_warning: f64,
     /// Error rate critical, percent.
-    #[arg(long, env = "MONITORING_ERROR_RATE_CRITICAL", value_name = "MONITORING_ERROR_RATE_CRITICAL", default_value_t = 5.0)]
+    #[arg(
+        long,
+        env = "MONITORING_ERROR_RATE_CRITICAL",
+        value_name = "MONITORING_ERROR_RATE_CRITICAL",
+        default_value_t = 5.0
+    )]
     pub error_rate_critical: f64,
     /// Concurrent users warning.
-    #[arg(long, env = "MONITORING_CONCURRENT_USERS_WARNING", value_name = "MONITORING_CONCURRENT_USERS_WARNING", default_value_t = 800.0)]
+    #[arg(
+        long,
+        env = "MONITORING_CONCURRENT_USERS_WARNING",
+        value_name = "MONITORING_CONCURRENT_USERS_WARNING",
+        default_value_t = 800.0
+    )]
     pub concurrent_users_warning: f64,
     /// Concurrent users critical.
-    #[arg(long, env = "MONITORING_CONCURRENT_USERS_CRITICAL", value_name = "MONITORING_CONCURRENT_USERS_CRITICAL", default_value_t = 950.0)]
+    #[arg(
+        long,
+        env = "MONITORING_CONCURRENT_USERS_CRITICAL",
+        value_name = "MONITORING_CONCURRENT_USERS_CRITICAL",
+        default_value_t = 950.0
+    )]
     pub concurrent_users_critical: f64,
     /// Waiting jobs warning.
-    #[arg(long, env = "MONITORING_QUEUE_SIZE_WARNING", value_name = "MONITORING_QUEUE_SIZE_WARNING", default_value_t = 1_000.0)]
+    #[arg(
+        long,
+        env = "MONITORING_QUEUE_SIZE_WARNING",
+        value_name = "MONITORING_QUEUE_SIZE_WARNING",
+        default_value_t = 1_000.0
+    )]
     pub queue_size_warning: f64,
     /// Waiting jobs critical.
-    #[arg(long, env = "MONITORING_QUEUE_SIZE_CRITICAL", value_name = "MONITORING_QUEUE_SIZE_CRITICAL", default_value_t = 5_000.0)]
+    #[arg(
+        long,
+        env = "MONITORING_QUEUE_SIZE_CRITICAL",
+        value_name = "MONITORING_QUEUE_SIZE_CRITICAL",
+        default_value_t = 5_000.0
+    )]
     pub queue_size_critical: f64,
 }
 
@@ -322,7 +402,8 @@ impl Settings {
 }
 
 /// Names and weights of the documented replicas.
-pub(super) const REPLICAS: [(&str, u32); 3] = [("replica-1", 3), ("replica-2", 3), ("replica-3", 2)];
+pub(super) const REPLICAS: [(&str, u32); 3] =
+    [("replica-1", 3), ("replica-2", 3), ("replica-3", 2)];
 
 const POSTGRES: &[&str] = &["postgres://", "postgresql://", "host="];
 const POSTGRES_RULE: &str = "must begin with postgres://, postgresql:// or host=";

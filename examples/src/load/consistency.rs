@@ -39,8 +39,8 @@ pub(super) async fn check(
         }
         Server::Target(address) => {
             let (status, body) = super::get(address, "/api/enterprise/audit").await?;
-            let audit = serde_json::from_str(&body)
-                .with_context(|| format!("audit: {status}: {body}"))?;
+            let audit =
+                serde_json::from_str(&body).with_context(|| format!("audit: {status}: {body}"))?;
             let mut differences = balance(&audit, crowd, false);
             let mut missing = 0;
             for user in crowd {
@@ -90,5 +90,9 @@ async fn empty_lanes(server: &Server) -> anyhow::Result<Value> {
 
 fn jobs_left(queues: &Value) -> u64 {
     let lanes = queues["lanes"].as_array().into_iter().flatten();
-    lanes.map(|lane| ["depth", "delayed", "running"].iter().filter_map(|k| lane[k].as_u64()).sum::<u64>()).sum()
+    lanes
+        .map(|lane| {
+            ["depth", "delayed", "running"].iter().filter_map(|k| lane[k].as_u64()).sum::<u64>()
+        })
+        .sum()
 }

@@ -177,7 +177,8 @@ mod tests {
 
     #[test]
     fn a_summary_adds_up() {
-        let sample = |endpoint, succeeded, took_us| Sample { endpoint, succeeded, ended_ms: 1, took_us };
+        let sample =
+            |endpoint, succeeded, took_us| Sample { endpoint, succeeded, ended_ms: 1, took_us };
         let outcome = Outcome {
             users: 2,
             samples: vec![sample(0, true, 1_000), sample(0, true, 3_000), sample(2, false, 8_000)],

@@ -60,7 +60,9 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
     let address: SocketAddr = rest.parse().map_err(|_| rule)?;
     match address.ip().is_loopback() {
         true => Ok(address),
-        false => Err("must be a loopback address: a load test is not for other people's servers".into()),
+        false => {
+            Err("must be a loopback address: a load test is not for other people's servers".into())
+        }
     }
 }
 

@@ -18,6 +18,8 @@ use super::server::Server;
 use super::user::User;
 use super::{consistency, phases, report};
 
+/// It listens already; only its first health checks are to come.
+const READY_PATIENCE: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(100);
 
 /// Runs the load test and prints its table; true if everything succeeded and adds up.
@@ -30,8 +32,7 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
     wait_until_ready(&server).await?;
     let start = started.elapsed();
 
-    let mut crowd =
-        phases::connect(server.address(), options.users as usize, options.seed).await?;
+    let mut crowd = phases::connect(server.address(), options.users as usize, options.seed).await?;
     let burst = phases::burst(&mut crowd, |index, user| {
         let id = user.id();
         Operation::of_burst(index, &mut user.chance, id)
@@ -68,14 +69,14 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
 /// The first answer: the server is up and its database seeded.
 async fn wait_until_ready(server: &Server) -> anyhow::Result<()> {
     let path = "/health/ready";
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + READY_PATIENCE;
     loop {
-        match super::get(server.address(), path).await {
-            Ok((status, _)) if status.is_success() => return Ok(()),
-            Ok((status, body)) if Instant::now() >= deadline => anyhow::bail!("{path}: {status}: {body}"),
-            Err(error) if Instant::now() >= deadline => return Err(error.context(path)),
-            _ => tokio::time::sleep(Duration::from_millis(20)).await,
+        let (status, body) = super::get(server.address(), path).await?;
+        if status.is_success() {
+            return Ok(());
         }
+        anyhow::ensure!(Instant::now() < deadline, "{path}: {status}: {body}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -84,15 +84,28 @@ impl Answer {
 async fn reads_answer_what_the_seed_holds() {
     let server = Server::start(&[]).await;
     let quote = server.get("/api/trading/quotes/S0001").await;
-    assert_eq!(quote.json, json!({ "symbol": "S0001", "bid_cents": 810, "ask_cents": 812, "volume": 0 }));
+    assert_eq!(
+        quote.json,
+        json!({ "symbol": "S0001", "bid_cents": 810, "ask_cents": 812, "volume": 0 })
+    );
     let balance = server.get("/api/financial/balance/100000").await;
     assert_eq!(balance.json, json!({ "user": 100_000, "cash_cents": 100_000_000 }));
     let report = server.get("/api/affiliate/1/report").await;
     assert_eq!(report.json["referred_users"], 110);
     for path in [
-        "/health", "/health/live", "/health/ready", "/api/v1/health", "/api/enterprise/cluster/status",
-        "/api/enterprise/metrics", "/api/enterprise/queues/status", "/dashboard", "/dashboard/memory",
-        "/dashboard/services", "/cache/stats", "/pool/stats", "/metrics",
+        "/health",
+        "/health/live",
+        "/health/ready",
+        "/api/v1/health",
+        "/api/enterprise/cluster/status",
+        "/api/enterprise/metrics",
+        "/api/enterprise/queues/status",
+        "/dashboard",
+        "/dashboard/memory",
+        "/dashboard/services",
+        "/cache/stats",
+        "/pool/stats",
+        "/metrics",
     ] {
         let answer = server.get(path).await;
         let expected = !path.contains("ready") && !path.ends_with("health");
@@ -152,17 +165,32 @@ async fn bad_input_is_refused_by_name_and_leaves_nothing() {
     let orders = "/api/trading/orders";
     let before = server.audit().await;
     server.post(orders, None, order(0, "S0001", 1)).await.is_problem(422, &["user", "0"]);
-    server.post(orders, None, order(1, "S0001", 0)).await.is_problem(422, &["quantity", "0", "1 to 1000000"]);
+    server
+        .post(orders, None, order(1, "S0001", 0))
+        .await
+        .is_problem(422, &["quantity", "0", "1 to 1000000"]);
     server.post(orders, None, order(1, "NOPE", 1)).await.is_problem(404, &["symbol", "NOPE"]);
-    server.post(orders, None, order(100_001, "S0001", 1)).await.is_problem(404, &["user", "100001"]);
-    server.post(orders, None, order(1, "S0001", 900_000)).await
+    server
+        .post(orders, None, order(100_001, "S0001", 1))
+        .await
+        .is_problem(404, &["user", "100001"]);
+    server
+        .post(orders, None, order(1, "S0001", 900_000))
+        .await
         .is_problem(422, &["user 1", "100000000", "730800000"]);
     server.post(orders, None, "{\"user\": 1,").await.is_problem(400, &["EOF"]);
-    server.post(orders, None, "{\"user\": 1, \"symbol\": \"S0001\"}").await.is_problem(400, &["quantity"]);
-    server.post(orders, None, "{\"user\": 1, \"symbol\": \"S0001\", \"quantity\": 1, \"price\": 1}").await
+    server
+        .post(orders, None, "{\"user\": 1, \"symbol\": \"S0001\"}")
+        .await
+        .is_problem(400, &["quantity"]);
+    server
+        .post(orders, None, "{\"user\": 1, \"symbol\": \"S0001\", \"quantity\": 1, \"price\": 1}")
+        .await
         .is_problem(400, &["price"]);
     server.post(orders, None, "x".repeat(BODY_LIMIT + 1)).await.is_problem(413, &["16384"]);
-    server.post(orders, Some(&"k".repeat(129)), order(1, "S0001", 1)).await
+    server
+        .post(orders, Some(&"k".repeat(129)), order(1, "S0001", 1))
+        .await
         .is_problem(422, &["Idempotency-Key", "128"]);
     let untyped = Request::post(orders).body(Body::from(order(1, "S0001", 1))).expect("request");
     server.send(untyped).await.is_problem(415, &["application/json"]);
@@ -171,7 +199,10 @@ async fn bad_input_is_refused_by_name_and_leaves_nothing() {
     server.post(transfers, None, transfer(1, 1, 5)).await.is_problem(422, &["to", "1", "differ"]);
     server.post(transfers, None, transfer(1, 2, -5)).await.is_problem(422, &["amount_cents", "-5"]);
     server.post(transfers, None, transfer(1, 2, 100_000_001)).await.is_problem(422, &["100000001"]);
-    server.post(transfers, None, transfer(1, 100_001, 5)).await.is_problem(404, &["user", "100001"]);
+    server
+        .post(transfers, None, transfer(1, 100_001, 5))
+        .await
+        .is_problem(404, &["user", "100001"]);
 
     server.get("/api/trading/quotes/NOPE").await.is_problem(404, &["NOPE"]);
     server.get("/api/trading/quotes/a%20b").await.is_problem(404, &["symbol"]);
@@ -179,7 +210,10 @@ async fn bad_input_is_refused_by_name_and_leaves_nothing() {
     server.get("/api/trading/orders/9").await.is_problem(404, &["order", "9"]);
     server.get("/api/financial/balance/-1").await.is_problem(422, &["user", "-1"]);
     server.get("/api/affiliate/100001/report").await.is_problem(404, &["user", "100001"]);
-    server.post("/api/affiliate/100001/report", None, Body::empty()).await.is_problem(404, &["100001"]);
+    server
+        .post("/api/affiliate/100001/report", None, Body::empty())
+        .await
+        .is_problem(404, &["100001"]);
     server.get("/nowhere").await.is_problem(404, &["/nowhere"]);
     server.get("/api/trading/orders").await.is_problem(405, &["GET"]);
     assert_eq!(server.audit().await, before, "something was left behind");
@@ -189,9 +223,16 @@ async fn bad_input_is_refused_by_name_and_leaves_nothing() {
 async fn status_pages_ask_for_the_credentials() {
     let server = Server::start(&["--metrics-user", "ops", "--metrics-password", "hunter2"]).await;
     for path in [
-        "/metrics", "/dashboard", "/dashboard/memory", "/dashboard/services", "/cache/stats",
-        "/pool/stats", "/api/enterprise/cluster/status", "/api/enterprise/metrics",
-        "/api/enterprise/queues/status", "/api/enterprise/audit",
+        "/metrics",
+        "/dashboard",
+        "/dashboard/memory",
+        "/dashboard/services",
+        "/cache/stats",
+        "/pool/stats",
+        "/api/enterprise/cluster/status",
+        "/api/enterprise/metrics",
+        "/api/enterprise/queues/status",
+        "/api/enterprise/audit",
     ] {
         let answer = server.get(path).await;
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{path}");
@@ -235,12 +276,15 @@ async fn a_client_that_hangs_up_leaves_no_half_order() {
         let (_, audit) = server.get("/api/enterprise/audit").await;
         let (_, lanes) = server.get("/api/enterprise/queues/status").await;
         let audit: Audit = serde_json::from_value(audit).expect("audit");
-        let busy = lanes["lanes"].as_array().expect("lanes").iter().any(|lane| {
-            lane["depth"] != 0 || lane["running"] != 0 || lane["delayed"] != 0
-        });
+        let busy = lanes["lanes"]
+            .as_array()
+            .expect("lanes")
+            .iter()
+            .any(|lane| lane["depth"] != 0 || lane["running"] != 0 || lane["delayed"] != 0);
         if audit.differences().is_empty() && !busy {
             // Whatever was ordered shows in the quote: no removal was lost with its client.
-            let (_, body) = load::get(server.address, "/api/trading/quotes/S0009").await.expect("get");
+            let (_, body) =
+                load::get(server.address, "/api/trading/quotes/S0009").await.expect("get");
             let quote: Value = serde_json::from_str(&body).expect("json");
             assert_eq!(quote["volume"], 2 * audit.orders);
             break;

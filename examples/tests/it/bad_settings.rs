@@ -37,7 +37,12 @@ async fn values_that_cannot_be() {
 async fn an_unreachable_database_is_named_and_its_password_is_not() {
     let url = "postgres://app:hunter2@127.0.0.1:1/app";
     check(&[("DATABASE_URL", url)], &["DATABASE_URL", "refused"], Some("hunter2")).await;
-    check(&[("DATABASE_URL", "mysql://a:hunter2@b/c")], &["DATABASE_URL", "postgres://"], Some("hunter2")).await;
+    check(
+        &[("DATABASE_URL", "mysql://a:hunter2@b/c")],
+        &["DATABASE_URL", "postgres://"],
+        Some("hunter2"),
+    )
+    .await;
     let replica = [("DB_READ_REPLICA_1", url)];
     check(&replica, &["DB_READ_REPLICA", "DATABASE_URL"], Some("hunter2")).await;
 }
@@ -75,7 +80,8 @@ async fn the_checklist_passes_embedded_and_says_what_to_do_otherwise() {
     good.arg("--check");
     let (status, out, err) = output(good).await;
     assert!(status.success(), "{out}{err}");
-    for line in ["CPUs", "memory", "environment", "database", "port", "health", "load test", "stop"] {
+    for line in ["CPUs", "memory", "environment", "database", "port", "health", "load test", "stop"]
+    {
         assert!(out.lines().any(|l| l.starts_with("pass") && l.contains(line)), "{line}: {out}");
     }
 

@@ -22,13 +22,21 @@ async fn embedded_everything_succeeds_and_adds_up() {
     assert!(status.success(), "{out}{err}");
     assert!(out.contains("consistency: ok") && out.ends_with("passed\n"), "{out}");
 
-    let report: Value =
-        serde_json::from_slice(&std::fs::read(json).expect("json")).expect("json");
+    let report: Value = serde_json::from_slice(&std::fs::read(json).expect("json")).expect("json");
     for phase in ["burst", "sustained"] {
         let phase = &report[phase];
         for field in [
-            "users", "operations", "succeeded", "failed", "peak_concurrent",
-            "throughput_per_second", "mean_ms", "p50_ms", "p90_ms", "p99_ms", "p999_ms",
+            "users",
+            "operations",
+            "succeeded",
+            "failed",
+            "peak_concurrent",
+            "throughput_per_second",
+            "mean_ms",
+            "p50_ms",
+            "p90_ms",
+            "p99_ms",
+            "p999_ms",
             "total_seconds",
         ] {
             assert!(phase[field].is_number(), "{field}: {phase}");
@@ -60,8 +68,7 @@ async fn postgres_and_redis_everything_succeeds_and_reads_are_spread() {
     command.arg("--json").arg(&json);
     let (status, out, err) = crate::process::output(command).await;
     assert!(status.success(), "{out}{err}");
-    let report: Value =
-        serde_json::from_slice(&std::fs::read(json).expect("json")).expect("json");
+    let report: Value = serde_json::from_slice(&std::fs::read(json).expect("json")).expect("json");
     let share = |name: &str| {
         let nodes = report["database_nodes"].as_array().expect("nodes");
         let node = nodes.iter().find(|node| node["name"] == name).expect(name);

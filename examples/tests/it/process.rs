@@ -68,7 +68,7 @@ pub(crate) async fn output(mut command: Command) -> (ExitStatus, String, String)
         (process.stdout.take().expect("piped"), process.stderr.take().expect("piped"));
     let read = async {
         let (a, b) = tokio::join!(stdout.read_to_string(&mut out), stderr.read_to_string(&mut err));
-        (a.expect("utf-8"), b.expect("utf-8"));
+        a.and(b).expect("utf-8");
         process.wait().await.expect("waited")
     };
     let status = timeout(PATIENCE, read).await.expect("ends in time");

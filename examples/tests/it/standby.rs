@@ -18,7 +18,7 @@ fn node<'a>(status: &'a Value, name: &str) -> &'a Value {
 #[tokio::test]
 async fn kill_9_of_a_standby_fails_no_operation() {
     let folder = tempfile::tempdir().expect("folder");
-    let mut cluster = PgCluster::start(3).await.expect("cluster");
+    let cluster = PgCluster::start(3).await.expect("cluster");
     let mut enterprise = command(folder.path());
     enterprise.env("DATABASE_URL", cluster.primary().url());
     for n in 0..3 {

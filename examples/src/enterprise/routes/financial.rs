@@ -15,7 +15,10 @@ pub(in crate::enterprise) fn routes() -> Router<App> {
     Router::new().route("/balance/{user}", get(balance)).route("/transfers", post(transfer))
 }
 
-async fn balance(State(app): State<App>, Path(user): Path<String>) -> Result<Json<Balance>, Problem> {
+async fn balance(
+    State(app): State<App>,
+    Path(user): Path<String>,
+) -> Result<Json<Balance>, Problem> {
     Ok(Json(app.balance(number("user", &user)?).await?))
 }
 

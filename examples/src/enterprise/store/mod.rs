@@ -74,7 +74,7 @@ impl StoreError {
         matches!(self, Self::Pool(error) if error.is_saturated())
     }
 
-    fn absent(what: &'static str, value: impl ToString) -> Self {
+    fn absent(what: &'static str, value: impl std::fmt::Display) -> Self {
         Self::Absent { what, value: value.to_string() }
     }
 }
@@ -108,6 +108,22 @@ impl Node {
     /// The server cannot be reached or refuses.
     pub async fn connect(url: &str, size: usize) -> Result<Self> {
         Ok(Self::Postgres(postgres::connect(url, size).await?))
+    }
+
+    /// Names a PostgreSQL node without connecting: a replica may be away when the server starts.
+    ///
+    /// # Errors
+    /// The URL cannot be read.
+    pub fn lazy(url: &str, size: usize) -> Result<Self> {
+        Ok(Self::Postgres(postgres::lazy(url, size)?))
+    }
+
+    /// Whether schema and seed data have arrived here.
+    ///
+    /// # Errors
+    /// The node is away.
+    pub async fn is_seeded(&self) -> Result<bool> {
+        on_each!(self, is_seeded())
     }
 
     /// Creates tables and seed data unless they are there.

@@ -16,8 +16,23 @@ const UNIQUE_VIOLATION: &str = "23505";
 const RETRIED: [&str; 2] = ["40001", "40P01"];
 const ATTEMPTS: u32 = 5;
 
+/// The documented pool but for its size.
+fn config(url: &str, size: usize) -> PoolConfig {
+    PoolConfig::new(url).max_size(size).min_idle(2)
+}
+
 pub(super) async fn connect(url: &str, size: usize) -> Result<PgPool> {
-    Ok(PgPool::connect(PoolConfig::new(url).max_size(size).min_idle(2)).await?)
+    Ok(PgPool::connect(config(url, size)).await?)
+}
+
+pub(super) fn lazy(url: &str, size: usize) -> Result<PgPool> {
+    Ok(PgPool::connect_lazy(config(url, size))?)
+}
+
+pub(super) async fn is_seeded(pool: &PgPool) -> Result<bool> {
+    // One transaction makes the tables and fills them, so the table stands for its contents.
+    let row = pool.query_one("select to_regclass('meta') is not null", &[]).await?;
+    Ok(row.get(0))
 }
 
 pub(super) async fn seed(pool: &PgPool) -> Result<()> {
@@ -155,7 +170,8 @@ async fn replayed_order(
     order: &Keyed<NewOrder>,
 ) -> Result<Option<Placement>> {
     let Some(key) = &order.key else { return Ok(None) };
-    let sql = "select o.id, o.user_id, o.symbol, o.quantity, o.price_cents, o.cost_cents, o.settled,
+    let sql =
+        "select o.id, o.user_id, o.symbol, o.quantity, o.price_cents, o.cost_cents, o.settled,
                       o.fingerprint, s.volume
                from orders o join symbols s on s.symbol = o.symbol
                where o.user_id = $1 and o.idempotency_key = $2";
@@ -185,7 +201,10 @@ async fn take_cash(
     Err(StoreError::InsufficientFunds { user, cash_cents: row.get(0), needed_cents })
 }
 
-pub(super) async fn transfer(pool: &PgPool, transfer: Keyed<NewTransfer>) -> Result<Done<Transfer>> {
+pub(super) async fn transfer(
+    pool: &PgPool,
+    transfer: Keyed<NewTransfer>,
+) -> Result<Done<Transfer>> {
     retried!(transfer_once(pool, &transfer))
 }
 
@@ -214,7 +233,8 @@ async fn transfer_once(pool: &PgPool, transfer: &Keyed<NewTransfer>) -> Result<D
     take_cash(&mut tx, from, amount_cents).await?;
     let sql = "update users set cash_cents = cash_cents + $2 where id = $1";
     tx.execute(sql, &[&to, &amount_cents]).await?;
-    let sql = "insert into transfers (from_user, to_user, amount_cents, idempotency_key, fingerprint)
+    let sql =
+        "insert into transfers (from_user, to_user, amount_cents, idempotency_key, fingerprint)
                values ($1, $2, $3, $4, $5) returning id";
     let id = tx
         .query_one(sql, &[&from, &to, &amount_cents, &transfer.key, &transfer.fingerprint])

@@ -94,7 +94,8 @@ pub(super) const AUDIT: &str = "
            (select cast(coalesce((select sum(quantity) from orders), 0) as bigint))
              - (select cast(coalesce(sum(volume), 0) as bigint) from symbols)";
 /// See [`super::Node::unfinished`].
-pub(super) const UNSETTLED: &str = "select id from orders where not settled order by id limit 10000";
+pub(super) const UNSETTLED: &str =
+    "select id from orders where not settled order by id limit 10000";
 /// See [`super::Node::unfinished`].
 pub(super) const UNBOOKED: &str = "
     select id from transfers t

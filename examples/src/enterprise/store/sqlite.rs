@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use rusqlite::{self, Connection, OptionalExtension, Row, params};
 use escala_pool::{JobError, SqliteConfig, SqlitePool};
+use rusqlite::{self, Connection, OptionalExtension, Row, params};
 
 use super::schema;
 use super::{Keyed, Node, Result, StoreError};
@@ -17,9 +17,7 @@ use crate::enterprise::settings::REPLICAS;
 ///
 /// # Errors
 /// The file cannot be opened or holds another version of the data.
-pub async fn open_embedded(
-    path: &Path,
-) -> Result<(Node, Vec<(&'static str, u32, Node)>)> {
+pub async fn open_embedded(path: &Path) -> Result<(Node, Vec<(&'static str, u32, Node)>)> {
     let primary = SqlitePool::open(SqliteConfig::new(path).readers(1)).await?;
     seed(&primary).await?;
     let mut replicas = Vec::with_capacity(REPLICAS.len());
@@ -73,6 +71,11 @@ pub(super) async fn seed(pool: &SqlitePool) -> Result<()> {
     .await
 }
 
+pub(super) async fn is_seeded(pool: &SqlitePool) -> Result<bool> {
+    let sql = "select count(*) from sqlite_master where name = 'meta'";
+    read(pool, move |c| c.prepare_cached(sql)?.query_row([], |row| row.get(0))).await
+}
+
 pub(super) async fn ping(pool: &SqlitePool) -> Result<()> {
     read(pool, |c| c.prepare_cached("select 1")?.query_row([], |_| Ok(()))).await
 }
@@ -91,9 +94,8 @@ pub(super) async fn quote(pool: &SqlitePool, symbol: &str) -> Result<Quote> {
 }
 
 pub(super) async fn order(pool: &SqlitePool, id: i64) -> Result<Order> {
-    let found = read(pool, move |c| {
-        c.prepare_cached(ORDER_BY_ID)?.query_row([id], order_of).optional()
-    });
+    let found =
+        read(pool, move |c| c.prepare_cached(ORDER_BY_ID)?.query_row([id], order_of).optional());
     found.await?.ok_or_else(|| StoreError::absent("order", id))
 }
 

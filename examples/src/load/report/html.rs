@@ -14,7 +14,11 @@ const BELOW: f64 = 28.0;
 const STEP_MS: u32 = 250;
 
 /// The page.
-pub(in crate::load) fn html(report: &Report, burst: &Outcome, sustained: Option<&Outcome>) -> String {
+pub(in crate::load) fn html(
+    report: &Report,
+    burst: &Outcome,
+    sustained: Option<&Outcome>,
+) -> String {
     let phase = sustained.unwrap_or(burst);
     let style = include_str!("report.css");
     let mut page = format!(

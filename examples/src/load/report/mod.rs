@@ -133,7 +133,8 @@ impl Report {
         let lanes = self.queues["lanes"].as_array()?;
         let sum = |field: &str| lanes.iter().map(|lane| count(&lane[field])).sum::<u64>();
         let attempts = sum("started_total");
-        let seconds = |field: &str| lanes.iter().filter_map(|lane| lane[field].as_f64()).sum::<f64>();
+        let seconds =
+            |field: &str| lanes.iter().filter_map(|lane| lane[field].as_f64()).sum::<f64>();
         let spent = seconds("wait_seconds_total") + seconds("run_seconds_total");
         Some(QueueLine {
             jobs: sum("succeeded_total"),

@@ -25,10 +25,7 @@ pub(in crate::load) fn table(report: &Report) -> String {
 
 fn row(out: &mut String, name: &str, figures: [String; 3]) {
     let [documented, burst, sustained] = figures;
-    let _ = writeln!(
-        out,
-        "{name:<NAME$}{documented:>FIGURE$}{burst:>FIGURE$}{sustained:>FIGURE$}"
-    );
+    let _ = writeln!(out, "{name:<NAME$}{documented:>FIGURE$}{burst:>FIGURE$}{sustained:>FIGURE$}");
 }
 
 fn phases(out: &mut String, report: &Report) {
@@ -44,7 +41,11 @@ fn phases(out: &mut String, report: &Report) {
     line("operations", grouped(documented::OPERATIONS), both(|s| grouped(s.operations)));
     line("succeeded", grouped(documented::OPERATIONS), both(|s| grouped(s.succeeded)));
     line("failed", "0".into(), both(|s| grouped(s.failed)));
-    line("peak concurrent", grouped(documented::PEAK_CONCURRENT), both(|s| grouped(s.peak_concurrent)));
+    line(
+        "peak concurrent",
+        grouped(documented::PEAK_CONCURRENT),
+        both(|s| grouped(s.peak_concurrent)),
+    );
     let throughput = format!("{:.0}", documented::THROUGHPUT_PER_SECOND);
     line("operations/s", throughput, both(|s| format!("{:.0}", s.throughput_per_second)));
     line("mean ms", ms(documented::MEAN_MS), both(|s| ms(s.latency.mean_ms)));
@@ -72,7 +73,7 @@ fn endpoints(out: &mut String, report: &Report) {
 }
 
 fn server(out: &mut String, report: &Report) {
-    let _ = writeln!(out, "\n{:<NAME$}{:>FIGURE$}  {}", "server", "documented", "now");
+    let _ = writeln!(out, "\n{:<NAME$}{:>FIGURE$}  now", "server", "documented");
     let mut line = |name: &str, documented: String, now: String| {
         let _ = writeln!(out, "{name:<NAME$}{documented:>FIGURE$}  {now}");
     };
@@ -99,17 +100,28 @@ fn server(out: &mut String, report: &Report) {
     }
     for node in nodes {
         let share = match node.role.as_str() {
-            "replica" => format!("{:.1} % of the replica reads, weight {}", node.share, node.weight),
+            "replica" => {
+                format!("{:.1} % of the replica reads, weight {}", node.share, node.weight)
+            }
             _ => node.role.clone(),
         };
-        line(&format!("  {}", node.name), String::new(), format!("{} operations, {share}", node.operations));
+        line(
+            &format!("  {}", node.name),
+            String::new(),
+            format!("{} operations, {share}", node.operations),
+        );
     }
     if let Some(cached) = report.cached_percent() {
         line("quotes without a database", "60-80 %".into(), format!("{cached:.1} %"));
     }
     if let Some(score) = report.health_score() {
-        let limiting = report.limiting().map_or_else(String::new, |text| format!(", limited by {text}"));
-        line("health score", format!("{:.0} %", documented::HEALTH_SCORE), format!("{score:.0} %{limiting}"));
+        let limiting =
+            report.limiting().map_or_else(String::new, |text| format!(", limited by {text}"));
+        line(
+            "health score",
+            format!("{:.0} %", documented::HEALTH_SCORE),
+            format!("{score:.0} %{limiting}"),
+        );
     }
     if let Some(machine) = report.machine {
         line("CPU", dash(), format!("{:.0} % (100 % is one CPU)", machine.cpu_percent));
@@ -154,7 +166,7 @@ fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
