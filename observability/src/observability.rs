@@ -92,6 +92,8 @@ impl Observability {
     /// Shows the figures of another part as metrics (`escala_<source>_<name>`) and on the
     /// dashboard. A second source of the same name replaces the first.
     ///
+    /// A figure whose name already begins with the source's does not say it twice.
+    ///
     /// `visit` runs at each scrape and each poll of the dashboard, so it should be a look at
     /// counters; it must not block. A panic in it is logged and costs its own figures only.
     ///
@@ -188,7 +190,7 @@ impl Inner {
         self.monitor.lock().score(now, &self.config.thresholds, &checks)
     }
 
-    pub(crate) fn gates_open(&self) -> bool {
+    fn gates_open(&self) -> bool {
         let gates = self.gates.read().clone();
         gates.iter().all(|gate| quiet::call("readiness gate", "", || gate()).unwrap_or(false))
     }
@@ -206,32 +208,21 @@ impl Inner {
         self.heartbeat.lock().is_none_or(|at| now.saturating_duration_since(at) <= most)
     }
 
-    pub(crate) fn document<T>(&self, ask: impl FnOnce(&Document<'_>) -> T) -> T {
+    /// Whether the answer is good, and its document.
+    pub(crate) fn health(&self, group: Group, detailed: bool) -> (bool, serde_json::Value) {
         let now = Instant::now();
         let checks = self.checks.views(now);
         let score = self.monitor.lock().score(now, &self.config.thresholds, &checks);
-        ask(&Document {
+        let document = Document {
             service: &self.service,
             version: &self.version,
             uptime: now.saturating_duration_since(self.started),
             checks: &checks,
             score: &score,
             gates_open: self.gates_open(),
-            alive: self.alive(now),
-        })
-    }
-
-    /// Liveness alone: no check, no gate, no lock that a dependency could hold.
-    pub(crate) fn live(&self) -> bool {
-        self.alive(Instant::now())
-    }
-
-    pub(crate) fn group(&self, group: Group, detailed: bool) -> (bool, serde_json::Value) {
-        self.document(|document| {
-            let good = document.status(group) != crate::Status::Fail;
-            let json = if detailed { document.detailed(group) } else { document.brief(group) };
-            (good, json)
-        })
+        };
+        let json = if detailed { document.detailed(group) } else { document.brief(group) };
+        (document.status(group) != crate::Status::Fail, json)
     }
 }
 

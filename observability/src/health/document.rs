@@ -15,8 +15,6 @@ pub(crate) const MEDIA_TYPE: &str = "application/health+json";
 /// Which question is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Group {
-    /// Is the process able to answer at all? Never asks a dependency.
-    Live,
     /// May it get traffic?
     Ready,
     /// Has it finished starting?
@@ -34,15 +32,12 @@ pub(crate) struct Document<'a> {
     pub(crate) checks: &'a [View],
     pub(crate) score: &'a Score,
     pub(crate) gates_open: bool,
-    /// Whether the background task's heart beats.
-    pub(crate) alive: bool,
 }
 
 impl Document<'_> {
     pub(crate) fn status(&self, group: Group) -> Status {
         let pass_if = |good: bool| if good { Status::Pass } else { Status::Fail };
         match group {
-            Group::Live => pass_if(self.alive),
             Group::Startup => pass_if(self.started()),
             Group::Ready => pass_if(self.gates_open && self.started() && !self.critical_failure()),
             Group::Health => self.score.status,
@@ -73,9 +68,7 @@ impl Document<'_> {
         if status != Status::Pass {
             root.insert("output".into(), json!(self.output(group)));
         }
-        if group != Group::Live {
-            root.insert("checks".into(), self.checks_json(group));
-        }
+        root.insert("checks".into(), self.checks_json(group));
         if group == Group::Health {
             let limiting = self.score.limiting.as_ref().map(|l| format!("limited by {}", l.reason));
             let score = format!("score {:.1} of 100", self.score.value);
@@ -87,7 +80,6 @@ impl Document<'_> {
 
     fn output(&self, group: Group) -> String {
         match group {
-            Group::Live => "the background task has not run for too long".to_owned(),
             Group::Ready if !self.gates_open => "a readiness gate is closed".to_owned(),
             Group::Health => {
                 self.score.limiting.as_ref().map_or_else(String::new, |l| l.reason.clone())

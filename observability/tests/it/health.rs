@@ -160,6 +160,11 @@ async fn every_gate_must_be_open() {
     obs.ready_when(|| panic!("a broken gate"));
     draining.store(false, Ordering::Relaxed);
     assert_eq!(status(&obs, "/readyz").await, DOWN, "a gate that panics is closed");
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    obs.ready_when(move || count.fetch_add(1, Ordering::Relaxed) == 0);
+    assert_eq!(status(&obs, "/livez").await, OK);
+    assert_eq!(asked.load(Ordering::Relaxed), 0, "liveness asks no gate");
 }
 
 #[tokio::test(start_paused = true)]
