@@ -80,10 +80,15 @@ async fn errors_and_response_time_are_measured_from_the_traffic() {
         .route("/bad", on_get(|| async { StatusCode::INTERNAL_SERVER_ERROR }))
         .layer(obs.http_layer());
     let _task = obs.run(std::future::pending());
-    for _ in 0..10 {
+    get(&app, "/bad").await;
+    for _ in 0..9 {
         get(&app, "/slow").await;
         get(&app, "/bad").await;
     }
+    sleep(Duration::from_secs(6)).await;
+    let few = obs.snapshot()["signals"].clone();
+    assert!(few[2]["value"].is_null() && few[3]["value"].is_null(), "19 say nothing: {few}");
+    get(&app, "/slow").await;
     sleep(Duration::from_secs(6)).await;
     let json = obs.snapshot();
     let signal = |at: usize| json["signals"][at]["value"].as_f64();

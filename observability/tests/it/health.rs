@@ -119,6 +119,17 @@ async fn a_check_that_hangs_or_panics_fails_and_holds_up_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_run_never_takes_longer_than_its_interval() {
+    let obs = open();
+    let check = Check::new("hangs", std::future::pending).timeout(Duration::from_secs(60));
+    obs.check(check.interval(Duration::from_secs(1)));
+    let _task = obs.run(std::future::pending());
+    sleep(Duration::from_millis(1_100)).await;
+    let checks = get(&obs.router(), "/health").await.json()["checks"].clone();
+    assert_eq!(checks["hangs:responseTime"][0]["output"], "timed out after 1s");
+}
+
+#[tokio::test(start_paused = true)]
 async fn all_checks_run_side_by_side() {
     let obs = open();
     for name in ["a", "b", "c", "d"] {
@@ -137,7 +148,8 @@ async fn all_checks_run_side_by_side() {
 async fn a_check_added_later_runs_at_once() {
     let obs = open();
     let _task = obs.run(std::future::pending());
-    sleep(Duration::from_secs(60)).await;
+    // Between two samples, so that only the new check can wake the task.
+    sleep(Duration::from_secs(62)).await;
     obs.check(switched(&Arc::new(AtomicBool::new(true))));
     assert_eq!(status(&obs, "/readyz").await, DOWN);
     sleep(Duration::from_millis(10)).await;

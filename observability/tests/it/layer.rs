@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -25,8 +26,8 @@ fn counts(obs: &Observability) -> (u64, u64, u64, u64) {
     (field("requests_total"), field("errors_total"), field("aborted_total"), field("active"))
 }
 
-/// A body of unknown length in two frames, whose second one may be an error.
-struct Slow(Vec<Result<&'static str, &'static str>>);
+/// A body of these frames, whose length may be known.
+struct Slow(Vec<Result<&'static str, &'static str>>, Option<u64>);
 
 impl axum::body::HttpBody for Slow {
     type Data = Bytes;
@@ -43,10 +44,14 @@ impl axum::body::HttpBody for Slow {
                 .map_err(Into::into)
         }))
     }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.1.map_or_else(http_body::SizeHint::default, http_body::SizeHint::with_exact)
+    }
 }
 
 fn streaming(frames: Vec<Result<&'static str, &'static str>>) -> Response<Body> {
-    Response::new(Body::new(Slow(frames)))
+    Response::new(Body::new(Slow(frames, None)))
 }
 
 #[test]
@@ -214,6 +219,18 @@ async fn a_panic_keeps_the_gauges_right_and_counts_as_an_error() {
 }
 
 #[tokio::test]
+async fn a_panic_is_told_from_an_abort_also_where_the_call_itself_panics() {
+    let obs = open();
+    let broken = |_: Request<Body>| -> std::future::Ready<Result<Response<Body>, Infallible>> {
+        panic!("a broken service")
+    };
+    let service = obs.http_layer().layer(tower::service_fn(broken));
+    let outcome = tokio::spawn(service.oneshot(request("GET", "/"))).await;
+    assert!(outcome.is_err_and(|e| e.is_panic()));
+    assert_eq!(counts(&obs), (0, 1, 1, 0));
+}
+
+#[tokio::test]
 async fn a_long_body_ends_the_request_when_it_ends() {
     let obs = open();
     let app: Router = Router::new()
@@ -254,9 +271,10 @@ async fn a_body_that_breaks_is_an_error() {
 #[tokio::test]
 async fn a_server_that_stops_at_the_announced_length_has_seen_the_end() {
     let obs = open();
-    let big = Bytes::from(vec![7; 100_000]);
-    let app: Router =
-        Router::new().route("/", on_get(move || async { big })).layer(obs.http_layer());
+    // Does not say by itself that it has ended.
+    let text: &'static str = "x".repeat(100_000).leak();
+    let big = move || async move { Response::new(Body::new(Slow(vec![Ok(text)], Some(100_000)))) };
+    let app: Router = Router::new().route("/", on_get(big)).layer(obs.http_layer());
     let mut response = app.clone().oneshot(request("GET", "/")).await.unwrap();
     assert_eq!(counts(&obs), (0, 0, 0, 1), "too big to leave with its head");
     response.body_mut().frame().await.unwrap().unwrap();
@@ -307,9 +325,12 @@ async fn a_client_that_goes_away_is_counted_on_a_real_server() {
     client.shutdown().await.unwrap();
     // The server hangs up only after it has dropped the handler.
     assert_eq!(client.read(&mut [0; 16]).await.unwrap(), 0);
-    while counts(&obs).3 > 0 {
-        tokio::task::yield_now().await;
-    }
+    let gone = async {
+        while counts(&obs).3 > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone).await.unwrap();
     assert_eq!(counts(&obs), (0, 0, 1, 0));
     server.abort();
 }
