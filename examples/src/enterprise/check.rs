@@ -131,10 +131,8 @@ async fn health_and_load(settings: &Settings) -> Vec<Line> {
             return vec![Line { what: "health", outcome: Err(format!("cannot start: {error:#}")) }];
         }
     };
-    let health = crate::load::get(address, "/health/ready").await;
-    let health = match health {
-        Ok((status, _)) if status.is_success() => Ok(format!("ready ({status})")),
-        Ok((status, body)) => Err(format!("{status}: {body}")),
+    let health = match crate::load::wait_until_ready(address).await {
+        Ok(()) => Ok("ready".to_owned()),
         Err(error) => Err(format!("{error:#}")),
     };
     let load = match burst_of_reads(address, USERS).await {

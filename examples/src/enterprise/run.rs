@@ -9,9 +9,11 @@ use anyhow::Context;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, Uri};
+use axum::response::IntoResponse as _;
 use escala_cluster::{BreakerLayer, Drain, DrainConfig, serve};
 use escala_observability::{Check, Signal};
 use tokio::net::TcpListener;
+use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing_subscriber::EnvFilter;
 
@@ -32,6 +34,7 @@ pub(super) fn main_until(settings: Settings) -> ExitCode {
     // Fails only if somebody set one before: then that one stays.
     let _ =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    crate::raise_file_limit();
     let run = async {
         if settings.check {
             return check::run(&settings).await;
@@ -112,27 +115,27 @@ async fn sweep_until(app: App, stop: impl Future<Output = ()>) {
     }
 }
 
-/// Every route in its layers; order and reason from the outside in.
+/// Every route in its layers.
 pub fn router(app: &App) -> Router {
     let [trading_breaker, financial_breaker, affiliate_breaker] = app.breakers.clone();
-    // A breaker an area: trading goes on while affiliate reports fail.
-    let api = Router::new()
-        .nest("/trading", trading::routes().layer(BreakerLayer::http(trading_breaker)))
-        .nest("/financial", financial::routes().layer(BreakerLayer::http(financial_breaker)))
-        .nest("/affiliate", affiliate::routes().layer(BreakerLayer::http(affiliate_breaker)));
+    // Outermost first. One stack, and whole paths instead of `nest`: each further `layer` or level
+    // is a box that axum clones for every request.
+    let stack = ServiceBuilder::new()
+        // Sees rejections and panics as the client does.
+        .layer(app.obs.http_layer())
+        // Inside the metrics, so that a panic is counted as the 500 it becomes.
+        .layer(CatchPanicLayer::custom(|_| Problem::internal().into_response()))
+        .layer(DefaultBodyLimit::max(BODY_LIMIT));
     Router::new()
-        .nest("/api", api)
+        // A breaker an area: trading goes on while affiliate reports fail.
+        .merge(trading::routes().route_layer(BreakerLayer::http(trading_breaker)))
+        .merge(financial::routes().route_layer(BreakerLayer::http(financial_breaker)))
+        .merge(affiliate::routes().route_layer(BreakerLayer::http(affiliate_breaker)))
         .merge(status::routes(app))
         .with_state(app.clone())
         .fallback(async |uri: Uri| Problem::no_route(uri.path()))
         .method_not_allowed_fallback(async |method: Method| Problem::no_method(&method))
-        // Inside the metrics, so that a panic is counted as the 500 it becomes.
-        .layer(CatchPanicLayer::custom(|_| {
-            axum::response::IntoResponse::into_response(Problem::internal())
-        }))
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        // Outermost: sees rejections and panics as the client does.
-        .layer(app.obs.http_layer())
+        .layer(stack)
         // Health, metrics and dashboard are not measured among the requests.
         .merge(app.obs.router())
 }

@@ -34,6 +34,10 @@ use crate::enterprise::store::SYMBOLS;
 /// First argument that turns `thousand-users` into the server it tests.
 pub const SERVE: &str = "serve";
 
+/// It listens already; only its first health checks are to come.
+const READY_PATIENCE: Duration = Duration::from_secs(30);
+const READY_POLL: Duration = Duration::from_millis(20);
+
 /// Runs the load test; the exit code is 0 only if every operation succeeded and the books balance.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let options = match Options::try_parse_from(arguments) {
@@ -44,6 +48,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    crate::raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let outcome = match runtime {
         Ok(runtime) => runtime.block_on(run(&options)),
@@ -66,6 +71,23 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 pub async fn get(server: SocketAddr, path: &str) -> anyhow::Result<(StatusCode, String)> {
     let Answer { status, body, .. } = Client::connect(server).await?.get(path).await?;
     Ok((status, String::from_utf8_lossy(&body).into_owned()))
+}
+
+/// Waits until a server that listens also says that it is ready.
+///
+/// # Errors
+/// It cannot be reached, or is not ready in time: then with its health document.
+pub async fn wait_until_ready(server: SocketAddr) -> anyhow::Result<()> {
+    let path = "/health/ready";
+    let deadline = Instant::now() + READY_PATIENCE;
+    loop {
+        let (status, body) = get(server, path).await?;
+        if status.is_success() {
+            return Ok(());
+        }
+        anyhow::ensure!(Instant::now() < deadline, "{path}: {status}: {body}");
+        tokio::time::sleep(READY_POLL).await;
+    }
 }
 
 /// So many users read one quote each at the same moment; how many got a right answer.

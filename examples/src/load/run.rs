@@ -18,8 +18,6 @@ use super::server::Server;
 use super::user::User;
 use super::{consistency, phases, report};
 
-/// It listens already; only its first health checks are to come.
-const READY_PATIENCE: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(100);
 
 /// Runs the load test and prints its table; true if everything succeeded and adds up.
@@ -29,7 +27,7 @@ const TICK: Duration = Duration::from_millis(100);
 pub async fn run(options: &Options) -> anyhow::Result<bool> {
     let started = Instant::now();
     let server = Server::start(options).await?;
-    wait_until_ready(&server).await?;
+    super::wait_until_ready(server.address()).await?;
     let start = started.elapsed();
 
     let mut crowd = phases::connect(server.address(), options.users as usize, options.seed).await?;
@@ -64,20 +62,6 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
         std::fs::write(path, page).with_context(|| format!("--html {}", path.display()))?;
     }
     Ok(report.passed())
-}
-
-/// The first answer: the server is up and its database seeded.
-async fn wait_until_ready(server: &Server) -> anyhow::Result<()> {
-    let path = "/health/ready";
-    let deadline = Instant::now() + READY_PATIENCE;
-    loop {
-        let (status, body) = super::get(server.address(), path).await?;
-        if status.is_success() {
-            return Ok(());
-        }
-        anyhow::ensure!(Instant::now() < deadline, "{path}: {status}: {body}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 async fn sustained(options: &Options, crowd: &mut Vec<User>) -> anyhow::Result<Option<Outcome>> {

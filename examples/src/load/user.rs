@@ -3,8 +3,7 @@
 use std::collections::HashMap;
 
 use anyhow::{Context, ensure};
-use axum::http::{StatusCode, header};
-use bytes::Bytes;
+use axum::http::StatusCode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -107,7 +106,7 @@ impl User {
     async fn order(&mut self, symbol: i64, quantity: i64) -> anyhow::Result<()> {
         let order = NewOrder { user: self.id, symbol: symbol_name(symbol), quantity };
         let key = self.key();
-        let answer = self.client.post("/api/trading/orders", Some(&key), json(&order)?).await?;
+        let answer = self.client.post("/api/trading/orders", Some(&key), &json(&order)?).await?;
         let placed: PlacedOrder = content(&answer, StatusCode::CREATED)?;
         let PlacedOrder { order: placed, volume } = placed;
         let (_, price_cents) = bid_and_ask(symbol);
@@ -116,8 +115,8 @@ impl User {
                 && (placed.price_cents, placed.cost_cents) == (price_cents, price_cents * quantity),
             "order: {placed:?}"
         );
-        let location = answer.headers.get(header::LOCATION).context("no Location")?;
-        ensure!(location == format!("/api/trading/orders/{}", placed.id).as_str(), "Location");
+        let location = answer.header("location").context("no Location")?;
+        ensure!(location == format!("/api/trading/orders/{}", placed.id), "Location");
         self.volumes.insert(symbol, volume);
         self.orders.push(placed.id);
         self.last = Some((key, order, placed.id));
@@ -125,10 +124,10 @@ impl User {
     }
 
     async fn repeat(&mut self, (key, order, id): (String, NewOrder, i64)) -> anyhow::Result<()> {
-        let answer = self.client.post("/api/trading/orders", Some(&key), json(&order)?).await?;
+        let answer = self.client.post("/api/trading/orders", Some(&key), &json(&order)?).await?;
         let placed: PlacedOrder = content(&answer, StatusCode::OK)?;
         ensure!(placed.order.id == id, "order {id} repeated became {}", placed.order.id);
-        ensure!(answer.headers.contains_key("idempotent-replayed"), "not marked as replayed");
+        ensure!(answer.header("idempotent-replayed").is_some(), "not marked as replayed");
         Ok(())
     }
 
@@ -136,7 +135,7 @@ impl User {
         let asked = NewTransfer { from: self.id, to, amount_cents };
         let key = self.key();
         let answer =
-            self.client.post("/api/financial/transfers", Some(&key), json(&asked)?).await?;
+            self.client.post("/api/financial/transfers", Some(&key), &json(&asked)?).await?;
         let done: Transfer = content(&answer, StatusCode::CREATED)?;
         ensure!(
             (done.from, done.to, done.amount_cents) == (self.id, to, amount_cents) && done.id > 0,
@@ -160,7 +159,7 @@ impl User {
 
     async fn rebuild(&mut self) -> anyhow::Result<()> {
         let path = format!("/api/affiliate/{}/report", self.id);
-        let answer = self.client.post(&path, None, Bytes::new()).await?;
+        let answer = self.client.post(&path, None, "").await?;
         let accepted: serde_json::Value = content(&answer, StatusCode::ACCEPTED)?;
         ensure!(accepted["user"] == self.id, "rebuild: {accepted}");
         Ok(())
@@ -183,8 +182,8 @@ impl User {
     }
 }
 
-fn json<T: Serialize>(value: &T) -> anyhow::Result<Bytes> {
-    Ok(serde_json::to_vec(value)?.into())
+fn json<T: Serialize>(value: &T) -> anyhow::Result<String> {
+    Ok(serde_json::to_string(value)?)
 }
 
 fn content<T: DeserializeOwned>(answer: &Answer, expected: StatusCode) -> anyhow::Result<T> {

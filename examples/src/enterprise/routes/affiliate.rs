@@ -14,7 +14,7 @@ use crate::enterprise::domain::AffiliateReport;
 use crate::enterprise::problem::Problem;
 
 pub(in crate::enterprise) fn routes() -> Router<App> {
-    Router::new().route("/{user}/report", get(report).post(rebuild))
+    Router::new().route("/api/affiliate/{user}/report", get(report).post(rebuild))
 }
 
 async fn report(

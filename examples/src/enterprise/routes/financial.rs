@@ -12,7 +12,9 @@ use crate::enterprise::domain::{Balance, NewTransfer};
 use crate::enterprise::problem::{Body, Problem};
 
 pub(in crate::enterprise) fn routes() -> Router<App> {
-    Router::new().route("/balance/{user}", get(balance)).route("/transfers", post(transfer))
+    Router::new()
+        .route("/api/financial/balance/{user}", get(balance))
+        .route("/api/financial/transfers", post(transfer))
 }
 
 async fn balance(

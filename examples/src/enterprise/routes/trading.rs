@@ -18,9 +18,9 @@ const MOST_PIECES: i64 = 1_000_000;
 
 pub(in crate::enterprise) fn routes() -> Router<App> {
     Router::new()
-        .route("/quotes/{symbol}", get(quote))
-        .route("/orders", post(place_order))
-        .route("/orders/{id}", get(order))
+        .route("/api/trading/quotes/{symbol}", get(quote))
+        .route("/api/trading/orders", post(place_order))
+        .route("/api/trading/orders/{id}", get(order))
 }
 
 async fn quote(

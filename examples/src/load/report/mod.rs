@@ -144,12 +144,13 @@ impl Report {
         })
     }
 
-    /// Of all lookups in the quote cache, those that no database read followed, in percent.
+    /// Of all quotes that were asked for, those that no database read followed, in percent.
     pub(super) fn cached_percent(&self) -> Option<f64> {
         let quotes = &self.caches["quotes"];
-        let lookups = count(&quotes["memory"]["hits"]) + count(&quotes["memory"]["misses"]);
-        let loads = count(&quotes["loads"]);
-        (lookups > 0).then(|| 100.0 - percent(loads.min(lookups), lookups))
+        let answered = [&quotes["memory"]["hits"], &quotes["shared"]["hits"], &quotes["coalesced"]];
+        let cached: u64 = answered.into_iter().map(count).sum();
+        let asked = cached + count(&quotes["loads"]);
+        (asked > 0).then(|| percent(cached, asked))
     }
 
     /// The figures for programs.
