@@ -58,24 +58,3 @@ async fn a_server_that_is_not_there_is_a_clear_failure() {
     let (status, _, err) = crate::process::output(command).await;
     assert!(!status.success() && err.contains("connect"), "{err}");
 }
-
-#[tokio::test]
-async fn postgres_and_redis_everything_succeeds_and_reads_are_spread() {
-    let folder = tempfile::tempdir().expect("folder");
-    let json = folder.path().join("r.json");
-    let mut command = thousand_users();
-    command.args(["--database", "postgres", "--redis", "--users", "100", "--duration", "3s"]);
-    command.arg("--json").arg(&json);
-    let (status, out, err) = crate::process::output(command).await;
-    assert!(status.success(), "{out}{err}");
-    let report: Value = serde_json::from_slice(&std::fs::read(json).expect("json")).expect("json");
-    let share = |name: &str| {
-        let nodes = report["database_nodes"].as_array().expect("nodes");
-        let node = nodes.iter().find(|node| node["name"] == name).expect(name);
-        node["read_share_percent"].as_f64().expect("share")
-    };
-    for (name, expected) in [("replica-1", 37.5), ("replica-2", 37.5), ("replica-3", 25.0)] {
-        let found = share(name);
-        assert!((found - expected).abs() < 8.0, "{name}: {found} % instead of {expected} %");
-    }
-}

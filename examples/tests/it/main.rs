@@ -3,6 +3,6 @@
 mod api;
 mod bad_settings;
 mod load;
+mod postgres;
 mod process;
 mod restart;
-mod standby;
