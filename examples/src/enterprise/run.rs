@@ -1,6 +1,6 @@
 //! From settings to a served listener and back to a clean stop.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;

@@ -164,9 +164,9 @@ impl Report {
                         "read_share_percent": node.share })
             })
             .collect();
-        let consistency = match self.consistency.is_empty() {
-            true => json!("ok"),
-            false => json!(self.consistency),
+        let consistency = match self.consistency.as_slice() {
+            [] => "ok".to_owned(),
+            differences => differences.join("; "),
         };
         json!({
             "subject": self.subject,
