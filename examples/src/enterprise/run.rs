@@ -32,8 +32,11 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 pub(super) fn main_until(settings: Settings) -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     // Fails only if somebody set one before: then that one stays.
-    let _ =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .try_init();
     crate::raise_file_limit();
     let run = async {
         if settings.check {
