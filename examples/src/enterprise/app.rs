@@ -117,21 +117,15 @@ impl App {
     /// # Errors
     /// There is no such symbol; no node answers.
     pub async fn quote(&self, symbol: &str) -> Result<Arc<Quote>, LoadError<StoreError>> {
-        // A hit needs neither the clone of the handle nor the owned name.
-        if let Some(quote) = self.quotes.get(symbol).await {
-            return Ok(quote);
-        }
         let (app, name) = (self.clone(), symbol.to_owned());
-        self.quotes
-            .get_or_load(symbol, async move || {
-                let name = name.as_str();
-                let read = |node: Node| {
-                    let name = name.to_owned();
-                    async move { node.quote(&name).await }
-                };
-                read_on(&app, &app.fill, read).await.map(Arc::new)
-            })
-            .await
+        let load = async move || {
+            let read = |node: Node| {
+                let name = name.clone();
+                async move { node.quote(&name).await }
+            };
+            read_on(&app, &app.fill, read).await.map(Arc::new)
+        };
+        self.quotes.get_or_load(symbol, load).await
     }
 
     /// A user's report, cached.
