@@ -18,6 +18,7 @@ use super::server::Server;
 use super::user::User;
 use super::{consistency, phases, report};
 
+const CLUSTER_STATUS: &str = "/api/enterprise/cluster/status";
 const TICK: Duration = Duration::from_millis(100);
 
 /// Runs the load test and prints its table; true if everything succeeded and adds up.
@@ -36,6 +37,7 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
         Operation::of_burst(index, &mut user.chance, id)
     })
     .await?;
+    let cluster_after_burst = fetch(&server, CLUSTER_STATUS).await?;
     let before = server.usage()?;
     let sustained = sustained(options, &mut crowd).await?;
     let after = server.usage()?;
@@ -45,7 +47,8 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
     });
 
     let mut report = Report::new(options, start, &burst, sustained.as_ref(), machine);
-    report.cluster = fetch(&server, "/api/enterprise/cluster/status").await?;
+    report.cluster_after_burst = cluster_after_burst;
+    report.cluster = fetch(&server, CLUSTER_STATUS).await?;
     report.caches = fetch(&server, "/cache/stats").await?;
     report.consistency = match consistency::check(server, &mut crowd, &mut report.queues).await {
         Ok(differences) => differences,

@@ -114,14 +114,13 @@ fn server(out: &mut String, report: &Report) {
     if let Some(cached) = report.cached_percent() {
         line("quotes without a database", "60-80 %".into(), format!("{cached:.1} %"));
     }
-    if let Some(score) = report.health_score() {
+    let scores = report.health_score_after_burst().zip(report.health_score());
+    if let Some((burst, end)) = scores {
+        let documented = format!("{:.0} %", documented::HEALTH_SCORE);
         let limiting =
             report.limiting().map_or_else(String::new, |text| format!(", limited by {text}"));
-        line(
-            "health score",
-            format!("{:.0} %", documented::HEALTH_SCORE),
-            format!("{score:.0} %{limiting}"),
-        );
+        let now = format!("{burst:.0} % after the burst, {end:.0} % at the end{limiting}");
+        line("health score", documented, now);
     }
     if let Some(machine) = report.machine {
         line("CPU", dash(), format!("{:.0} % (100 % is one CPU)", machine.cpu_percent));
