@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::Value;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::server::Server;
@@ -20,14 +21,14 @@ const POLL: Duration = Duration::from_millis(50);
 /// `lanes` is left as the lanes describe themselves at the end.
 pub(super) async fn check(
     server: Server,
-    crowd: &mut [User],
+    crowd: Vec<User>,
     lanes: &mut Value,
 ) -> anyhow::Result<Vec<String>> {
     *lanes = empty_lanes(&server).await?;
     match server {
         Server::Started(mut started) => {
             let node = started.stop().await?;
-            let mut differences = balance(&node.audit().await?, crowd, true);
+            let mut differences = balance(&node.audit().await?, &crowd, true);
             let acknowledged: Vec<i64> =
                 crowd.iter().flat_map(|user| user.orders.iter().copied()).collect();
             let missing = node.missing_orders(&acknowledged).await?;
@@ -41,12 +42,15 @@ pub(super) async fn check(
             let (status, body) = super::get(address, "/api/enterprise/audit").await?;
             let audit =
                 serde_json::from_str(&body).with_context(|| format!("audit: {status}: {body}"))?;
-            let mut differences = balance(&audit, crowd, false);
+            let mut differences = balance(&audit, &crowd, false);
+            // Every user looks after its own orders, all users at once: there may be many.
+            let mut looking = JoinSet::new();
+            for mut user in crowd {
+                looking.spawn(async move { user.missing_orders().await });
+            }
             let mut missing = 0;
-            for user in crowd {
-                for id in std::mem::take(&mut user.orders) {
-                    missing += u64::from(!user.order_is_settled(id).await?);
-                }
+            while let Some(looked) = looking.join_next().await {
+                missing += looked??;
             }
             if missing > 0 {
                 differences.push(format!("{missing} acknowledged orders are missing or unsettled"));

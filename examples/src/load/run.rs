@@ -50,7 +50,7 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
     report.cluster_after_burst = cluster_after_burst;
     report.cluster = fetch(&server, CLUSTER_STATUS).await?;
     report.caches = fetch(&server, "/cache/stats").await?;
-    report.consistency = match consistency::check(server, &mut crowd, &mut report.queues).await {
+    report.consistency = match consistency::check(server, crowd, &mut report.queues).await {
         Ok(differences) => differences,
         Err(error) => vec![format!("{error:#}")],
     };

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use super::client::{Answer, Client};
 use super::plan::Operation;
 use crate::enterprise::domain::{
-    AffiliateReport, Balance, NewOrder, NewTransfer, PlacedOrder, Quote, Transfer,
+    AffiliateReport, Balance, NewOrder, NewTransfer, Order, PlacedOrder, Quote, Transfer,
 };
 use crate::enterprise::store::{bid_and_ask, referred_users, symbol_name};
 
@@ -165,13 +165,21 @@ impl User {
         Ok(())
     }
 
-    /// Is an acknowledged order there, and settled?
-    pub(super) async fn order_is_settled(&mut self, id: i64) -> anyhow::Result<bool> {
+    /// How many of the acknowledged orders are not there, or not settled.
+    pub(super) async fn missing_orders(&mut self) -> anyhow::Result<usize> {
+        let mut missing = 0;
+        for id in std::mem::take(&mut self.orders) {
+            missing += usize::from(!self.order_is_settled(id).await?);
+        }
+        Ok(missing)
+    }
+
+    async fn order_is_settled(&mut self, id: i64) -> anyhow::Result<bool> {
         let answer = self.client.get(&format!("/api/trading/orders/{id}")).await?;
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(false);
         }
-        let order: crate::enterprise::domain::Order = content(&answer, StatusCode::OK)?;
+        let order: Order = content(&answer, StatusCode::OK)?;
         Ok(order.id == id && order.user == self.id && order.settled)
     }
 

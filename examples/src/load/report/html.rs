@@ -67,7 +67,7 @@ fn percentiles(samples: &[Sample]) -> String {
 fn plot(points: &[(f64, f64)], x_unit: &str, y_unit: &str) -> String {
     let most = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).fold(1e-9, f64::max);
     let (x_most, y_most) = (most(|point| point.0), most(|point| point.1) * 1.05);
-    let x_at = |x: f64| LEFT + x / x_most * (WIDTH - LEFT - 8.0);
+    let x_at = |x: f64| LEFT + x / x_most * (WIDTH - LEFT - 20.0);
     let y_at = |y: f64| (HEIGHT - BELOW) * (1.0 - y / y_most) + 4.0;
     let mut svg = format!("<svg viewBox='0 0 {WIDTH} {HEIGHT}' role=img>");
     for quarter in 0..=4 {
