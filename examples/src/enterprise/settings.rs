@@ -21,7 +21,7 @@ pub struct Settings {
     pub check: bool,
 
     /// Address to listen on.
-    #[arg(long, env = "HOST", value_name = "HOST", default_value = "127.0.0.1")]
+    #[arg(long, env = "LISTEN_HOST", value_name = "LISTEN_HOST", default_value = "127.0.0.1")]
     pub host: IpAddr,
     /// Port to listen on; 0 takes a free one and prints it.
     #[arg(long, env = "PORT", value_name = "PORT", default_value_t = 3000)]
