@@ -26,6 +26,9 @@ const JOB_CONNECTIONS: usize = 4;
 /// How long a standby may take to replay the seed, and how often it is asked.
 const REPLAY_PATIENCE: Duration = Duration::from_secs(30);
 const REPLAY_POLL: Duration = Duration::from_millis(20);
+/// How long a job's key keeps a sweep from enqueueing it once more: two sweeps. Longer, and a dead
+/// letter could not be revived by the next sweep.
+const KEY_LIFETIME: Duration = Duration::from_secs(60);
 /// How long an enqueue waits for room in a full lane: the pool's acquire timeout.
 const ENQUEUE_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -76,10 +79,24 @@ impl App {
     /// # Errors
     /// What could not be reached or set, with its cause.
     pub async fn open(settings: Settings) -> anyhow::Result<Self> {
+        let app = Self::connect(settings, Seeding::Allowed).await?;
+        jobs::sweep(&app).await.context("unfinished jobs")?;
+        Ok(app)
+    }
+
+    /// Connects to everything and leaves a server's data as it is; an embedded file is created.
+    ///
+    /// # Errors
+    /// As [`App::open`]; also a server without schema and seed data.
+    pub(super) async fn inspect(settings: Settings) -> anyhow::Result<Self> {
+        Self::connect(settings, Seeding::Forbidden).await
+    }
+
+    async fn connect(settings: Settings, seeding: Seeding) -> anyhow::Result<Self> {
         settings.validate()?;
         let lanes = LaneRuntime::start()?;
         let Database { primary, replicas, jobs_db, fill } =
-            open_database(&settings, &lanes).await?;
+            open_database(&settings, seeding, &lanes).await?;
         let db = router(&settings, &primary, &replicas)?;
         let replicas = replicas.into_iter().map(|(name, _, node)| (name, node));
         let nodes = std::iter::once(("primary", primary)).chain(replicas).collect();
@@ -103,7 +120,6 @@ impl App {
             settings,
         }));
         app.watch();
-        jobs::sweep(&app).await.context("unfinished jobs")?;
         Ok(app)
     }
 
@@ -173,11 +189,13 @@ impl App {
             let primary = app.db.write()?;
             let placed = judge(primary, async |node| node.place_order(order).await).await?;
             let Done { value, replayed } = placed;
-            if !replayed {
-                app.quotes.remove(value.placed.order.symbol.as_str()).await;
-                for affiliate in value.affiliates.into_iter().flatten() {
-                    app.reports.remove(&affiliate).await;
-                }
+            // For a repeated key too: the first answer may have been lost with its connection after
+            // the commit, and then nobody has done this yet.
+            app.quotes.remove(value.placed.order.symbol.as_str()).await;
+            for affiliate in value.affiliates.into_iter().flatten() {
+                app.reports.remove(&affiliate).await;
+            }
+            if !value.placed.order.settled {
                 jobs::enqueue(&app, jobs::settle(value.placed.order.id)).await;
             }
             Ok(Done { value: value.placed, replayed })
@@ -194,9 +212,7 @@ impl App {
         to_its_end(async move {
             let primary = app.db.write()?;
             let done = judge(primary, async |node| node.transfer(transfer).await).await?;
-            if !done.replayed {
-                jobs::enqueue(&app, jobs::book(done.value.id)).await;
-            }
+            jobs::enqueue(&app, jobs::book(done.value.id)).await;
             Ok(done)
         })
         .await
@@ -245,6 +261,13 @@ async fn judge<T>(
     result
 }
 
+/// Whether a database server may be written to at the start.
+#[derive(Clone, Copy, Debug)]
+enum Seeding {
+    Allowed,
+    Forbidden,
+}
+
 /// The opened nodes.
 struct Database {
     primary: Node,
@@ -253,7 +276,11 @@ struct Database {
     fill: Session,
 }
 
-async fn open_database(settings: &Settings, lanes: &LaneRuntime) -> anyhow::Result<Database> {
+async fn open_database(
+    settings: &Settings,
+    seeding: Seeding,
+    lanes: &LaneRuntime,
+) -> anyhow::Result<Database> {
     let Some(url) = &settings.database_url else {
         let folder = &settings.data_dir;
         let told = || format!("DATA_DIR {}", folder.display());
@@ -265,7 +292,15 @@ async fn open_database(settings: &Settings, lanes: &LaneRuntime) -> anyhow::Resu
         return Ok(Database { jobs_db: primary.clone(), primary, replicas, fill });
     };
     let primary = Node::connect(url, settings.db_pool_size.into()).await.context("DATABASE_URL")?;
-    primary.seed().await.context("DATABASE_URL: schema and seed data")?;
+    match seeding {
+        Seeding::Allowed => {
+            primary.seed().await.context("DATABASE_URL: schema and seed data")?;
+        }
+        Seeding::Forbidden => {
+            let seeded = primary.is_seeded().await.context("DATABASE_URL")?;
+            anyhow::ensure!(seeded, "DATABASE_URL: no tables yet: the first start creates them");
+        }
+    }
     let jobs_db = {
         let url = url.clone();
         lanes.spawn(async move { Node::connect(&url, JOB_CONNECTIONS).await }).await?
@@ -335,7 +370,7 @@ where
 }
 
 fn queue(settings: &Settings) -> anyhow::Result<Queue> {
-    let queue = Queue::builder(MemoryEngine::default())
+    let queue = Queue::builder(MemoryEngine::default().key_lifetime(KEY_LIFETIME))
         .documented_lanes()
         .workers(Lane::High, settings.queue_high_workers.into())
         .workers(Lane::Medium, settings.queue_medium_workers.into())

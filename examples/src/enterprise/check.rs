@@ -115,10 +115,10 @@ async fn port(settings: &Settings) -> Line {
 }
 
 /// Starts the server on a free port, asks for its health and reads one quote for each of 1,100
-/// users at once. Reads only: the data may be real.
+/// users at once. Reads only, and nothing is swept into the lanes: the data may be real.
 async fn health_and_load(settings: &Settings) -> Vec<Line> {
     let started = async {
-        let app = App::open(settings.clone()).await?;
+        let app = App::inspect(settings.clone()).await?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let drain = Drain::new(DrainConfig::default().lame_duck(Duration::ZERO));

@@ -136,7 +136,8 @@ pub struct Audit {
     pub orders: i64,
     /// How many of them have no settlement.
     pub unsettled: i64,
-    /// Settlement jobs that ran, all orders together.
+    /// Settlement jobs that ran, all orders together: more than orders if a run was repeated after
+    /// its answer was lost, which changes nothing.
     pub settlement_runs: i64,
     /// Transfers that are executed.
     pub transfers: i64,
@@ -164,10 +165,6 @@ impl Audit {
             format!("money: {now} cents in cash and orders, {} were seeded", self.seeded_cents),
         );
         expect(self.unsettled == 0, format!("{} orders without a settlement", self.unsettled));
-        expect(
-            self.settlement_runs == self.orders - self.unsettled,
-            format!("{} settlements ran for {} orders", self.settlement_runs, self.orders),
-        );
         expect(self.unbooked == 0, format!("{} transfers without their entries", self.unbooked));
         expect(self.ledger_cents == 0, format!("the ledger is off by {} cents", self.ledger_cents));
         expect(

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use escala_cache::LoadError;
 use escala_queue::{EnqueueError, Job, Lane, Outcome};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -93,19 +94,23 @@ async fn work(app: &App, job: &Job) -> Outcome {
     let Some(id) = subject(job) else {
         return Outcome::Dead("the payload is not an id".to_owned());
     };
-    let done = match &*job.kind {
-        SETTLE => app.jobs_db.settle(id).await,
-        BOOK => app.jobs_db.book(id).await,
+    match &*job.kind {
+        SETTLE => outcome(app.jobs_db.settle(id).await.as_ref().err()),
+        BOOK => outcome(app.jobs_db.book(id).await.as_ref().err()),
         REBUILD => rebuild_report(app, id).await,
-        other => return Outcome::Dead(format!("nobody works on {other}")),
-    };
-    match done {
-        Ok(()) => Outcome::Done,
-        Err(StoreError::Absent { what, value }) => {
+        other => Outcome::Dead(format!("nobody works on {other}")),
+    }
+}
+
+/// Done without an error; what is not there will not come, anything else is tried again.
+fn outcome(error: Option<&StoreError>) -> Outcome {
+    match error {
+        None => Outcome::Done,
+        Some(StoreError::Absent { what, value }) => {
             Outcome::Discard(format!("there is no {what} {value}"))
         }
-        Err(error) => {
-            tracing::warn!(error = &error as &dyn std::error::Error, kind = %job.kind, "job failed");
+        Some(error) => {
+            tracing::warn!(error = error as &dyn std::error::Error, "job failed");
             Outcome::Retry(None)
         }
     }
@@ -118,18 +123,16 @@ fn subject(job: &Job) -> Option<i64> {
     parse::<Subject>(job).map(|subject| subject.id)
 }
 
-async fn rebuild_report(app: &App, user: i64) -> Result<(), StoreError> {
+async fn rebuild_report(app: &App, user: i64) -> Outcome {
     // Through the loader, not by an insert: an order that arrives meanwhile removes the entry and
     // must win over what was computed before it.
     app.reports.remove(&user).await;
     match app.report(user).await {
-        Ok(_) => Ok(()),
-        Err(escala_cache::LoadError::Source(error)) => match &*error {
-            StoreError::Absent { what, value } => {
-                Err(StoreError::Absent { what, value: value.clone() })
-            }
-            _ => app.jobs_db.ping().await,
-        },
-        Err(_) => app.jobs_db.ping().await,
+        Ok(_) => Outcome::Done,
+        Err(LoadError::Source(error)) => outcome(Some(&error)),
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "job failed");
+            Outcome::Retry(None)
+        }
     }
 }

@@ -12,7 +12,7 @@ use escala_observability::{Threshold, Thresholds};
 ///
 /// Without any setting it is embedded: a SQLite file, a memory cache and a memory queue. With
 /// `DATABASE_URL` it uses PostgreSQL, with `REDIS_URL` Redis.
-#[derive(Clone, Debug, Parser)]
+#[derive(Clone, Parser)]
 #[command(name = "enterprise", version, next_line_help = false)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a documented feature flag")]
 pub struct Settings {
@@ -303,6 +303,17 @@ pub struct SettingsError {
     rule: &'static str,
 }
 
+/// Without the URLs: they may hold passwords.
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings")
+            .field("environment", &self.environment)
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Settings {
     /// Reads arguments and environment; an empty variable counts as absent.
     ///
@@ -324,6 +335,9 @@ impl Settings {
                 *url = None;
             }
         }
+        if settings.metrics_password.as_ref().is_some_and(|password| password.0.is_empty()) {
+            settings.metrics_password = None;
+        }
         Ok(settings)
     }
 
@@ -335,6 +349,9 @@ impl Settings {
         let fail = |variable, value: &dyn ToString, rule| {
             Err(SettingsError { variable, value: value.to_string(), rule })
         };
+        if self.metrics_user.is_some() != self.metrics_password.is_some() {
+            return fail("METRICS_USER", &"(hidden)", "needs METRICS_PASSWORD, and the reverse");
+        }
         if self.use_external_redis && self.redis_url.is_none() {
             return fail("USE_EXTERNAL_REDIS", &true, "needs REDIS_URL");
         }

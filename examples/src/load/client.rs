@@ -19,6 +19,7 @@ const LONGEST_ANSWER: usize = 16 * 1024 * 1024;
 
 /// An open connection to the server.
 pub(super) struct Client {
+    server: SocketAddr,
     stream: TcpStream,
     host: String,
     /// Reused from request to request.
@@ -50,7 +51,13 @@ impl Client {
         let stream = TcpStream::connect(server).await.context("connect")?;
         stream.set_nodelay(true)?;
         let host = server.to_string();
-        Ok(Self { stream, host, request: String::new(), received: BytesMut::new() })
+        Ok(Self { server, stream, host, request: String::new(), received: BytesMut::new() })
+    }
+
+    /// Begins anew: after a failure an answer that comes late would be taken for the next one.
+    pub(super) async fn reconnect(&mut self) -> anyhow::Result<()> {
+        *self = Self::connect(self.server).await?;
+        Ok(())
     }
 
     pub(super) async fn get(&mut self, path: &str) -> anyhow::Result<Answer> {

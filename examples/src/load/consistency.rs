@@ -1,8 +1,9 @@
 //! Do the books balance once everything is done?
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -39,10 +40,7 @@ pub(super) async fn check(
             Ok(differences)
         }
         Server::Target(address) => {
-            let (status, body) = super::get(address, "/api/enterprise/audit").await?;
-            let audit =
-                serde_json::from_str(&body).with_context(|| format!("audit: {status}: {body}"))?;
-            let mut differences = balance(&audit, &crowd, false);
+            let mut differences = balance(&audit(address).await?, &crowd, false);
             // Every user looks after its own orders, all users at once: there may be many.
             let mut looking = JoinSet::new();
             for mut user in crowd {
@@ -73,6 +71,9 @@ fn balance(audit: &Audit, crowd: &[User], ours: bool) -> Vec<String> {
     };
     let exact = ours && crowd.iter().all(User::is_certain);
     expect("orders", audit.orders, i64::try_from(acknowledged).unwrap_or(i64::MAX), exact);
+    if exact {
+        expect("settlement runs", audit.settlement_runs, audit.orders, true);
+    }
     expect("transfers", audit.transfers, i64::try_from(transfers).unwrap_or(i64::MAX), exact);
     differences
 }
@@ -81,22 +82,32 @@ async fn empty_lanes(server: &Server) -> anyhow::Result<Value> {
     let deadline = Instant::now() + LANES_PATIENCE;
     loop {
         let (status, body) = super::get(server.address(), "/api/enterprise/queues/status").await?;
-        let lanes: Value =
-            serde_json::from_str(&body).with_context(|| format!("queues: {status}: {body}"))?;
-        let left = jobs_left(&lanes);
+        ensure!(status.is_success(), "queues: {status}: {body}");
+        let lanes: Value = serde_json::from_str(&body).context("queues")?;
+        let mut left = jobs_left(&lanes)?;
         if left == 0 {
-            return Ok(lanes);
+            // What a full lane refused is in no lane until the server's next sweep.
+            let audit = audit(server.address()).await?;
+            left = (audit.unsettled + audit.unbooked).unsigned_abs();
+            if left == 0 {
+                return Ok(lanes);
+            }
         }
-        anyhow::ensure!(Instant::now() < deadline, "{left} jobs are left after {LANES_PATIENCE:?}");
+        ensure!(Instant::now() < deadline, "{left} jobs are left after {LANES_PATIENCE:?}");
         tokio::time::sleep(POLL).await;
     }
 }
 
-fn jobs_left(queues: &Value) -> u64 {
-    let lanes = queues["lanes"].as_array().into_iter().flatten();
-    lanes
-        .map(|lane| {
-            ["depth", "delayed", "running"].iter().filter_map(|k| lane[k].as_u64()).sum::<u64>()
-        })
-        .sum()
+/// The sums as the server reads them.
+async fn audit(server: SocketAddr) -> anyhow::Result<Audit> {
+    let (status, body) = super::get(server, "/api/enterprise/audit").await?;
+    ensure!(status.is_success(), "audit: {status}: {body}");
+    serde_json::from_str(&body).context("audit")
+}
+
+fn jobs_left(queues: &Value) -> anyhow::Result<u64> {
+    let lanes = queues["lanes"].as_array().context("no lanes")?;
+    let fields = ["depth", "delayed", "running"];
+    let figures = lanes.iter().flat_map(|lane| fields.map(|field| lane[field].as_u64()));
+    figures.sum::<Option<u64>>().context("a lane without its figures")
 }

@@ -88,7 +88,7 @@ impl Work {
         match self {
             Self::Once(operation) => worker.perform(&operation).await,
             Self::On { duration, think, progress } => {
-                while worker.began.elapsed() < duration {
+                while !worker.out && worker.began.elapsed() < duration {
                     let id = worker.user.id();
                     let operation = Operation::choose(&mut worker.user.chance, id);
                     worker.perform(&operation).await;
@@ -109,6 +109,8 @@ struct Worker {
     samples: Vec<Sample>,
     failures: BTreeMap<String, u64>,
     concurrency: Arc<Concurrency>,
+    /// The server takes no new connection: this user is out.
+    out: bool,
 }
 
 impl Worker {
@@ -133,6 +135,7 @@ impl Worker {
         if let Some(failure) = failure {
             let failure = format!("{}: {failure}", ENDPOINTS[usize::from(endpoint)]);
             count(&mut self.failures, failure, 1);
+            self.out = self.user.reconnect().await.is_err();
         }
     }
 }
@@ -158,7 +161,7 @@ async fn phase(
             let began = released.wait_for(Option::is_some).await.ok().and_then(|at| *at);
             let began = began.unwrap_or_else(Instant::now);
             let (samples, failures) = (Vec::new(), BTreeMap::new());
-            let mut worker = Worker { user, began, samples, failures, concurrency };
+            let mut worker = Worker { user, began, samples, failures, concurrency, out: false };
             work.run(&mut worker).await;
             worker
         });

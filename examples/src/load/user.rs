@@ -60,6 +60,11 @@ impl User {
         self.failed == 0
     }
 
+    /// Opens a new connection in place of one that failed.
+    pub(super) async fn reconnect(&mut self) -> anyhow::Result<()> {
+        self.client.reconnect().await
+    }
+
     /// Does one operation and checks its answer.
     pub(super) async fn perform(&mut self, operation: &Operation) -> anyhow::Result<()> {
         // Counted down again only on success, so that a cancelled operation stays counted.

@@ -78,4 +78,5 @@ async fn postgres_and_redis_everything_succeeds_and_reads_are_spread() {
     for (found, expected) in shares.into_iter().zip([37.5, 37.5, 25.0]) {
         assert!((found - expected).abs() < 12.0, "{shares:?} instead of 37.5, 37.5, 25");
     }
+    assert!(shares[2] < shares[0] && shares[2] < shares[1], "{shares:?}: weights have no effect");
 }

@@ -27,11 +27,17 @@ async fn quote(
     State(app): State<App>,
     Path(symbol): Path<String>,
 ) -> Result<Json<Arc<Quote>>, Problem> {
-    // A name that no symbol has never becomes a cache key.
-    if symbol.len() > LONGEST_SYMBOL || !symbol.bytes().all(|b| b.is_ascii_alphanumeric()) {
-        return Err(Problem::absent("symbol", symbol));
-    }
+    could_be(&symbol)?;
     Ok(Json(app.quote(&symbol).await?))
+}
+
+/// A name that no symbol can have reaches neither cache nor database.
+fn could_be(symbol: &str) -> Result<(), Problem> {
+    let plain = symbol.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    match plain && (1..=LONGEST_SYMBOL).contains(&symbol.len()) {
+        true => Ok(()),
+        false => Err(Problem::absent("symbol", symbol)),
+    }
 }
 
 async fn place_order(
@@ -40,6 +46,7 @@ async fn place_order(
     Body(order): Body<NewOrder>,
 ) -> Result<Response, Problem> {
     at_least_one("user", order.user)?;
+    could_be(&order.symbol)?;
     within("quantity", order.quantity, MOST_PIECES, "must be from 1 to 1000000")?;
     let done = app.place_order(keyed(&headers, order)?).await?;
     let location = format!("/api/trading/orders/{}", done.value.order.id);

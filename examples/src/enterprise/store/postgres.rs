@@ -172,8 +172,11 @@ async fn replayed_order(
     let Some(key) = &order.key else { return Ok(None) };
     let sql =
         "select o.id, o.user_id, o.symbol, o.quantity, o.price_cents, o.cost_cents, o.settled,
-                      o.fingerprint, s.volume
-               from orders o join symbols s on s.symbol = o.symbol
+                      o.fingerprint, s.volume, u.referrer_id, r.referrer_id
+               from orders o
+               join symbols s on s.symbol = o.symbol
+               join users u on u.id = o.user_id
+               left join users r on r.id = u.referrer_id
                where o.user_id = $1 and o.idempotency_key = $2";
     let Some(row) = tx.query_opt(sql, &[&order.request.user, key]).await? else {
         return Ok(None);
@@ -182,7 +185,7 @@ async fn replayed_order(
         return Err(StoreError::KeyReused { key: key.clone() });
     }
     let placed = PlacedOrder { order: order_of(&row), volume: row.get(8) };
-    Ok(Some(Placement { placed, affiliates: [None, None] }))
+    Ok(Some(Placement { placed, affiliates: [row.get(9), row.get(10)] }))
 }
 
 /// Takes the cash and answers who brought the user in, and who brought that one in.

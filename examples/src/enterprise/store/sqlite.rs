@@ -193,8 +193,9 @@ fn replayed_order(tx: &Connection, order: &Keyed<NewOrder>) -> Result<Option<Pla
             Err(StoreError::KeyReused { key: key.clone() })
         }
         Some((order, _, volume)) => {
+            let affiliates = affiliates(tx, order.user)?;
             let placed = PlacedOrder { order, volume };
-            Ok(Some(Placement { placed, affiliates: [None, None] }))
+            Ok(Some(Placement { placed, affiliates }))
         }
     }
 }
