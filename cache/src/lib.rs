@@ -5,6 +5,7 @@ mod cache;
 mod codec;
 mod config;
 mod counters;
+mod entry;
 mod error;
 #[cfg(feature = "tracing")]
 mod events;
@@ -23,6 +24,7 @@ mod stats;
 pub use builder::CacheBuilder;
 pub use cache::{Cache, Removal};
 pub use config::{CacheConfig, ConfigError, Memory};
+pub use entry::Entry;
 pub use error::{LoadError, StoreError};
 pub use future::ResponseFuture;
 pub use glob::Pattern;
@@ -31,7 +33,7 @@ pub use layer::CacheLayer;
 pub use service::{CacheService, ServiceError};
 #[cfg(feature = "redis")]
 pub use shared::redis::{ConnectError, RedisConfig, RedisStats, RedisStore};
-pub use shared::{SharedStore, StoreFuture};
+pub use shared::{SharedStore, Signal, StoreFuture, When};
 pub use stats::{CacheStats, Emit, LayerStats, SharedLayerStats};
 
 /// An error of any type, as tower passes it on.

@@ -4,10 +4,9 @@
 mod breaker;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
+mod store;
 
 use std::fmt::Write as _;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -19,29 +18,7 @@ use crate::frame::{self, Meta};
 use crate::glob::Pattern;
 use crate::key;
 use crate::stats::SharedLayerStats;
-
-/// The future of one store operation.
-pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
-
-/// A store of bytes that several processes share.
-///
-/// The cache checks what it reads, so a store may lose, keep or garble anything. What it must do
-/// is **answer within a bounded time**, failure included: a load waits for
-/// [`get`](Self::get), a removal for each of its operations. The keys it is given tell caches
-/// apart; what tells applications apart (a namespace) is the store's own.
-pub trait SharedStore: Send + Sync + 'static {
-    /// The bytes under `key`.
-    fn get<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Option<Vec<u8>>>;
-
-    /// Puts bytes under `key` for `ttl`, over what stands there.
-    fn set<'a>(&'a self, key: &'a str, value: Vec<u8>, ttl: Duration) -> StoreFuture<'a, ()>;
-
-    /// Removes `key`, if it is there.
-    fn remove<'a>(&'a self, key: &'a str) -> StoreFuture<'a, ()>;
-
-    /// Removes every key that is `prefix`, taken literally, and then a text that matches.
-    fn remove_matching<'a>(&'a self, prefix: &'a str, pattern: &'a Pattern) -> StoreFuture<'a, ()>;
-}
+pub use store::{SharedStore, Signal, StoreFuture, When};
 
 /// The shared layer of one cache.
 pub(crate) struct Shared<V> {
@@ -95,9 +72,8 @@ impl<V> Shared<V> {
     /// The value under `text` and how long it may still live.
     pub(crate) async fn get(&self, text: &str) -> Option<(V, Duration)> {
         let key = self.key(text);
-        let found = match self.store.get(&key).await {
-            Ok(Some(bytes)) => self.open(&key, &bytes),
-            Ok(None) => None,
+        let found = match self.store.get_many(std::slice::from_ref(&key)).await {
+            Ok(found) => found.first().and_then(Option::as_ref).and_then(|b| self.open(&key, b)),
             Err(error) => {
                 self.note(&error);
                 None
@@ -131,7 +107,7 @@ impl<V> Shared<V> {
             raise(&self.counts.oversized);
             return self.unlink(&key).await;
         };
-        let written = self.store.set(&key, bytes, life).await;
+        let written = self.store.set(&key, bytes, Some(life), When::Always).await.map(drop);
         match &written {
             Ok(()) => raise(&self.counts.writes),
             Err(error) => self.note(error),
@@ -194,7 +170,7 @@ impl<V> Shared<V> {
     }
 
     async fn unlink(&self, key: &str) -> Result<(), StoreError> {
-        let removed = self.store.remove(key).await;
+        let removed = self.store.remove(&[key.to_owned()]).await;
         if let Err(error) = &removed {
             self.note(error);
         }

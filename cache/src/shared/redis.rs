@@ -10,12 +10,13 @@ use std::time::Duration;
 use ::redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use ::redis::io::tcp::TcpSettings;
 use ::redis::{Client, Cmd, FromRedisValue, IntoConnectionInfo, RedisError};
+use tokio::sync::mpsc;
 
 pub use config::RedisConfig;
 use gate::Gate;
 pub use gate::RedisStats;
 
-use super::{SharedStore, StoreFuture};
+use super::{SharedStore, Signal, StoreFuture, When};
 use crate::config::ConfigError;
 use crate::error::StoreError;
 use crate::glob::Pattern;
@@ -97,22 +98,32 @@ impl fmt::Debug for RedisStore {
 }
 
 impl SharedStore for RedisStore {
-    fn get<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Option<Vec<u8>>> {
-        let mut get = ::redis::cmd("GET");
-        get.arg(self.inner.key(key));
+    fn get_many<'a>(&'a self, keys: &'a [String]) -> StoreFuture<'a, Vec<Option<Vec<u8>>>> {
+        let mut get = ::redis::cmd("MGET");
+        for key in keys {
+            get.arg(self.inner.key(key));
+        }
         Box::pin(self.inner.run(get))
     }
 
-    fn set<'a>(&'a self, key: &'a str, value: Vec<u8>, ttl: Duration) -> StoreFuture<'a, ()> {
-        let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).clamp(1, MAX_TTL_MS);
+    fn set<'a>(
+        &'a self,
+        key: &'a str,
+        value: Vec<u8>,
+        ttl: Option<Duration>,
+        _when: When,
+    ) -> StoreFuture<'a, bool> {
+        let ttl = ttl.map_or(MAX_TTL_MS, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
         let mut set = ::redis::cmd("SET");
-        set.arg(self.inner.key(key)).arg(value).arg("PX").arg(ttl);
-        Box::pin(self.inner.run(set))
+        set.arg(self.inner.key(key)).arg(value).arg("PX").arg(ttl.clamp(1, MAX_TTL_MS));
+        Box::pin(async move { self.inner.run::<()>(set).await.map(|()| true) })
     }
 
-    fn remove<'a>(&'a self, key: &'a str) -> StoreFuture<'a, ()> {
+    fn remove<'a>(&'a self, keys: &'a [String]) -> StoreFuture<'a, ()> {
         let mut unlink = ::redis::cmd("UNLINK");
-        unlink.arg(self.inner.key(key));
+        for key in keys {
+            unlink.arg(self.inner.key(key));
+        }
         Box::pin(self.inner.run(unlink))
     }
 
@@ -141,6 +152,18 @@ impl SharedStore for RedisStore {
                 cursor = next;
             }
         })
+    }
+
+    fn publish<'a>(&'a self, _channel: &'a str, _body: Vec<u8>) -> StoreFuture<'a, u64> {
+        Box::pin(async { Err(StoreError::Suspended) })
+    }
+
+    fn sequence<'a>(&'a self, _channel: &'a str) -> StoreFuture<'a, u64> {
+        Box::pin(async { Err(StoreError::Suspended) })
+    }
+
+    fn subscribe(&self, _channel: &str, _tracked: Option<&str>) -> mpsc::Receiver<Signal> {
+        mpsc::channel(1).1
     }
 }
 

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use escala_cache::{Cache, ConnectError, Memory, Pattern, RedisConfig, RedisStore, SharedStore};
+use escala_cache::{
+    Cache, ConnectError, Memory, Pattern, RedisConfig, RedisStore, SharedStore, When,
+};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 use redis::AsyncCommands;
@@ -125,11 +127,12 @@ async fn redis_and_memory_agree_on_every_pattern() {
         let pattern = Pattern::new(&pattern.new_tree(&mut runner).unwrap().current());
         let () = raw.flushall().await.unwrap();
         for key in &keys {
-            store.set(&format!("p[*:{key}"), vec![1], Duration::from_secs(60)).await.unwrap();
+            let (name, ttl) = (format!("p[*:{key}"), Some(Duration::from_secs(60)));
+            assert!(store.set(&name, vec![1], ttl, When::Always).await.unwrap());
         }
         store.remove_matching("p[*:", &pattern).await.unwrap();
         for key in &keys {
-            let kept = store.get(&format!("p[*:{key}")).await.unwrap().is_some();
+            let kept = store.get_many(&[format!("p[*:{key}")]).await.unwrap()[0].is_some();
             assert_eq!(kept, !pattern.matches(key), "{pattern:?} on {key:?}");
         }
     }
@@ -302,7 +305,7 @@ async fn an_operation_whose_caller_goes_away_is_counted() {
     redis.freeze().unwrap();
     let caller = tokio::spawn({
         let store = store.clone();
-        async move { store.get("k").await }
+        async move { store.get_many(&["k".to_owned()]).await }
     });
     while store.stats().in_flight == 0 {
         sleep(Duration::from_millis(1)).await;

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use escala_cache::{Cache, CacheBuilder, Pattern, SharedStore, StoreError, StoreFuture};
+use escala_cache::{
+    Cache, CacheBuilder, Pattern, SharedStore, Signal, StoreError, StoreFuture, When,
+};
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
 /// A cache without jitter, so that lifetimes are exact.
 pub(crate) fn builder(name: &str) -> CacheBuilder<String, u64> {
@@ -99,6 +101,13 @@ struct StoreInner {
     get_gate: Mutex<Option<Arc<Gate>>>,
     set_gate: Mutex<Option<Arc<Gate>>>,
     remove_gate: Mutex<Option<Arc<Gate>>>,
+    channels: Mutex<HashMap<String, Channel>>,
+}
+
+#[derive(Default)]
+struct Channel {
+    sequence: u64,
+    subscribers: Vec<mpsc::Sender<Signal>>,
 }
 
 /// Holds an operation up between its effect and its answer, or before its effect.
@@ -180,41 +189,50 @@ impl FakeStore {
 }
 
 impl SharedStore for FakeStore {
-    fn get<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Option<Vec<u8>>> {
+    fn get_many<'a>(&'a self, keys: &'a [String]) -> StoreFuture<'a, Vec<Option<Vec<u8>>>> {
         Box::pin(async move {
             self.inner.gets.fetch_add(1, Ordering::SeqCst);
             self.check()?;
-            let found = self.inner.entries.lock().get(key).cloned();
-            let gate = self.inner.get_gate.lock().clone();
-            if let Some(gate) = gate {
-                gate.pass().await;
-            }
+            let found = {
+                let entries = self.inner.entries.lock();
+                keys.iter().map(|key| entries.get(key).cloned()).collect()
+            };
+            pass(&self.inner.get_gate).await;
             Ok(found)
         })
     }
 
-    fn set<'a>(&'a self, key: &'a str, value: Vec<u8>, ttl: Duration) -> StoreFuture<'a, ()> {
+    fn set<'a>(
+        &'a self,
+        key: &'a str,
+        value: Vec<u8>,
+        ttl: Option<Duration>,
+        when: When,
+    ) -> StoreFuture<'a, bool> {
         Box::pin(async move {
             self.check()?;
-            let gate = self.inner.set_gate.lock().clone();
-            if let Some(gate) = gate {
-                gate.pass().await;
-            }
+            pass(&self.inner.set_gate).await;
             self.inner.sets.fetch_add(1, Ordering::SeqCst);
-            *self.inner.last_ttl.lock() = Some(ttl);
-            self.inner.entries.lock().insert(key.to_owned(), value);
-            Ok(())
+            *self.inner.last_ttl.lock() = ttl;
+            let mut entries = self.inner.entries.lock();
+            let now = entries.get(key);
+            let holds = match when {
+                When::Absent => now.is_none(),
+                When::StartsWith(start) => now.is_some_and(|now| now.starts_with(&start)),
+                _ => true,
+            };
+            if holds {
+                entries.insert(key.to_owned(), value);
+            }
+            Ok(holds)
         })
     }
 
-    fn remove<'a>(&'a self, key: &'a str) -> StoreFuture<'a, ()> {
+    fn remove<'a>(&'a self, keys: &'a [String]) -> StoreFuture<'a, ()> {
         Box::pin(async move {
             self.check()?;
-            let gate = self.inner.remove_gate.lock().clone();
-            if let Some(gate) = gate {
-                gate.pass().await;
-            }
-            self.inner.entries.lock().remove(key);
+            pass(&self.inner.remove_gate).await;
+            self.inner.entries.lock().retain(|key, _| !keys.contains(key));
             Ok(())
         })
     }
@@ -222,14 +240,48 @@ impl SharedStore for FakeStore {
     fn remove_matching<'a>(&'a self, prefix: &'a str, pattern: &'a Pattern) -> StoreFuture<'a, ()> {
         Box::pin(async move {
             self.check()?;
-            let gate = self.inner.remove_gate.lock().clone();
-            if let Some(gate) = gate {
-                gate.pass().await;
-            }
+            pass(&self.inner.remove_gate).await;
             self.inner.entries.lock().retain(|key, _| {
                 key.strip_prefix(prefix).is_none_or(|text| !pattern.matches(text))
             });
             Ok(())
         })
+    }
+
+    fn publish<'a>(&'a self, channel: &'a str, body: Vec<u8>) -> StoreFuture<'a, u64> {
+        Box::pin(async move {
+            self.check()?;
+            let mut channels = self.inner.channels.lock();
+            let channel = channels.entry(channel.to_owned()).or_default();
+            channel.sequence += 1;
+            let sequence = channel.sequence;
+            for subscriber in &channel.subscribers {
+                subscriber.try_send(Signal::Message { sequence, body: body.clone() }).ok();
+            }
+            Ok(sequence)
+        })
+    }
+
+    fn sequence<'a>(&'a self, channel: &'a str) -> StoreFuture<'a, u64> {
+        Box::pin(async move {
+            self.check()?;
+            Ok(self.inner.channels.lock().entry(channel.to_owned()).or_default().sequence)
+        })
+    }
+
+    fn subscribe(&self, channel: &str, _: Option<&str>) -> mpsc::Receiver<Signal> {
+        let (sender, receiver) = mpsc::channel(1_024);
+        sender.try_send(Signal::Up).unwrap();
+        let mut channels = self.inner.channels.lock();
+        channels.entry(channel.to_owned()).or_default().subscribers.push(sender);
+        receiver
+    }
+}
+
+/// Waits at a gate, if there is one.
+async fn pass(gate: &Mutex<Option<Arc<Gate>>>) {
+    let gate = gate.lock().clone();
+    if let Some(gate) = gate {
+        gate.pass().await;
     }
 }
