@@ -13,6 +13,9 @@ mod events;
 mod flight;
 mod frame;
 mod future;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod glob;
 mod key;
 mod layer;
