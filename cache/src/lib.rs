@@ -17,6 +17,8 @@ mod future;
 #[doc(hidden)]
 pub mod fuzzing;
 mod glob;
+#[cfg(feature = "http")]
+pub mod http;
 mod key;
 mod layer;
 mod load;
