@@ -1,0 +1,1 @@
+//! Pushes in, signals out.
