@@ -5,7 +5,9 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
+};
 
 use crate::Error;
 
@@ -45,18 +47,19 @@ impl Certificates {
     }
 
     fn make() -> Result<Self, rcgen::Error> {
-        let mut params = CertificateParams::new(Vec::new())?;
+        let mut params = named("authority", Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate()?;
         let authority = params.self_signed(&key)?.pem();
         let issuer = Issuer::new(params, key);
-        let issue = |names: Vec<String>| {
+        let issue = |name, hosts| {
             let key = KeyPair::generate()?;
-            let certificate = CertificateParams::new(names)?.signed_by(&key, &issuer)?;
+            let certificate = named(name, hosts)?.signed_by(&key, &issuer)?;
             Ok::<_, rcgen::Error>((certificate.pem(), key.serialize_pem()))
         };
-        let (server, server_key) = issue(vec!["127.0.0.1".to_owned(), "localhost".to_owned()])?;
-        let (client, client_key) = issue(vec!["client".to_owned()])?;
+        let hosts = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+        let (server, server_key) = issue("server", hosts)?;
+        let (client, client_key) = issue("client", Vec::new())?;
         Ok(Self { authority, server, server_key, client, client_key })
     }
 
@@ -72,6 +75,14 @@ impl Certificates {
         }
         Ok(())
     }
+}
+
+/// The names must differ: one that is its issuer's name too is taken for self-signed.
+fn named(name: &str, hosts: Vec<String>) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = CertificateParams::new(hosts)?;
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    Ok(params)
 }
 
 impl fmt::Debug for Certificates {

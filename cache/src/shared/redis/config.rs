@@ -41,9 +41,10 @@ pub struct RedisConfig {
     pub tls: RedisTls,
     /// Whether Redis tells of every change to the keys of a cache (`CLIENT TRACKING`), so that
     /// changes made by programs without this crate are seen too. Default: off, since it costs
-    /// the server work for every write and every process. Not with
-    /// [`Topology::Cluster`]: a tracking connection to each node, by which own writes could be
-    /// told from others', cannot be had.
+    /// the server work for every write and every process. Own writes are not told, except those
+    /// under [`When::StartsWith`](crate::When::StartsWith), which are scripts to Redis and so
+    /// somebody else's. Not with [`Topology::Cluster`]: a tracking connection to each node, by
+    /// which own writes could be told from others', cannot be had.
     pub tracking: bool,
     /// Tells applications, or tenants, on one Redis apart; the first part of every key. 1 to 64
     /// bytes. Default: `escala`, right for a Redis of one application.
