@@ -40,7 +40,7 @@ pub use key::CacheKey;
 pub use layer::CacheLayer;
 pub use service::{CacheService, ServiceError};
 #[cfg(feature = "redis")]
-pub use shared::redis::{ConnectError, RedisConfig, RedisStats, RedisStore};
+pub use shared::redis::{ConnectError, RedisConfig, RedisStats, RedisStore, RedisTls, Topology};
 pub use shared::{SharedStore, Signal, StoreFuture, When};
 pub use stats::{CacheStats, Emit, LayerStats, SharedLayerStats};
 

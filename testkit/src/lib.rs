@@ -17,6 +17,7 @@ mod wait;
 mod nats;
 mod postgres;
 mod proxy;
+mod pubsub_proxy;
 mod rabbitmq;
 mod redis;
 
@@ -24,5 +25,6 @@ pub use error::Error;
 pub use nats::Nats;
 pub use postgres::{PgBuilder, PgCluster, PgNode};
 pub use proxy::FaultProxy;
+pub use pubsub_proxy::{PubSubFaults, PubSubProxy};
 pub use rabbitmq::RabbitMq;
-pub use redis::{Redis, RedisBuilder};
+pub use redis::{Certificates, Redis, RedisBuilder, RedisCluster, RedisSentinel};

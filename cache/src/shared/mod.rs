@@ -2,6 +2,8 @@
 
 #[cfg(feature = "redis")]
 mod breaker;
+#[cfg_attr(not(test), expect(dead_code, reason = "the core does not ask by it yet"))]
+mod lookups;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
 mod store;

@@ -1,5 +1,10 @@
 //! The shared layer on a real Redis that is killed, frozen, restarted and filled with rubbish.
 
+mod store;
+mod subscription;
+mod topologies;
+mod tracking;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;

@@ -4,3 +4,4 @@ mod brokers;
 mod postgres;
 mod proxy;
 mod redis;
+mod redis_topologies;
