@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 mod allocation;
+mod coherence;
 mod config;
 mod errors;
 #[cfg(feature = "tracing")]
@@ -12,9 +13,12 @@ mod flight;
 mod fuzz;
 mod layer;
 mod lifetime;
+mod many;
 mod matching;
 #[cfg(feature = "redis")]
 mod redis;
 mod shared;
+mod stale;
 mod stats;
 mod support;
+mod tags;

@@ -99,6 +99,8 @@ pub(crate) struct FakeStore {
 struct StoreInner {
     entries: Mutex<HashMap<String, Vec<u8>>>,
     failing: AtomicBool,
+    /// Messages are numbered and reach nobody.
+    losing: AtomicBool,
     gets: AtomicU64,
     sets: AtomicU64,
     last_ttl: Mutex<Option<Duration>>,
@@ -144,6 +146,35 @@ impl Gate {
 impl FakeStore {
     pub(crate) fn fail(&self, failing: bool) {
         self.inner.failing.store(failing, Ordering::SeqCst);
+    }
+
+    pub(crate) fn lose_messages(&self, losing: bool) {
+        self.inner.losing.store(losing, Ordering::SeqCst);
+    }
+
+    /// Everything is gone, the numbers of messages too.
+    pub(crate) fn flush(&self) {
+        self.inner.entries.lock().clear();
+        self.inner.channels.lock().values_mut().for_each(|channel| channel.sequence = 0);
+    }
+
+    pub(crate) fn subscribers(&self) -> usize {
+        let mut channels = self.inner.channels.lock();
+        let mut open = 0;
+        for channel in channels.values_mut() {
+            channel.subscribers.retain(|subscriber| !subscriber.is_closed());
+            open += channel.subscribers.len();
+        }
+        open
+    }
+
+    /// Tells every subscriber something.
+    pub(crate) fn signal(&self, signal: &Signal) {
+        for channel in self.inner.channels.lock().values() {
+            for subscriber in &channel.subscribers {
+                subscriber.try_send(signal.clone()).ok();
+            }
+        }
     }
 
     /// Reads of values, each of any number.
@@ -277,8 +308,10 @@ impl SharedStore for FakeStore {
             channel.sequence += 1;
             let sequence = channel.sequence;
             channel.subscribers.retain(|subscriber| !subscriber.is_closed());
-            for subscriber in &channel.subscribers {
-                subscriber.try_send(Signal::Message { sequence, body: body.clone() }).ok();
+            if !self.inner.losing.load(Ordering::SeqCst) {
+                for subscriber in &channel.subscribers {
+                    subscriber.try_send(Signal::Message { sequence, body: body.clone() }).ok();
+                }
             }
             Ok(sequence)
         })
