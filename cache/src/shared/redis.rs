@@ -139,6 +139,14 @@ async fn open_link(
     let keep = link::keep(Arc::clone(&link), Arc::clone(hub), connector, config.keepalive);
     let keeper = Keeper(tokio::spawn(keep));
     link.opened().await.map_err(connector::unreachable)?;
+    if config.tracking {
+        // Changes nothing yet, and shows whether this user may.
+        let mut off = ::redis::cmd("CLIENT");
+        off.arg("TRACKING").arg("OFF");
+        let allowed = tokio::time::timeout(config.connect_timeout, link.query::<Value>(&off));
+        let answer = allowed.await.map_err(|_| ConnectError::TimedOut)?;
+        answer.map_err(connector::unreachable)?;
+    }
     Ok((link, keeper))
 }
 

@@ -7,14 +7,18 @@ use ::redis::cluster::{ClusterClient, ClusterClientBuilder};
 use ::redis::io::tcp::TcpSettings;
 use ::redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use ::redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, ProtocolVersion, RedisError,
-    Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, ProtocolVersion,
+    RedisError, Value,
 };
 
 use super::ConnectError;
 #[cfg(feature = "redis-tls")]
 use super::config::is_encrypted;
 use super::config::{RedisConfig, Topology, parse};
+use super::server::Share;
+
+/// Nodes of a cluster that are remembered. Any one of them will do.
+const MOST_NODES: usize = 64;
 
 /// Opens connections, each time to whoever is the right server by then.
 pub(super) struct Connector {
@@ -67,6 +71,34 @@ impl Connector {
         match &self.origin {
             Origin::Server(_) | Origin::Nodes { .. } => self.timeout,
             Origin::Sentinels { count, .. } => self.timeout.saturating_mul(count.saturating_add(2)),
+        }
+    }
+
+    /// Adds nodes of a cluster: those that were named at the start may all be away.
+    pub(super) fn learn(&mut self, shares: Vec<Share>) {
+        let Origin::Nodes { clients, .. } = &mut self.origin else { return };
+        let Some(pattern) = clients.first().map(|client| client.get_connection_info().clone())
+        else {
+            return;
+        };
+        for share in shares {
+            let Share::Node { host, port } = share else { continue };
+            let addr = match pattern.addr() {
+                ConnectionAddr::TcpTls { insecure, tls_params, .. } => ConnectionAddr::TcpTls {
+                    host,
+                    port,
+                    insecure: *insecure,
+                    tls_params: tls_params.clone(),
+                },
+                _ => ConnectionAddr::Tcp(host, port),
+            };
+            let known = clients.iter().any(|client| *client.get_connection_info().addr() == addr);
+            if !known
+                && clients.len() < MOST_NODES
+                && let Ok(client) = Client::open(pattern.clone().set_addr(addr))
+            {
+                clients.push(client);
+            }
         }
     }
 

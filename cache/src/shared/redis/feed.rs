@@ -25,6 +25,9 @@ pub(super) async fn run(inner: Arc<Inner>, mut connector: Connector) {
         let pushes =
             move |push: PushInfo| listener.upgrade().map(|hub| hub.fed(session, push)).ok_or(());
         backoff.failed();
+        if let Ok(Ok(shares)) = timeout(connector.patience(), inner.server.shares()).await {
+            connector.learn(shares);
+        }
         if let Ok(connection) = connector.open(pushes).await {
             let feed = Feed {
                 hub,

@@ -187,8 +187,16 @@ impl Keeper<'_> {
         }
     }
 
-    /// Has the server track what subscribers want by now.
+    /// Has the server track what subscribers want by now. One that refuses is no reason to give
+    /// the connection up; those subscriptions just do not stand.
     async fn track(&mut self) -> Result<(), RedisError> {
+        match self.try_track().await {
+            Err(error) if !error.is_unrecoverable_error() => Ok(()),
+            tracked => tracked,
+        }
+    }
+
+    async fn try_track(&mut self) -> Result<(), RedisError> {
         let wanted = self.hub.prefixes();
         // Those nobody wants any more are kept, unless one begins with, or is the beginning of,
         // a new one: Redis refuses prefixes that overlap.
