@@ -65,9 +65,14 @@ impl Connector {
         open.await.unwrap_or_else(|_| Err(timed_out()))
     }
 
-    /// How long an attempt may take: with Sentinel, each of them may be away and the last one
+    /// How long an answer on an open connection may take.
+    pub(super) fn limit(&self) -> Duration {
+        self.timeout
+    }
+
+    /// How long an attempt to open one may take: with Sentinel, each of them may be away and the last one
     /// know the primary, which is then asked for its role.
-    pub(super) fn patience(&self) -> Duration {
+    fn patience(&self) -> Duration {
         match &self.origin {
             Origin::Server(_) | Origin::Nodes { .. } => self.timeout,
             Origin::Sentinels { count, .. } => self.timeout.saturating_mul(count.saturating_add(2)),
@@ -269,8 +274,10 @@ fn tcp_settings() -> TcpSettings {
 }
 
 pub(super) fn unreachable(error: RedisError) -> ConnectError {
-    let refused = matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM"))
-        || error.kind() == ErrorKind::AuthenticationFailed;
+    // The client of a cluster wraps what a node has said into a text.
+    let text = error.to_string();
+    let refused = error.kind() == ErrorKind::AuthenticationFailed
+        || ["WRONGPASS", "NOAUTH", "NOPERM"].iter().any(|code| text.contains(code));
     if refused {
         ConnectError::Denied(error.into())
     } else if error.is_timeout() {

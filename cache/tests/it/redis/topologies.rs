@@ -67,6 +67,8 @@ async fn a_user_of_redis_may_do_what_its_rules_say() {
         RedisConfig::new(&url).username("alice").password("wr0ng"),
         RedisConfig::new(&url).username("nobody").password("wr0ng"),
         RedisConfig::new(&url),
+        RedisConfig::cluster([&url]).username("alice").password("wr0ng"),
+        RedisConfig::cluster([format!("redis://alice:wr0ng@{addr}")]),
     ];
     for settings in refused {
         let error = connect(settings.clone()).await.unwrap_err();
@@ -125,6 +127,10 @@ async fn certificates_are_checked_on_both_sides() {
     }
     let error = connect(RedisTls::default().authority("/nowhere.pem")).await.unwrap_err();
     assert!(matches!(error, ConnectError::Certificates(_)), "{error:?}");
+    let key = tls.clone().certificate(&good.client, "n0nsense");
+    let error = connect(key).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Certificates(_)), "{error:?}");
+    assert!(!whole(&error).contains("n0nsense"), "{error:?}");
     let error = connect(tls.certificate(&good.client, "-----BEGIN nonsense")).await.unwrap_err();
     assert!(!whole(&error).contains("nonsense"), "{error:?}");
 }
@@ -182,6 +188,9 @@ async fn a_failover_is_followed_and_a_frozen_primary_comes_back_as_a_replica() {
     // One sentinel is enough, and a name that none knows is told.
     redis.sentinels()[0].kill().unwrap();
     works(&RedisStore::connect(settings).await.unwrap()).await;
+    let user = RedisConfig::sentinel(redis.urls(), redis.name()).username("alice");
+    let error = RedisStore::connect(user.password("wr0ng")).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Denied(_)), "{error:?}");
     let unknown = RedisConfig::sentinel(redis.urls(), "another");
     let error = RedisStore::connect(unknown).await.unwrap_err();
     assert!(matches!(error, ConnectError::Unreachable(_)), "{error:?}");
