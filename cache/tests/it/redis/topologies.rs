@@ -12,7 +12,7 @@ use testkit::{Redis, RedisCluster, RedisSentinel};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
 
-use super::{config, raw};
+use super::{Traffic, add_up, config, raw, until_open, until_used};
 
 async fn next(signals: &mut Receiver<Signal>) -> Signal {
     let signal = timeout(Duration::from_secs(30), signals.recv()).await;
@@ -200,6 +200,25 @@ async fn role_calls(redis: &Redis) -> u64 {
     let stats = redis.cli(&["INFO", "commandstats"]).await.unwrap();
     let calls = stats.split("cmdstat_role:calls=").nth(1).and_then(|rest| rest.split(',').next());
     calls.map_or(0, |calls| calls.parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_fails_no_request() {
+    let redis = RedisSentinel::start().await.unwrap();
+    let settings = RedisConfig::sentinel(redis.urls(), redis.name())
+        .namespace("test")
+        .pause(Duration::from_millis(100));
+    let store = RedisStore::connect(settings).await.unwrap();
+    let traffic = Traffic::start(&store);
+    traffic.flows().await;
+    redis.servers()[0].kill().unwrap();
+    until_open(&store, true).await;
+    traffic.flows().await;
+    redis.until_primary(1).await.unwrap();
+    until_used(&store).await;
+    traffic.flows().await;
+    traffic.end().await;
+    add_up(&store);
 }
 
 /// Tries until a write succeeds; none may hang.
