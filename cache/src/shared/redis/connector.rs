@@ -274,10 +274,12 @@ fn tcp_settings() -> TcpSettings {
 }
 
 pub(super) fn unreachable(error: RedisError) -> ConnectError {
+    const REFUSALS: [&str; 3] = ["WRONGPASS", "NOAUTH", "NOPERM"];
     // The client of a cluster wraps what a node has said into a text.
     let text = error.to_string();
     let refused = error.kind() == ErrorKind::AuthenticationFailed
-        || ["WRONGPASS", "NOAUTH", "NOPERM"].iter().any(|code| text.contains(code));
+        || error.code().is_some_and(|code| REFUSALS.contains(&code))
+        || REFUSALS.iter().any(|code| text.contains(code));
     if refused {
         ConnectError::Denied(error.into())
     } else if error.is_timeout() {
