@@ -28,7 +28,7 @@ pub(crate) struct Escort {
     /// Followers join as long as this is there.
     pub(crate) lead: Option<Lead<Landing>>,
     /// One of the revalidations in the background.
-    pub(crate) permit: Option<OwnedSemaphorePermit>,
+    pub(crate) _permit: Option<OwnedSemaphorePermit>,
 }
 
 /// A response about to be stored, but for its body.

@@ -54,7 +54,7 @@ pub(crate) fn finish<S: Origin<B>, B>(
             let status = CacheStatus { fwd_status: Some(parts.status), stored: true, ..status };
             let response = if client.has_conditions() {
                 // They were kept from the origin, and are the cache's to judge.
-                route.from_live(client, &live, reader, now, status)
+                route.of_live(client, &live, reader, now, status)
             } else {
                 route.passed(parts, Body::live(reader), status)
             };
@@ -89,7 +89,7 @@ fn from_landing<B>(
     };
     let status = CacheStatus { fwd_status, ..status };
     match response.as_whole() {
-        Some(whole) => (route.from_store(&client.view(), whole, now, status), outcome),
+        Some(whole) => (route.of_stored(&client.view(), whole, now, status), outcome),
         None => (no_response(route), Outcome::Miss),
     }
 }
@@ -133,7 +133,7 @@ pub(crate) fn revalidate<S: Origin<B>, B: Default + Send + 'static>(
             preconditions: validation.preconditions.clone(),
             validation: Some(validation),
         },
-        escort: Escort { lead: Some(lead), permit: Some(permit) },
+        escort: Escort { lead: Some(lead), _permit: Some(permit) },
     };
     let limit = inner.config.revalidation_timeout;
     load::spawn(async move {

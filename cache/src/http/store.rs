@@ -49,7 +49,6 @@ pub(crate) struct Fence(u64);
 /// The core cache, as the HTTP cache uses it.
 pub(crate) struct Store {
     cache: Cache<String, StoredResponse>,
-    is_layered: bool,
     clock: AtomicU64,
     gone: RwLock<HashMap<String, (u64, u64)>>,
     seals: RwLock<HashMap<String, (u64, Vec<String>)>>,
@@ -57,23 +56,11 @@ pub(crate) struct Store {
 
 impl Store {
     pub(crate) fn new(cache: Cache<String, StoredResponse>) -> Self {
-        let is_layered = cache.stats().shared.is_some();
-        Self {
-            cache,
-            is_layered,
-            clock: AtomicU64::new(1),
-            gone: RwLock::default(),
-            seals: RwLock::default(),
-        }
+        Self { cache, clock: AtomicU64::new(1), gone: RwLock::default(), seals: RwLock::default() }
     }
 
     pub(crate) fn cache(&self) -> &Cache<String, StoredResponse> {
         &self.cache
-    }
-
-    /// Whether there is more than memory, so that a miss there has to look further.
-    pub(crate) fn is_layered(&self) -> bool {
-        self.is_layered
     }
 
     /// What memory has, without waiting.
@@ -126,18 +113,6 @@ impl Store {
         let left = Duration::from_millis(index.until().since(terms.now));
         let life = Retention { fresh: left, stale: left };
         self.put(target, target.primary.clone(), StoredResponse::variants(index), life, fence).await
-    }
-
-    /// Replaces a stored response by its freshened self, under the key it was found.
-    pub(crate) async fn replace(
-        &self,
-        target: &Target,
-        key: String,
-        whole: Whole,
-        life: Retention,
-        fence: &Fence,
-    ) -> bool {
-        self.put(target, key, StoredResponse::whole(whole), life, fence).await
     }
 
     /// Removes (or with `soft` makes stale) every variant of a target.
