@@ -18,6 +18,8 @@ use std::borrow::Cow;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
+    /// As it was written, for other processes.
+    text: Box<str>,
     tokens: Vec<Token>,
 }
 
@@ -47,12 +49,12 @@ impl Pattern {
                 other => tokens.push(Token::Byte(other)),
             }
         }
-        Self { tokens }
+        Self { text: pattern.into(), tokens }
     }
 
-    /// The pattern that every key matches.
-    pub(crate) fn everything() -> Self {
-        Self { tokens: vec![Token::Star] }
+    /// The pattern as it was written.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
     }
 
     /// `text` with every byte that means something to a pattern escaped.
