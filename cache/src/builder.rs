@@ -83,7 +83,7 @@ impl<K, V> CacheBuilder<K, V> {
     where
         V: Serialize + DeserializeOwned,
     {
-        self.shared = Some((Arc::new(store), Codec::postcard()));
+        self.shared = Some((Arc::new(store), Codec::new()));
         self
     }
 

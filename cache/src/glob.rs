@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::key::{CacheKey, push_part};
+
 /// A glob over the text of keys.
 ///
 /// `*` stands for any text, `?` for any one byte, `[abc]` and `[a-z]` for one byte of a set,
@@ -82,6 +84,27 @@ impl Pattern {
             out.push(character);
         }
         Cow::Owned(out)
+    }
+
+    /// The pattern of all keys that belong to `tenant`: the tuples whose first part it is, see
+    /// [`CacheKey`].
+    ///
+    /// The name may come from outside and hold anything; it stands for itself alone.
+    ///
+    /// ```
+    /// use escala_cache::{CacheKey, Pattern};
+    ///
+    /// let shop = Pattern::tenant("a:*");
+    /// assert!(shop.matches(&("a:*", "orders", 42).text()));
+    /// assert!(!shop.matches(&("a:b", "orders", 42).text()));
+    /// assert!(!shop.matches(&("a", "*", 42).text()));
+    /// ```
+    #[must_use]
+    pub fn tenant(tenant: &(impl CacheKey + ?Sized)) -> Self {
+        let mut prefix = String::new();
+        push_part(tenant, &mut prefix);
+        prefix.push(':');
+        Self { tokens: prefix.bytes().map(Token::Byte).chain([Token::Star]).collect() }
     }
 
     /// Whether the whole of `text` matches.

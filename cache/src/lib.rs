@@ -3,6 +3,7 @@
 mod builder;
 mod cache;
 mod codec;
+mod compression;
 mod config;
 mod counters;
 mod entry;
@@ -23,6 +24,8 @@ mod stats;
 
 pub use builder::CacheBuilder;
 pub use cache::{Cache, Removal};
+pub use codec::Encoding;
+pub use compression::Compression;
 pub use config::{CacheConfig, ConfigError, Memory};
 pub use entry::Entry;
 pub use error::{LoadError, StoreError};

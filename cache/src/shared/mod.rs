@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::codec::{self, Codec};
+use crate::codec::Codec;
+use crate::compression::Compression;
 use crate::config::CacheConfig;
 use crate::error::StoreError;
-use crate::frame::{self, Meta};
+use crate::frame::{self, Format, Meta, Stored};
 use crate::glob::Pattern;
 use crate::key;
 use crate::stats::SharedLayerStats;
@@ -23,13 +24,11 @@ pub use store::{SharedStore, Signal, StoreFuture, When};
 /// The shared layer of one cache.
 pub(crate) struct Shared<V> {
     store: Arc<dyn SharedStore>,
-    codec: Codec<V>,
-    schema: u64,
+    format: Format<V>,
     /// Frame version and name of the cache, escaped: what follows is the text of the key, so
     /// that no two caches and no two keys share a name.
     prefix: String,
     ttl: Duration,
-    max_value_bytes: usize,
     /// Frames created up to this moment are not trusted: a removal or an overwrite after it
     /// could not reach the store. Milliseconds since 1970.
     floor_ms: AtomicU64,
@@ -55,13 +54,17 @@ impl<V> Shared<V> {
         let mut prefix = format!("{}:", frame::VERSION);
         key::push_escaped(&config.name, &mut prefix);
         prefix.push(':');
+        let format = Format::new(
+            codec,
+            config.schema_version,
+            Compression::default(),
+            config.max_value_bytes,
+        );
         Self {
             store,
-            codec,
-            schema: codec::schema::<V>(config.schema_version),
+            format,
             prefix,
             ttl: config.shared_ttl,
-            max_value_bytes: config.max_value_bytes,
             floor_ms: AtomicU64::new(0),
             counts: Counts::default(),
             #[cfg(feature = "tracing")]
@@ -101,9 +104,13 @@ impl<V> Shared<V> {
             return self.unlink(&key).await;
         }
         let expires_ms = wall_ms().saturating_add(millis(life));
-        let meta = Meta { codec: self.codec.id, schema: self.schema, created_ms, expires_ms };
-        let value = (self.codec.encode)(value).filter(|bytes| bytes.len() <= self.max_value_bytes);
-        let Some(bytes) = value.and_then(|bytes| frame::encode(&key, meta, &bytes)) else {
+        let meta = Meta {
+            created_ms,
+            fresh_until_ms: expires_ms,
+            stale_until_ms: expires_ms,
+            ..Meta::default()
+        };
+        let Some(bytes) = self.format.seal(&key, &meta, Some(value)) else {
             raise(&self.counts.oversized);
             return self.unlink(&key).await;
         };
@@ -178,9 +185,8 @@ impl<V> Shared<V> {
     }
 
     fn open(&self, key: &str, bytes: &[u8]) -> Option<(V, Duration)> {
-        let fits = bytes.len() <= self.max_value_bytes.saturating_add(frame::HEADER);
-        let frame = frame::decode(key, self.codec.id, self.schema, bytes).ok().filter(|_| fits);
-        let Some((meta, value)) = frame else {
+        let opened = self.format.open(key, bytes).ok();
+        let Some((meta, Stored::Value(value))) = opened.map(|o| (o.meta, o.content)) else {
             raise(&self.counts.rejected);
             return None;
         };
@@ -188,11 +194,7 @@ impl<V> Shared<V> {
             raise(&self.counts.distrusted);
             return None;
         }
-        let left = meta.expires_ms.checked_sub(wall_ms()).filter(|left| *left > 0)?;
-        let Some(value) = (self.codec.decode)(value) else {
-            raise(&self.counts.rejected);
-            return None;
-        };
+        let left = meta.fresh_until_ms.checked_sub(wall_ms()).filter(|left| *left > 0)?;
         Some((value, Duration::from_millis(left)))
     }
 

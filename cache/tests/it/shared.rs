@@ -32,7 +32,7 @@ async fn a_value_loaded_here_is_found_there() {
     let source = Source::new(7);
     assert_eq!(source.read(&cache(&store), "BTC").await, 7);
     written(&store, 1).await;
-    assert_eq!(store.keys(), ["1:quotes:BTC"]);
+    assert_eq!(store.keys(), ["2:quotes:BTC"]);
     assert_eq!(source.read(&cache(&store), "BTC").await, 7);
     assert_eq!(source.loads(), 1);
 }
