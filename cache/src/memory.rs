@@ -130,6 +130,30 @@ where
         self.judge(slot, clock::now(), removals)
     }
 
+    /// What lies under `key` however old, unless it was removed, and what the log says of it.
+    pub(crate) fn previous<Q>(&self, key: &Q, removals: &Removals) -> Option<(Slot<V>, Verdict)>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let slot = self.entries.get(key)?;
+        let verdict =
+            slot.extra.as_ref().map_or(Verdict::Current, |extra| removals.judge(&extra.guard));
+        match verdict {
+            Verdict::Removed => None,
+            Verdict::Expired(at) => Some((slot.with(slot.moments().expired(at)), verdict)),
+            Verdict::Current | Verdict::Suspect => Some((slot, verdict)),
+        }
+    }
+
+    pub(crate) fn is_fresh<Q>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.entries.get(key).is_some_and(|slot| slot.is_fresh())
+    }
+
     pub(crate) fn insert(&self, key: K, slot: Slot<V>) {
         self.entries.insert(key, slot);
     }
@@ -245,6 +269,14 @@ impl<V> Slot<V> {
 
     pub(crate) fn load(&self) -> Duration {
         Duration::from_micros(self.load_us.into())
+    }
+
+    pub(crate) fn is_fresh(&self) -> bool {
+        clock::now() < self.fresh_until
+    }
+
+    pub(crate) fn may_stand_in(&self, now: Tick) -> bool {
+        now < self.moments().stale_until
     }
 
     /// The same entry with other moments.

@@ -31,6 +31,8 @@ struct Log {
     floor: u64,
     /// What was not confirmed since this removal must be compared with the shared layer.
     suspect: u64,
+    /// Nothing is heard of other processes, and what they may have removed is not to be served.
+    deaf: bool,
     /// No entry lives longer in memory; an older mark concerns nobody.
     longest_life: Duration,
 }
@@ -66,7 +68,7 @@ pub(crate) enum Verdict {
 
 impl Removals {
     pub(crate) fn new(longest_life: Duration) -> Self {
-        let log = Log { marks: HashMap::default(), floor: 0, suspect: 0, longest_life };
+        let log = Log { marks: HashMap::default(), floor: 0, suspect: 0, deaf: false, longest_life };
         // From one on: zero means never judged.
         Self { last: AtomicU64::new(1), log: RwLock::new(log) }
     }
@@ -91,6 +93,15 @@ impl Removals {
         let mut log = self.log.write();
         log.suspect = self.last.load(Ordering::Relaxed) + 1;
         self.last.store(log.suspect, Ordering::Release);
+    }
+
+    /// While `deaf`, no entry is current: the shared layer must confirm each.
+    pub(crate) fn set_deaf(&self, deaf: bool) {
+        let mut log = self.log.write();
+        if log.deaf != deaf {
+            log.deaf = deaf;
+            self.last.fetch_add(1, Ordering::Release);
+        }
     }
 
     /// Judges an entry, and remembers that it is current if it is.
@@ -123,7 +134,7 @@ impl Removals {
                 verdict = Verdict::Expired(mark.at);
             }
         }
-        if verdict == Verdict::Current && log.suspect > guard.loaded {
+        if verdict == Verdict::Current && (log.deaf || log.suspect > guard.loaded) {
             verdict = Verdict::Suspect;
         }
         if verdict == Verdict::Current {
@@ -218,6 +229,18 @@ mod tests {
         assert_eq!(removals.judge(&guard(&removals, &[1])), Verdict::Current);
         removals.remove(1, Tick::MIN);
         assert_eq!(removals.judge(&before), Verdict::Removed);
+    }
+
+    #[test]
+    fn while_deaf_nothing_is_current() {
+        let removals = Removals::new(LIFE);
+        let entry = guard(&removals, &[1]);
+        assert_eq!(removals.judge(&entry), Verdict::Current);
+        removals.set_deaf(true);
+        assert_eq!(removals.judge(&entry), Verdict::Suspect);
+        assert_eq!(removals.judge(&guard(&removals, &[1])), Verdict::Suspect);
+        removals.set_deaf(false);
+        assert_eq!(removals.judge(&entry), Verdict::Current);
     }
 
     #[test]

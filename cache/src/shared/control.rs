@@ -31,7 +31,7 @@ pub(crate) struct Marker {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Trust {
     Current,
-    /// Only if the source fails.
+    /// May be served only if the source fails.
     Expired,
     Removed,
 }
