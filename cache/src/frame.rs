@@ -230,6 +230,12 @@ pub(crate) fn fingerprint(bytes: &[u8]) -> &[u8] {
     bytes.get(..HEADER).unwrap_or(bytes)
 }
 
+/// See [`Header::restore`].
+#[cfg(feature = "fuzzing")]
+pub(crate) fn restore(key: &str, bytes: &mut [u8]) {
+    Header::restore(key, bytes);
+}
+
 fn finish(header: &Header, key: &str, mut out: Vec<u8>) -> Vec<u8> {
     if let Some((room, rest)) = out.split_first_chunk_mut::<HEADER>() {
         *room = header.write(key, rest);

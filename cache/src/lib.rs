@@ -17,7 +17,12 @@ mod flight;
 mod frame;
 mod freshness;
 mod future;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod glob;
+#[cfg(feature = "http")]
+pub mod http;
 mod key;
 mod layer;
 mod load;

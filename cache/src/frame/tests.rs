@@ -358,6 +358,23 @@ proptest! {
     }
 
     #[test]
+    fn any_change_of_a_frame_whose_checksum_is_put_right_is_read_without_a_panic(
+        changes in proptest::collection::vec(any::<(prop::sample::Index, u8)>(), 1..6),
+    ) {
+        for format in every_format() {
+            let mut frame = format.seal(KEY, &full(), Some(&"value".repeat(20))).unwrap();
+            for (at, byte) in &changes {
+                let at = at.index(frame.len());
+                frame[at] = *byte;
+            }
+            Header::restore(KEY, &mut frame);
+            if let Ok(Opened { content: Stored::Value(value), .. }) = format.open(KEY, &frame) {
+                prop_assert!(value.len() <= LIMIT);
+            }
+        }
+    }
+
+    #[test]
     fn no_changed_byte_goes_unnoticed(at in any::<prop::sample::Index>(), flip in 1_u8..) {
         for mut frame in [sealed(), tombstone(KEY, 5)] {
             let at = at.index(frame.len());
