@@ -168,7 +168,7 @@ impl<K, V> CacheBuilder<K, V> {
     where
         V: Serialize + DeserializeOwned,
     {
-        self.shared = Some((Arc::new(store), Codec::new()));
+        self.parts.shared = Some((Arc::new(store), Codec::new()));
         self
     }
 

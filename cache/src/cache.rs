@@ -99,8 +99,7 @@ where
 {
     pub(crate) fn new(config: CacheConfig, parts: Parts<K, V>) -> Self {
         let Parts { shared, weigher } = parts;
-        let shared =
-            shared.map(|(store, codec)| Arc::new(Shared::new(store, codec, &config)));
+        let shared = shared.map(|(store, codec)| Arc::new(Shared::new(store, codec, &config)));
         let longest = config.memory.ttl.max(config.ttl);
         let core = Core {
             ttl: config.ttl,
@@ -255,19 +254,21 @@ where
     /// The shared layer is asked once for all keys that memory does not have, and `load` once
     /// for all that it does not have either. A key that is being loaded already is waited for
     /// instead. Keys that `load` does not bring are remembered as absent, for
-    /// [`absent_ttl`](CacheConfig::absent_ttl), and are not in the answer.
+    /// [`absent_ttl`](CacheConfig::absent_ttl), and are not in the answer. `load` may bring
+    /// plain values, or [`Entry`]s that say more.
     ///
     /// # Errors
     /// As [`get_or_load`](Self::get_or_load): the first failure of a load that a key needs.
-    pub async fn get_or_load_many<E, F, Fut>(
+    pub async fn get_or_load_many<T, E, F, Fut>(
         &self,
         keys: &[K],
         load: F,
     ) -> Result<HashMap<K, V>, LoadError<E>>
     where
+        T: Into<Entry<V>> + Send + 'static,
         E: Send + Sync + 'static,
         F: FnOnce(Vec<K>) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<HashMap<K, V>, E>> + Send + 'static,
+        Fut: Future<Output = Result<HashMap<K, T>, E>> + Send + 'static,
     {
         let mut found = HashMap::with_capacity(keys.len());
         let mut waiting = Vec::new();
@@ -442,12 +443,7 @@ where
     }
 
     /// Joins or leads the flight for a key; a hit if the value came meanwhile.
-    fn join(
-        &self,
-        key: &K,
-        wants_value: bool,
-        joins: Joins,
-    ) -> Join<K, Landed<V>, Option<V>> {
+    fn join(&self, key: &K, wants_value: bool, joins: Joins) -> Join<K, Landed<V>, Option<V>> {
         let now = self.removals.now();
         let oldest = if joins == Joins::Current { now } else { 0 };
         self.flights.join(key, now, oldest, || {
@@ -472,9 +468,9 @@ where
         let limit = if can_stand_in { self.soft_timeout } else { self.hard_timeout };
         match limit {
             None => landing.wait().await,
-            Some(limit) => tokio::time::timeout(limit, landing.wait())
-                .await
-                .unwrap_or(Err(Failure::TimedOut)),
+            Some(limit) => {
+                tokio::time::timeout(limit, landing.wait()).await.unwrap_or(Err(Failure::TimedOut))
+            }
         }
     }
 
@@ -499,11 +495,12 @@ where
         coherence::listen(self);
         let ticket = self.flights.promote(&key)?;
         let loaded = self.removals.now();
-        let found = match self.shared.as_ref()?.look(&key.text()).await {
+        let text = key.text();
+        let found = match self.shared.as_ref()?.look(&text).await {
             Ok(looked) => looked.found?,
             Err(_) => return self.unconfirmed(&key),
         };
-        let slot = self.slot_of(&found, loaded, &key);
+        let slot = self.slot_of(&found, loaded, &text);
         let stored = ticket.publish(false, || {
             // A load that ended meanwhile brought something newer.
             if !matches!(self.memory.look(&key, &self.removals), Read::Hit(_)) {

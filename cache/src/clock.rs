@@ -20,6 +20,7 @@ use tokio::time::Instant;
 pub(crate) struct Tick(u64);
 
 impl Tick {
+    #[cfg(test)]
     pub(crate) const MIN: Self = Self(0);
 
     pub(crate) fn after(self, duration: Duration) -> Self {

@@ -116,7 +116,7 @@ impl CacheConfig {
             load_lock,
             coherence,
             encoding: _,
-            compression: _,
+            compression,
             max_value_bytes,
             schema_version: _,
         } = self;
@@ -135,6 +135,7 @@ impl CacheConfig {
         check_duration("hard_timeout", hard_timeout.unwrap_or(Duration::MAX))?;
         check_duration("load_lock", load_lock.unwrap_or(Duration::MAX))?;
         check_duration("coherence.heartbeat", coherence.heartbeat)?;
+        compression.validate()?;
         let fits = (1..=MAX_VALUE_BYTES).contains(max_value_bytes);
         check("max_value_bytes", max_value_bytes, fits, "must be from 1 to 536870912")
     }

@@ -104,7 +104,7 @@ impl Pattern {
         let mut prefix = String::new();
         push_part(tenant, &mut prefix);
         prefix.push(':');
-        Self { tokens: prefix.bytes().map(Token::Byte).chain([Token::Star]).collect() }
+        Self::new(&[&*Self::escape(&prefix), "*"].concat())
     }
 
     /// Whether the whole of `text` matches.

@@ -45,8 +45,8 @@ pub use freshness::EarlyRefresh;
 pub use future::ResponseFuture;
 pub use glob::Pattern;
 pub use key::CacheKey;
-pub use load::Previous;
 pub use layer::CacheLayer;
+pub use load::Previous;
 pub use service::{CacheService, ServiceError};
 #[cfg(feature = "redis")]
 pub use shared::redis::{ConnectError, RedisConfig, RedisStats, RedisStore};

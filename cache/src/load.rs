@@ -154,7 +154,8 @@ where
         let usable = found.content.is_some() || !self.wants_value;
         let slot = self.core.slot_of(&found, self.origin.loaded, &self.text);
         // Who refreshes what is fresh asks for something newer.
-        let serves = is_newer || self.suspect || !self.previous.as_ref().is_some_and(Slot::is_fresh);
+        let serves =
+            is_newer || self.suspect || !self.previous.as_ref().is_some_and(Slot::is_fresh);
         if usable && !found.fresh_left.is_zero() && serves {
             self.land(slot);
             return Digested::Landed;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use self::engine::{Departures, Entries, Weigh};
 use crate::clock::{self, Tick};
 use crate::config::{Memory, Unit};
 use crate::counters::Counter;
@@ -16,7 +17,6 @@ use crate::glob::Pattern;
 use crate::key::CacheKey;
 use crate::removals::{Guard, Removals, Verdict};
 use crate::stats::LayerStats;
-use self::engine::{Departures, Entries, Weigh};
 
 /// Weighs a value with its key, in bytes.
 pub(crate) type Weigher<K, V> = Arc<dyn Fn(&K, &V) -> u32 + Send + Sync>;
@@ -78,11 +78,7 @@ where
     K: CacheKey + Clone + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    pub(crate) fn new(
-        config: Memory,
-        early: EarlyRefresh,
-        weigher: Option<Weigher<K, V>>,
-    ) -> Self {
+    pub(crate) fn new(config: Memory, early: EarlyRefresh, weigher: Option<Weigher<K, V>>) -> Self {
         let departures = Arc::new(Departures::default());
         let weigh = weigher.map(|weigh| -> Weigh<K, Slot<V>> {
             Arc::new(move |key, slot| {
@@ -213,7 +209,11 @@ where
     fn consider(&self, slot: Slot<V>, now: Tick, removals: &Removals) -> Read<V> {
         let read = self.judge(slot, now, removals);
         let hit = matches!(read, Read::Hit(_) | Read::Renew(_));
-        if hit { self.hits.add_one() } else { self.misses.add_one() }
+        if hit {
+            self.hits.add_one()
+        } else {
+            self.misses.add_one()
+        }
         read
     }
 

@@ -68,7 +68,8 @@ pub(crate) enum Verdict {
 
 impl Removals {
     pub(crate) fn new(longest_life: Duration) -> Self {
-        let log = Log { marks: HashMap::default(), floor: 0, suspect: 0, deaf: false, longest_life };
+        let log =
+            Log { marks: HashMap::default(), floor: 0, suspect: 0, deaf: false, longest_life };
         // From one on: zero means never judged.
         Self { last: AtomicU64::new(1), log: RwLock::new(log) }
     }

@@ -186,7 +186,9 @@ impl LayerStats {
         if let Some(bytes) = bytes {
             emit("cache_bytes", &labels, figure(*bytes));
         }
-        for (cause, count) in [("size", evictions), ("removed", removals), ("replaced", replacements)] {
+        for (cause, count) in
+            [("size", evictions), ("removed", removals), ("replaced", replacements)]
+        {
             let labels = [("cache", name), ("layer", "memory"), ("cause", cause)];
             emit("cache_evictions_total", &labels, figure(*count));
         }

@@ -216,8 +216,9 @@ where
     ///
     /// # Cost
     /// As [`remove_matching`](Self::remove_matching).
-    pub async fn remove_tenant(&self, tenant: &str) -> Removal {
-        self.sweep(Pattern::tenant(tenant)).await
+    pub async fn remove_tenant(&self, tenant: &(impl CacheKey + ?Sized)) -> Removal {
+        let pattern = Pattern::tenant(tenant);
+        self.sweep(pattern).await
     }
 
     /// Removes everything, from every layer and process.

@@ -14,16 +14,17 @@ use crate::key::CacheKey;
 /// Flies many flights at once: the keys that the shared layer does not have are loaded together.
 ///
 /// A key that the load does not bring is absent at the source.
-pub(crate) async fn fly_many<K, V, E, F, Fut>(
+pub(crate) async fn fly_many<K, V, T, E, F, Fut>(
     core: Arc<Core<K, V>>,
     leads: Vec<Lead<K, Landed<V>>>,
     load: F,
 ) where
     K: CacheKey + Clone + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
+    T: Into<Entry<V>>,
     E: Send + Sync + 'static,
     F: FnOnce(Vec<K>) -> Fut,
-    Fut: Future<Output = Result<HashMap<K, Entry<V>>, E>>,
+    Fut: Future<Output = Result<HashMap<K, T>, E>>,
 {
     let duties: Vec<_> = leads.into_iter().map(|lead| Duty::new(&core, lead, false)).collect();
     let mut duties = consult(&core, duties).await;
@@ -36,7 +37,8 @@ pub(crate) async fn fly_many<K, V, E, F, Fut>(
         Ok(mut loaded) => {
             let mut writes = Vec::with_capacity(duties.len());
             for duty in duties {
-                let entry = loaded.remove(duty.lead.ticket.key()).unwrap_or_else(Entry::absent);
+                let entry =
+                    loaded.remove(duty.lead.ticket.key()).map_or_else(Entry::absent, Into::into);
                 writes.push(duty.accept(entry));
             }
             all(writes).await;

@@ -34,7 +34,6 @@ pub(crate) struct Shared<V> {
     lookups: Lookups,
     format: Format<V>,
     names: Names,
-    ttl: Duration,
     /// How long a removed key keeps loads that began before from being written: longer than a
     /// load may take.
     fence: Duration,
@@ -102,7 +101,8 @@ impl<V> Shared<V> {
     pub(crate) fn new(store: Arc<dyn SharedStore>, codec: Codec<V>, config: &CacheConfig) -> Self {
         let names = Names::new(&config.name);
         let codec = codec.encoding(config.encoding);
-        let longest = config.ttl.max(config.absent_ttl).min(config.shared_ttl) + config.stale;
+        let fresh = config.ttl.max(config.absent_ttl).min(config.shared_ttl);
+        let longest = fresh.saturating_add(config.stale).max(MIN_MEMORY_OF_TAGS);
         Self {
             lookups: Lookups::new(Arc::clone(&store), names.control()),
             store,
@@ -113,9 +113,8 @@ impl<V> Shared<V> {
                 config.max_value_bytes,
             ),
             names,
-            ttl: config.shared_ttl,
             fence: config.load_timeout.saturating_add(SLACK),
-            memory_of_tags: longest.max(MIN_MEMORY_OF_TAGS) + config.load_timeout,
+            memory_of_tags: longest.saturating_add(config.load_timeout),
             recovery: Mutex::new(Recovery::default()),
             counts: Counts::default(),
             #[cfg(feature = "tracing")]
@@ -159,12 +158,7 @@ impl<V> Shared<V> {
     }
 
     /// Writes a value, unless what `view` saw under the key is no longer there.
-    pub(crate) async fn fill(
-        &self,
-        text: &str,
-        view: &View,
-        outgoing: &Outgoing<'_, V>,
-    ) -> Filled {
+    pub(crate) async fn fill(&self, text: &str, view: &View, outgoing: &Outgoing<'_, V>) -> Filled {
         let key = self.names.value(text);
         let Some((bytes, ttl)) = self.seal(&key, view.control, outgoing) else {
             return Filled::Skipped;

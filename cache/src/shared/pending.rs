@@ -45,14 +45,8 @@ impl Pending {
 
     /// Takes all of them out. Order does not matter: each only takes away.
     pub(crate) fn take(&mut self) -> Vec<Change> {
-        let Self {
-            everything,
-            removed_keys,
-            expired_keys,
-            removed_tags,
-            expired_tags,
-            patterns,
-        } = std::mem::take(self);
+        let Self { everything, removed_keys, expired_keys, removed_tags, expired_tags, patterns } =
+            std::mem::take(self);
         let mut changes: Vec<_> = everything.then_some(Change::Clear).into_iter().collect();
         changes.extend(removed_keys.into_iter().map(Change::RemoveKey));
         changes.extend(expired_keys.into_iter().map(Change::ExpireKey));

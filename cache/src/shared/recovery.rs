@@ -4,9 +4,9 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use super::Shared;
 use super::counts::raise;
 use super::pending::Pending;
-use super::Shared;
 use crate::change::Change;
 use crate::error::StoreError;
 use crate::load;
