@@ -154,7 +154,7 @@ pub(crate) async fn update_by_head(
     let Some(whole) = found.response.as_whole() else { return };
     let inner = route.inner();
     let stored = (&whole.head, whole.body.len() as u64);
-    let fence = inner.store.fence();
+    let fence = inner.store.fence(target).await;
     let view = client.view();
     match head_update(&route.policy, &view, stored, answer, asked_at, inner.now()) {
         HeadUpdate::Update(freshened) if freshened.fate == Fate::Replace => {
@@ -175,7 +175,7 @@ pub(crate) async fn update_by_head(
         HeadUpdate::Update(freshened) => {
             if let Fate::Remove(refusal) = freshened.fate {
                 inner.counts.refused(refusal);
-                inner.store.remove_key(&found.key, false).await;
+                drop(inner.store.remove_key(&found.key, false).await);
             }
         }
         HeadUpdate::Stale => drop(inner.store.remove_key(&found.key, true).await),

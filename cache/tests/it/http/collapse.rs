@@ -220,7 +220,7 @@ async fn a_purge_while_the_origin_is_asked_wins() {
     origin.close();
     let (cache, app) = stack(&origin);
     let before = many(&app, 1).await;
-    cache.purge_uri(None, &"/".parse().unwrap()).await;
+    assert!(cache.purge_uri(None, &"/".parse().unwrap()).await.is_complete());
     let after = many(&app, 1).await;
     assert_eq!(origin.requests(), 2, "who comes after the purge joins nothing from before it");
     origin.open();
