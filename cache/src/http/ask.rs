@@ -226,6 +226,12 @@ impl<S: Origin<B>, B: Default + Send + 'static> Ask<S, B> {
             inner.mark(&self.question.flight_key);
             return Err("too-large");
         }
+        // A stream of events is one client's, however long it is said to be fresh, and has no end.
+        if parts.headers.get(header::CONTENT_TYPE).is_some_and(is_event_stream) {
+            raise(&inner.counts.too_large);
+            inner.mark(&self.question.flight_key);
+            return Err("event-stream");
+        }
         let Some(tags) = self.tags(&parts.headers) else {
             raise(&inner.counts.untaggable);
             inner.mark(&self.question.flight_key);
@@ -269,6 +275,11 @@ impl<S: Origin<B>, B: Default + Send + 'static> Ask<S, B> {
 async fn stamp(route: &Route, target: &Target) -> (Fence, UnixMs) {
     let inner = route.inner();
     (inner.store.fence(target).await, inner.now())
+}
+
+fn is_event_stream(value: &HeaderValue) -> bool {
+    let kind = b"text/event-stream";
+    value.as_bytes().get(..kind.len()).is_some_and(|start| start.eq_ignore_ascii_case(kind))
 }
 
 fn length(parts: &response::Parts) -> Option<u64> {

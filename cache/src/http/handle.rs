@@ -10,8 +10,9 @@ use http::{HeaderMap, Uri};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::builder::CacheBuilder;
 use crate::cache::Cache;
-use crate::config::ConfigError;
+use crate::config::{CacheConfig, ConfigError, Memory};
 use crate::http::config::HttpCacheConfig;
 use crate::http::engine::UnixMs;
 use crate::http::flight::Flights;
@@ -19,7 +20,7 @@ use crate::http::key;
 use crate::http::landing::Landing;
 use crate::http::marks::Marks;
 use crate::http::stats::{Counts, Gauges, HttpCacheStats};
-use crate::http::store::Store;
+use crate::http::store::{LONGEST, Store};
 use crate::http::stored::StoredResponse;
 use crate::shared::wall_ms;
 use crate::write::Removal;
@@ -77,6 +78,18 @@ impl HttpCache {
         clock: impl Fn() -> SystemTime + Send + Sync + 'static,
     ) -> Result<Self, ConfigError> {
         Self::build(cache, config, Some(Box::new(clock)))
+    }
+
+    /// Starts to build the cache for the responses: as [`Cache::builder`], with the lifetimes of
+    /// its layers and its jitter out of the way, so that each response's own lifetime counts.
+    ///
+    /// Bound it by bytes if bodies differ much in length, with [`StoredResponse::weight`].
+    pub fn storage(name: impl Into<String>) -> CacheBuilder<String, StoredResponse> {
+        Cache::builder(CacheConfig::new(name))
+            .memory(Memory::default().ttl(LONGEST))
+            .ttl(LONGEST)
+            .shared_ttl(LONGEST)
+            .jitter(0.0)
     }
 
     /// The cache in which the responses stand.

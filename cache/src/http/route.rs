@@ -53,9 +53,12 @@ impl Route {
         }
         let view = view(parts).with_body(has_body);
         if view.is_lookup() {
-            let bypassed = self.bypass.as_ref().is_some_and(|bypass| bypass(parts));
-            if bypassed || view.bypasses() {
+            if self.bypass.as_ref().is_some_and(|bypass| bypass(parts)) {
                 return Class::Pass(Fwd::Bypass);
+            }
+            if view.bypasses() {
+                let for_the_origin = view.is_for_the_origin();
+                return Class::Pass(if for_the_origin { Fwd::Request } else { Fwd::Bypass });
             }
         } else if parts.method.is_safe() {
             return Class::Pass(Fwd::Method);

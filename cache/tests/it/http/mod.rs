@@ -7,6 +7,7 @@ mod contract;
 mod hits;
 mod purge;
 mod safety;
+mod shared;
 mod stale;
 mod support;
 mod tenants;
