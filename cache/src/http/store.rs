@@ -94,8 +94,9 @@ impl Store {
             return self.cache.insert_fenced(fence, entry);
         }
         let variant = key::variant(&target.primary, terms.secondary);
-        // The target's own key is no part of what a purge removes here, so its tag is.
-        let entry = entry.tag(key::target_tag(&target.primary));
+        // Its key was not known when the origin was asked, so it is by tags that a removal since
+        // then finds it.
+        let entry = entry.tag(key::target_tag(&target.primary)).tag(key::EVERYTHING);
         let fence = self.cache.fence(&variant).await.as_of(&fence);
         if !self.cache.insert_fenced(fence, entry) {
             return false;
@@ -138,7 +139,9 @@ impl Store {
 
     /// Removes everything.
     pub(crate) async fn clear(&self) -> Removal {
-        self.cache.clear().await
+        let variants = self.remove_tag(key::EVERYTHING, false).await;
+        let all = self.cache.clear().await;
+        if variants.is_complete() { all } else { variants }
     }
 }
 
