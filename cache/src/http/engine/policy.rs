@@ -18,7 +18,8 @@ use crate::config::{ConfigError, check};
 #[non_exhaustive]
 pub struct Policy {
     /// Lifetime of a response that names none, if its status is a success, a permanent redirect
-    /// or 410. Default: `None`, as only the application knows what may be old.
+    /// or 410. Default: `None`, as only the application knows what may be old. Set it only where the
+    /// answer does not depend on who asks: a response without `Vary: Cookie` is everybody's.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub default_ttl: Option<Duration>,
     /// The same for 404, 405, 414 and 501. Default: `None`; keep it short, as what is missing now
