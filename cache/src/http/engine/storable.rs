@@ -152,7 +152,7 @@ pub(crate) fn assess(
     if has_cookie(&headers) && !(policy.store_set_cookie && lifetime.source == Source::Explicit) {
         return Err(Refusal::SetCookie);
     }
-    let stale = Stale::of(policy, directives);
+    let stale = Stale::of(policy, directives, lifetime.ms);
     let head = StoredHead {
         status,
         request_at,
@@ -166,6 +166,7 @@ pub(crate) fn assess(
         stale_if_unreachable_ms: stale.if_unreachable_ms,
         no_cache: directives.no_cache.is_whole(),
         never_stale: stale.never,
+        immutable: directives.immutable,
         vary: names.iter().map(|name| VaryField::of(name, request.headers)).collect(),
         headers,
     };
