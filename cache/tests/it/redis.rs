@@ -1,5 +1,8 @@
 //! The shared layer on a real Redis that is killed, frozen, restarted and filled with rubbish.
 
+#[cfg(feature = "http")]
+mod pages;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;

@@ -7,6 +7,7 @@ mod contract;
 mod hits;
 mod purge;
 mod safety;
+mod settings;
 mod shared;
 mod stale;
 mod support;
