@@ -15,6 +15,7 @@ mod shared_memory;
 mod wait;
 
 mod nats;
+mod nginx;
 mod postgres;
 mod proxy;
 mod rabbitmq;
@@ -22,6 +23,7 @@ mod redis;
 
 pub use error::Error;
 pub use nats::Nats;
+pub use nginx::{Nginx, NginxBuilder};
 pub use postgres::{PgBuilder, PgCluster, PgNode};
 pub use proxy::FaultProxy;
 pub use rabbitmq::RabbitMq;
