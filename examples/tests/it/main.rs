@@ -5,4 +5,5 @@ mod bad_settings;
 mod load;
 mod postgres;
 mod process;
+mod proxy;
 mod restart;
