@@ -11,6 +11,7 @@ mod front;
 mod hop;
 mod run;
 mod settings;
+mod store;
 mod target;
 mod upstream;
 

@@ -9,11 +9,14 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use axum::Router;
+use escala_cache::http::HttpCacheLayer;
 use escala_cluster::{Drain, DrainConfig, serve};
+use tower::Layer as _;
 use tracing_subscriber::EnvFilter;
 
 use super::front::Front;
 use super::settings::Settings;
+use super::store;
 use super::upstream::Upstream;
 
 /// How long an orderly stop may take once no connection is accepted.
@@ -49,20 +52,23 @@ fn run(settings: &Settings) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
 
     let first = runtime()?;
-    first.block_on(async { drain.on_signals() }).context("signals")?;
+    let layer = first.block_on(async {
+        drain.on_signals().context("signals")?;
+        store::open(settings).await
+    })?;
     let threads = settings.threads.or_else(|| std::thread::available_parallelism().ok());
     let others: Vec<JoinHandle<anyhow::Result<()>>> = (1..threads.map_or(1, NonZeroUsize::get))
         .map(|number| {
-            let (settings, drain, listener) =
-                (settings.clone(), drain.clone(), listener.try_clone()?);
-            let serve = move || runtime()?.block_on(serve_on(&settings, listener, drain));
+            let (listener, drain) = (listener.try_clone()?, drain.clone());
+            let (settings, layer) = (settings.clone(), layer.clone());
+            let serve = move || runtime()?.block_on(serve_on(&settings, &layer, listener, drain));
             let thread = std::thread::Builder::new().name(format!("cache-proxy-{number}"));
             thread.spawn(serve).context("thread")
         })
         .collect::<anyhow::Result<_>>()?;
     writeln!(std::io::stdout(), "listening on http://{address}").context("output")?;
 
-    let served = first.block_on(serve_on(settings, listener, drain.clone()));
+    let served = first.block_on(serve_on(settings, &layer, listener, drain.clone()));
     // Also if this one could not serve: the others end with it.
     drain.begin();
     for thread in others {
@@ -77,9 +83,15 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 /// Serves until the drain has ended, on every thread: what one has begun to load for the cache may
 /// be waited for by another.
-async fn serve_on(settings: &Settings, listener: TcpListener, drain: Drain) -> anyhow::Result<()> {
+async fn serve_on(
+    settings: &Settings,
+    layer: &HttpCacheLayer,
+    listener: TcpListener,
+    drain: Drain,
+) -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener).context("listener")?;
-    let router = Router::new().fallback_service(Front::new(Upstream::new(settings)));
+    let front = Front::new(layer.layer(Upstream::new(settings)));
+    let router = Router::new().fallback_service(front);
     let report = serve(listener, router, drain.clone()).await.context("serve")?;
     tracing::info!(?report, "requests are done");
     drain.stopped().await;

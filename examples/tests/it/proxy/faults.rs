@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::Semaphore;
 
 use super::process::command;
 use super::{Answer, Origin, Proxy, Reply};
@@ -88,7 +88,7 @@ async fn a_body_that_breaks_off_is_not_ended_as_if_it_were_whole() {
 async fn a_stop_lets_the_open_request_finish() {
     let origin = Origin::start().await;
     let proxy = Proxy::start(origin.address, "--threads 2").await;
-    let go = Arc::new(Notify::new());
+    let go = Arc::new(Semaphore::new(0));
     let head = Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nabc");
     origin.script("/slow", [head.wait(&go).bytes("def")]);
     let mut client = proxy.client().await;
@@ -100,7 +100,7 @@ async fn a_stop_lets_the_open_request_finish() {
     while tokio::net::TcpStream::connect(proxy.address).await.is_ok() {
         tokio::task::yield_now().await;
     }
-    go.notify_one();
+    go.add_permits(1);
     assert_eq!(client.exactly(3).await, b"def");
     assert!(client.rest().await.unwrap_or_default().is_empty());
     assert!(proxy.ended().await.success());

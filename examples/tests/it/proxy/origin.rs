@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::client::joined;
@@ -57,7 +57,7 @@ pub(crate) struct Reply {
 #[derive(Clone, Debug)]
 enum Step {
     Bytes(Vec<u8>),
-    Wait(Arc<Notify>),
+    Wait(Arc<Semaphore>),
     /// Silence, for as long as the other side bears it.
     Silence,
 }
@@ -90,7 +90,8 @@ impl Reply {
         self
     }
 
-    pub(crate) fn wait(mut self, signal: &Arc<Notify>) -> Self {
+    /// Until the test adds a permit.
+    pub(crate) fn wait(mut self, signal: &Arc<Semaphore>) -> Self {
         self.steps.push(Step::Wait(Arc::clone(signal)));
         self
     }
@@ -179,7 +180,7 @@ async fn play(reply: &Reply, stream: &mut TcpStream, to_head: bool) -> Option<()
         match step {
             Step::Bytes(_) if to_head && reply.status != 0 => {}
             Step::Bytes(bytes) => stream.write_all(bytes).await.ok()?,
-            Step::Wait(signal) => signal.notified().await,
+            Step::Wait(signal) => signal.acquire().await.ok()?.forget(),
             Step::Silence => drop(stream.read(&mut [0; 1]).await),
         }
     }
