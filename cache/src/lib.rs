@@ -13,6 +13,8 @@ mod flight;
 mod frame;
 mod future;
 mod glob;
+#[cfg(feature = "http")]
+pub mod http;
 mod key;
 mod layer;
 mod load;
