@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, heade
 use http_body::Body as _;
 
 use crate::http::engine::{
-    Failure, Freshened, Fwd, StoredHead, UnixMs, Validation, admit, freshen, nominated, vary,
+    Failure, Fate, Freshened, Fwd, StoredHead, UnixMs, Validation, admit, freshen, nominated, vary,
 };
 use crate::http::fill::{Escort, Fill};
 use crate::http::growing::{Growing, Reader};
@@ -34,6 +34,21 @@ pub(crate) struct Question {
     pub(crate) preconditions: Vec<(HeaderName, HeaderValue)>,
     /// With the stored response that the request selects, if there is one: the first candidate.
     pub(crate) validation: Option<Validation>,
+}
+
+impl Question {
+    /// Of a request that changes something. Its answer is shown to the engine, which knows when
+    /// it answers later reads as well.
+    pub(crate) fn of_write(target: &Target) -> Self {
+        Self {
+            fwd: Fwd::Method,
+            may_store: true,
+            flight_key: target.primary.clone(),
+            candidates: Vec::new(),
+            preconditions: Vec::new(),
+            validation: None,
+        }
+    }
 }
 
 /// A request on its way to the origin. `service` has to be ready.
@@ -129,36 +144,43 @@ impl<S: Origin<B>, B: Default + Send + 'static> Ask<S, B> {
         let wholes: Vec<&Whole> =
             self.question.candidates.iter().filter_map(|found| found.response.as_whole()).collect();
         let heads: Vec<&StoredHead> = wholes.iter().map(|whole| &whole.head).collect();
-        let at = *nominated(&heads, headers).last()?;
-        let (old, key) = (*wholes.get(at)?, self.question.candidates.get(at)?.key.clone());
         let now = self.route.inner().now();
-        let Freshened { head, refusal } =
-            freshen(&self.route.policy, &self.client.view(), &old.head, headers, asked_at, now);
+        let at = *nominated(&heads, headers, now).last()?;
+        let (old, key) = (*wholes.get(at)?, self.question.candidates.get(at)?.key.clone());
+        let view = self.client.view();
+        let Freshened { head, fate } =
+            freshen(&self.route.policy, &view, &old.head, headers, asked_at, now);
         let tags = match self.tags(headers) {
             Some(tags) if tags.is_empty() => old.tags.clone(),
             tags => tags.unwrap_or_default(),
         };
         let whole = Whole { head, body: old.body.clone(), tags };
         let body = whole.body.clone();
-        let fill = self.fill(Arc::new(whole.head.clone()), whole.tags.clone(), fence);
+        let mut fill = self.fill(Arc::new(whole.head.clone()), whole.tags.clone(), fence);
         let landing = Landing::Confirmed(StoredResponse::whole(whole));
-        if let Some(refusal) = refusal {
-            self.route.inner().counts.refused(refusal);
-            load::spawn(async move {
-                fill.route.inner().store.remove_key(&key, false).await;
-                drop(fill);
-            });
-        } else {
-            if let Some(lead) = &fill.escort.lead {
-                lead.share(landing.clone());
+        match fate {
+            Fate::Replace => {
+                if let Some(lead) = &fill.escort.lead {
+                    lead.share(landing.clone());
+                }
+                load::spawn(fill.store(body));
             }
-            load::spawn(fill.store(body));
+            Fate::Leave => {}
+            Fate::Remove(refusal) => {
+                self.route.inner().counts.refused(refusal);
+                // The followers ask for themselves, but not before it is gone.
+                let lead = fill.escort.lead.take();
+                load::spawn(async move {
+                    fill.route.inner().store.remove_key(&key, false).await;
+                    drop(lead);
+                });
+            }
         }
         Some(Asked::Stored(landing))
     }
 
     /// A whole answer: stored while it is streamed, or handed on.
-    fn receive(
+    pub(crate) fn receive(
         mut self,
         response: Response<S::Body>,
         asked_at: UnixMs,
@@ -198,7 +220,7 @@ impl<S: Origin<B>, B: Default + Send + 'static> Ask<S, B> {
         let mut head = admit(policy, &view, parts.status, &parts.headers, asked_at, now).map_err(
             |refusal| {
                 inner.counts.refused(refusal);
-                if refusal.is_lasting() {
+                if refusal.is_lasting() && view.is_lookup() {
                     inner.mark(&self.question.flight_key);
                 }
                 refusal.as_str()

@@ -221,7 +221,7 @@ impl<S: Origin<B>, B: Default + Send + 'static> Call<S, B> {
     fn share(&self, question: &Question, landing: &Landing) -> Followed<S::Body> {
         let (route, client) = (&self.route, &self.client);
         let now = route.inner().now();
-        let status = CacheStatus { collapsed: Some(true), ..route.forwarded(question.fwd) };
+        let status = CacheStatus { collapsed: true, ..route.forwarded(question.fwd) };
         match landing {
             Landing::Live(live) if !live.head.matches(&client.headers) => {
                 let names = live.head.vary_names();

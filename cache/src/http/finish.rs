@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::http::ask::{Ask, Asked, Question};
 use crate::http::body::Body;
-use crate::http::engine::{CacheStatus, Failure, Fwd, HeadUpdate, UnixMs, head_update, vary};
+use crate::http::engine::{CacheStatus, Failure, Fate, Fwd, HeadUpdate, UnixMs, head_update, vary};
 use crate::http::fill::{Escort, Fill};
 use crate::http::landing::Landing;
 use crate::http::origin::Origin;
@@ -157,7 +157,7 @@ pub(crate) async fn update_by_head(
     let fence = inner.store.fence();
     let view = client.view();
     match head_update(&route.policy, &view, stored, answer, asked_at, inner.now()) {
-        HeadUpdate::Update(freshened) if freshened.refusal.is_none() => {
+        HeadUpdate::Update(freshened) if freshened.fate == Fate::Replace => {
             let names = freshened.head.vary_names();
             let fill = Fill {
                 route: Arc::clone(route),
@@ -172,7 +172,12 @@ pub(crate) async fn update_by_head(
             };
             fill.store(whole.body.clone()).await;
         }
-        HeadUpdate::Update(_) => drop(inner.store.remove_key(&found.key, false).await),
+        HeadUpdate::Update(freshened) => {
+            if let Fate::Remove(refusal) = freshened.fate {
+                inner.counts.refused(refusal);
+                inner.store.remove_key(&found.key, false).await;
+            }
+        }
         HeadUpdate::Stale => drop(inner.store.remove_key(&found.key, true).await),
         HeadUpdate::Unrelated => {}
     }

@@ -65,6 +65,7 @@ struct State {
     trailers: Option<HeaderMap>,
     readers: Vec<Option<Slot>>,
     free: Vec<usize>,
+    /// Readers that have not been cut.
     live: usize,
     filler: Option<Waker>,
 }
@@ -219,6 +220,7 @@ impl Filler {
             for slot in state.readers.iter_mut().flatten() {
                 if slot.at == first && first < last && !slot.cut {
                     slot.cut = true;
+                    state.live -= 1;
                     for chunk in &mut state.chunks {
                         chunk.pending -= 1;
                     }
@@ -354,8 +356,8 @@ impl Drop for Reader {
             let state = &mut *state;
             let Some(slot) = state.readers[self.slot].take() else { return };
             state.free.push(self.slot);
-            state.live -= 1;
             if !slot.cut {
+                state.live -= 1;
                 for chunk in state.chunks.iter_mut().skip(slot.at - state.gone) {
                     chunk.pending -= 1;
                 }

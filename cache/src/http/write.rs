@@ -6,9 +6,10 @@ use std::sync::atomic::Ordering;
 use http::request::Parts;
 use http::{Request, Response};
 
-use crate::http::ask::Asked;
+use crate::http::ask::{Ask, Question};
 use crate::http::body::Body;
 use crate::http::engine::{Fwd, invalidations};
+use crate::http::fill::Escort;
 use crate::http::finish::finish;
 use crate::http::key;
 use crate::http::origin::Origin;
@@ -28,7 +29,7 @@ pub(crate) struct Write<S, B> {
     pub(crate) token: Token,
 }
 
-impl<S: Origin<B>, B: Send + 'static> Write<S, B> {
+impl<S: Origin<B>, B: Default + Send + 'static> Write<S, B> {
     /// Passes the request on, and removes the targets that its answer makes void before anyone
     /// can see that answer.
     pub(crate) async fn run(self) -> Result<Response<Body<S::Body>>, S::Failure> {
@@ -36,6 +37,7 @@ impl<S: Origin<B>, B: Send + 'static> Write<S, B> {
         let client = Client::of(&parts);
         // Without an answer nobody knows whether the request has had its effect.
         let mut unknown = Unknown { route: &route, target: Some(target.clone()) };
+        let asked_at = route.inner().now();
         let answer = service.send(Request::from_parts(parts, body)).await;
         let asked = match answer {
             Ok(response) => {
@@ -45,7 +47,20 @@ impl<S: Origin<B>, B: Send + 'static> Write<S, B> {
                 for uri in uris {
                     remove(&route, &target, &client, &uri).await;
                 }
-                Ok(Asked::Own(response, None))
+                // Its answer may serve later reads, if the policy says so: only what is removed
+                // from now on is newer than it.
+                let fence = route.inner().store.fence();
+                let ask = Ask {
+                    route: Arc::clone(&route),
+                    question: Question::of_write(&target),
+                    target,
+                    client: client.clone(),
+                    service,
+                    parts: Request::new(()).into_parts().0,
+                    body: B::default(),
+                    escort: Escort::default(),
+                };
+                Ok(ask.receive(response, asked_at, fence))
             }
             Err(error) => Err(error),
         };
