@@ -41,6 +41,12 @@ impl Nginx {
         self.server.addr()
     }
 
+    /// The process id of the master while it runs; its worker is its child.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.server.pid()
+    }
+
     /// Stops all its processes (SIGSTOP): connections stay open and nothing answers.
     ///
     /// # Errors
