@@ -20,6 +20,8 @@ use crate::key::{CacheKey, push_part};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
+    /// As it was written, for other processes.
+    text: Box<str>,
     tokens: Vec<Token>,
 }
 
@@ -49,12 +51,12 @@ impl Pattern {
                 other => tokens.push(Token::Byte(other)),
             }
         }
-        Self { tokens }
+        Self { text: pattern.into(), tokens }
     }
 
-    /// The pattern that every key matches.
-    pub(crate) fn everything() -> Self {
-        Self { tokens: vec![Token::Star] }
+    /// The pattern as it was written.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
     }
 
     /// `text` with every byte that means something to a pattern escaped.
@@ -102,7 +104,7 @@ impl Pattern {
         let mut prefix = String::new();
         push_part(tenant, &mut prefix);
         prefix.push(':');
-        Self { tokens: prefix.bytes().map(Token::Byte).chain([Token::Star]).collect() }
+        Self::new(&[&*Self::escape(&prefix), "*"].concat())
     }
 
     /// Whether the whole of `text` matches.

@@ -32,13 +32,14 @@ pub(crate) fn postgres(addr: SocketAddr) -> io::Result<bool> {
     Ok(ready)
 }
 
-/// Redis: `+PONG` to `PING`. While it loads its file it answers `-LOADING`.
+/// Redis: `+PONG` to `PING`, or `-NOAUTH` where a password is asked for. While it loads its file
+/// it answers `-LOADING`.
 pub(crate) fn redis(addr: SocketAddr) -> io::Result<bool> {
     let mut stream = connect(addr)?;
     stream.write_all(b"PING\r\n")?;
     let mut answer = [0; 7];
     stream.read_exact(&mut answer)?;
-    Ok(&answer == b"+PONG\r\n")
+    Ok(&answer == b"+PONG\r\n" || &answer == b"-NOAUTH")
 }
 
 /// NATS: the server speaks first, one `INFO` line.

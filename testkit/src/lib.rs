@@ -18,6 +18,7 @@ mod nats;
 mod nginx;
 mod postgres;
 mod proxy;
+mod pubsub_proxy;
 mod rabbitmq;
 mod redis;
 
@@ -26,5 +27,6 @@ pub use nats::Nats;
 pub use nginx::{Nginx, NginxBuilder};
 pub use postgres::{PgBuilder, PgCluster, PgNode};
 pub use proxy::FaultProxy;
+pub use pubsub_proxy::{PubSubFaults, PubSubProxy};
 pub use rabbitmq::RabbitMq;
-pub use redis::{Redis, RedisBuilder};
+pub use redis::{Certificates, Redis, RedisBuilder, RedisCluster, RedisSentinel};

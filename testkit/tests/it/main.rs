@@ -5,3 +5,4 @@ mod nginx;
 mod postgres;
 mod proxy;
 mod redis;
+mod redis_topologies;
