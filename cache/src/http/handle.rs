@@ -10,7 +10,7 @@ use http::{HeaderMap, Uri};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::cache::{Cache, Removal};
+use crate::cache::Cache;
 use crate::config::ConfigError;
 use crate::http::config::HttpCacheConfig;
 use crate::http::engine::UnixMs;
@@ -22,6 +22,7 @@ use crate::http::stats::{Counts, Gauges, HttpCacheStats};
 use crate::http::store::Store;
 use crate::http::stored::StoredResponse;
 use crate::shared::wall_ms;
+use crate::write::Removal;
 
 /// A cache of HTTP responses, behind any number of [`HttpCacheLayer`](crate::http::HttpCacheLayer)s.
 ///

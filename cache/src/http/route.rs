@@ -82,14 +82,18 @@ impl Route {
         now: UnixMs,
     ) -> Option<StoredResponse> {
         let store = &self.inner().store;
-        let fresh = |key: &String| store.peek(key).filter(|(_, stale)| !stale);
-        let (response, _) = fresh(&target.primary)?;
+        let (response, stale) = store.peek(&target.primary)?;
+        // An index may be stale: it is its variants that count.
         let Some(variants) = response.as_variants() else {
+            if stale {
+                return None;
+            }
             self.is_fresh(view, &[&response.as_whole()?.head], now)?;
             return Some(response);
         };
         let candidates = variants.candidates(&target.primary, view.headers);
-        let found: Vec<_> = candidates.filter_map(|key| fresh(&key)).collect();
+        let found: Vec<_> =
+            candidates.filter_map(|key| store.peek(&key)).filter(|(_, stale)| !stale).collect();
         let heads: Vec<_> =
             found.iter().filter_map(|(found, _)| Some(&found.as_whole()?.head)).collect();
         // One that is no response would make the numbers disagree.

@@ -49,7 +49,7 @@ impl<S: Origin<B>, B: Default + Send + 'static> Write<S, B> {
                 }
                 // Its answer may serve later reads, if the policy says so: only what is removed
                 // from now on is newer than it.
-                let fence = route.inner().store.fence();
+                let fence = route.inner().store.fence(&target).await;
                 let ask = Ask {
                     route: Arc::clone(&route),
                     question: Question::of_write(&target),
@@ -75,7 +75,8 @@ async fn remove(route: &Route, target: &Target, client: &Client, uri: &http::Uri
     let by_host = inner.config.key_by_host;
     if let Some(primary) = key::primary(tenant, by_host, uri, &client.headers) {
         inner.counts.invalidations.fetch_add(1, Ordering::Relaxed);
-        inner.take_target(&primary, false).await;
+        // What other processes missed is repeated by the core.
+        drop(inner.take_target(&primary, false).await);
     }
 }
 

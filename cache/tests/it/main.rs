@@ -10,6 +10,8 @@ mod events;
 mod flight;
 #[cfg(feature = "fuzzing")]
 mod fuzz;
+#[cfg(feature = "http")]
+mod http;
 mod layer;
 mod lifetime;
 mod matching;

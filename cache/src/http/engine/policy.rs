@@ -191,3 +191,17 @@ mod names {
         names.iter().map(|name| name.parse().map_err(D::Error::custom)).collect()
     }
 }
+
+#[cfg(all(test, feature = "serde"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_survives_its_file_form() {
+        let policy = Policy { default_ttl: Some(Duration::from_secs(600)), ..Policy::rfc() };
+        let json = serde_json::to_string(&policy).unwrap();
+        assert_eq!(serde_json::from_str::<Policy>(&json).unwrap(), policy);
+        assert!(serde_json::from_str::<Policy>(r#"{"targeted": ["a b"]}"#).is_err());
+        assert!(serde_json::from_str::<Policy>(r#"{"default_tll": "5s"}"#).is_err());
+    }
+}

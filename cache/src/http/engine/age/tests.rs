@@ -1,3 +1,5 @@
+//! The age arithmetic of RFC 9111 section 4.2.3.
+
 use super::super::testing::{NOW, after, headers};
 use super::*;
 

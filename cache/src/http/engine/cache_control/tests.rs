@@ -1,3 +1,5 @@
+//! Directives by table, with the section of RFC 9111 that each rule comes from.
+
 use proptest::prelude::*;
 
 use super::super::testing::headers;

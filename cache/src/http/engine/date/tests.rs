@@ -1,3 +1,5 @@
+//! The three forms of a date, and what only looks like one.
+
 use proptest::prelude::*;
 
 use super::super::testing::{NOW, headers};

@@ -1,3 +1,5 @@
+//! Lists, strings and numbers by table; any bytes by proptest.
+
 use proptest::prelude::*;
 
 use super::super::testing::headers;

@@ -1,3 +1,5 @@
+//! Which requests select the same response, and that key and comparison agree.
+
 use proptest::prelude::*;
 
 use super::super::testing::headers;
