@@ -8,6 +8,8 @@ mod errors;
 #[cfg(feature = "tracing")]
 mod events;
 mod flight;
+#[cfg(feature = "http")]
+mod http;
 mod layer;
 mod lifetime;
 mod matching;

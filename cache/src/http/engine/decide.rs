@@ -126,9 +126,14 @@ fn lookup(
     if stored.is_empty() {
         return forward(Fwd::UriMiss, may_store);
     }
-    // Of several that fit, the most recent one (RFC 9111 section 4.1).
+    // Of several that fit, the most recent one, but a fresh one with `Vary` before one without:
+    // some origins forget the field in their default response (RFC 9111 section 4.1).
+    let rank = |head: &StoredHead| {
+        let chosen_by_vary = !head.vary.is_empty() && !head.no_cache && head.remaining_ms(now) > 0;
+        (chosen_by_vary, head.date, head.response_at)
+    };
     let fitting = stored.iter().enumerate().filter(|(_, head)| head.matches(request.headers));
-    let Some((index, head)) = fitting.max_by_key(|(_, head)| (head.date, head.response_at)) else {
+    let Some((index, head)) = fitting.max_by_key(|(_, head)| rank(head)) else {
         let ask = policy.validate_other_variants && !has_conditions(request.headers);
         let preconditions = if ask { preconditions_of_all(stored) } else { Vec::new() };
         return Decision::Forward(Forward { fwd: Fwd::VaryMiss, may_store, preconditions });

@@ -32,6 +32,8 @@ pub(crate) mod range;
 mod request;
 mod storable;
 pub(crate) mod targeted;
+#[cfg(test)]
+mod testing;
 mod time;
 mod validators;
 pub(crate) mod vary;

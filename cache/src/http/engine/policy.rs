@@ -72,7 +72,8 @@ pub struct Policy {
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub stale_while_revalidate: Duration,
     /// How long past its lifetime a response that does not say `stale-if-error` is served when the
-    /// origin answers 500, 502, 503 or 504. Default: zero, as RFC 5861 has it.
+    /// origin answers 500, 502, 503 or 504. Default: zero, as RFC 5861 has it (`rfc`: 1 day, since
+    /// RFC 9111 section 4.3.3 lets a cache take a failed validation for no answer at all).
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub stale_if_error: Duration,
     /// How long past its lifetime a response is served when the origin cannot be reached at all
@@ -149,6 +150,7 @@ impl Policy {
             store_post: true,
             honour_no_cache: true,
             honour_max_age: true,
+            stale_if_error: DAY,
             stale_if_unreachable: DAY,
             validate_other_variants: true,
             ..Self::safe()
@@ -187,5 +189,19 @@ mod names {
     ) -> Result<Vec<HeaderName>, D::Error> {
         let names = Vec::<String>::deserialize(deserializer)?;
         names.iter().map(|name| name.parse().map_err(D::Error::custom)).collect()
+    }
+}
+
+#[cfg(all(test, feature = "serde"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_survives_its_file_form() {
+        let policy = Policy { default_ttl: Some(Duration::from_secs(600)), ..Policy::rfc() };
+        let json = serde_json::to_string(&policy).unwrap();
+        assert_eq!(serde_json::from_str::<Policy>(&json).unwrap(), policy);
+        assert!(serde_json::from_str::<Policy>(r#"{"targeted": ["a b"]}"#).is_err());
+        assert!(serde_json::from_str::<Policy>(r#"{"default_tll": "5s"}"#).is_err());
     }
 }

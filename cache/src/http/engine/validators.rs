@@ -76,8 +76,13 @@ impl<'a> NoneMatch<'a> {
                 } else if matches!(rest[0], b' ' | b'\t' | b',') {
                     rest = &rest[1..];
                 } else {
-                    let comma = rest.iter().position(|&byte| byte == b',');
-                    rest = comma.map_or(&[][..], |comma| &rest[comma..]);
+                    let len = rest.iter().position(|&byte| byte == b',').unwrap_or(rest.len());
+                    let (member, tail) = rest.split_at(len);
+                    if member.contains(&b'"') {
+                        // Where a tag begins or ends is anybody's guess from here on.
+                        break;
+                    }
+                    rest = tail;
                 }
             }
         }
