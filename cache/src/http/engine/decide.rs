@@ -170,7 +170,11 @@ fn judge(policy: &Policy, request: &RequestView<'_>, head: &StoredHead, now: Uni
     let remaining = head.remaining_ms(now);
     let mut wants_fresh = false;
     if policy.honour_max_age {
-        let too_old = wishes.max_age.is_some_and(|limit| head.age_ms(now) > seconds_to_ms(limit));
+        // A reload (`max-age=0`) does not count against an immutable response (RFC 8246 section
+        // 2); `no-cache` did, above.
+        let is_settled = head.immutable && remaining > 0;
+        let too_old = !is_settled
+            && wishes.max_age.is_some_and(|limit| head.age_ms(now) > seconds_to_ms(limit));
         let too_short = wishes.min_fresh.is_some_and(|least| remaining < signed(least));
         if too_old || too_short {
             let fwd = if remaining > 0 { Fwd::Request } else { Fwd::Stale };

@@ -162,6 +162,15 @@ fn a_requests_max_age_and_min_fresh_are_honoured_by_policy() {
     assert_eq!(later("max-age=60", "max-age=65, max-stale", 70), "validate");
 }
 
+/// RFC 8246 section 2.
+#[test]
+fn a_reload_does_not_validate_what_is_immutable() {
+    assert_eq!(later("max-age=60, immutable", "max-age=0", 10), "serve");
+    assert_eq!(later("max-age=60, immutable=1", "max-age=0", 10), "validate by request");
+    assert_eq!(later("max-age=60, immutable", "no-cache", 10), "validate by request");
+    assert_eq!(later("max-age=60, immutable", "max-age=0", 60), "validate");
+}
+
 /// RFC 9111 sections 4.2.4 and 5.2.1.2.
 #[test]
 fn max_stale_allows_what_is_not_prohibited() {
