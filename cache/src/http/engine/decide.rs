@@ -1,7 +1,7 @@
 //! Whether a request is answered from the store, and if not, why and how.
 
 use http::header::{HeaderMap, HeaderName};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 
 use super::cache_control::MaxStale;
 use super::cache_status::Fwd;
@@ -122,7 +122,9 @@ fn lookup(
         let fwd = if request.is_for_the_origin() { Fwd::Request } else { Fwd::Bypass };
         return forward(fwd, false);
     }
-    let may_store = !(policy.honour_no_store && request.directives.no_store);
+    // The answer to a `HEAD` has no body to store.
+    let may_store =
+        *request.method == Method::GET && !(policy.honour_no_store && request.directives.no_store);
     if stored.is_empty() {
         return forward(Fwd::UriMiss, may_store);
     }
@@ -170,7 +172,11 @@ fn judge(policy: &Policy, request: &RequestView<'_>, head: &StoredHead, now: Uni
     let remaining = head.remaining_ms(now);
     let mut wants_fresh = false;
     if policy.honour_max_age {
-        let too_old = wishes.max_age.is_some_and(|limit| head.age_ms(now) > seconds_to_ms(limit));
+        // A reload (`max-age=0`) does not count against an immutable response (RFC 8246 section
+        // 2); `no-cache` did, above.
+        let is_settled = head.immutable && remaining > 0;
+        let too_old = !is_settled
+            && wishes.max_age.is_some_and(|limit| head.age_ms(now) > seconds_to_ms(limit));
         let too_short = wishes.min_fresh.is_some_and(|least| remaining < signed(least));
         if too_old || too_short {
             let fwd = if remaining > 0 { Fwd::Request } else { Fwd::Stale };

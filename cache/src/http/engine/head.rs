@@ -44,6 +44,8 @@ pub(crate) struct StoredHead {
     pub(crate) no_cache: bool,
     /// `must-revalidate`, `proxy-revalidate`, `s-maxage` or `no-cache`: never served stale.
     pub(crate) never_stale: bool,
+    /// `immutable`: while it is fresh, a client's reload is no reason to ask the origin.
+    pub(crate) immutable: bool,
     /// The request fields that selected it, and their values (section 4.1).
     pub(crate) vary: Vec<VaryField>,
 }

@@ -166,6 +166,7 @@ pub(crate) fn assess(
         stale_if_unreachable_ms: stale.if_unreachable_ms,
         no_cache: directives.no_cache.is_whole(),
         never_stale: stale.never,
+        immutable: directives.immutable,
         vary: names.iter().map(|name| VaryField::of(name, request.headers)).collect(),
         headers,
     };

@@ -38,7 +38,7 @@ pub(crate) fn parse(value: &[u8]) -> Option<CacheControl> {
     }
     let [max_age, s_maxage, revalidating, if_error, rest @ ..] = read.values;
     let [no_cache, private, no_store, must_revalidate, proxy_revalidate, rest @ ..] = rest;
-    let [must_understand, public] = rest;
+    let [must_understand, public, immutable] = rest;
     Some(CacheControl {
         max_age: max_age.seconds()?,
         s_maxage: s_maxage.seconds()?,
@@ -52,12 +52,13 @@ pub(crate) fn parse(value: &[u8]) -> Option<CacheControl> {
         proxy_revalidate: !proxy_revalidate.is_unset(),
         must_understand: must_understand == Value::True,
         public: public == Value::True,
+        immutable: immutable == Value::True,
         broken: false,
     })
 }
 
 /// The directives that count, in the order in which [`parse`] takes them apart.
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "max-age",
     "s-maxage",
     "stale-while-revalidate",
@@ -69,6 +70,7 @@ const KEYS: [&str; 11] = [
     "proxy-revalidate",
     "must-understand",
     "public",
+    "immutable",
 ];
 
 /// The members read so far. The last one of a key counts, as structured fields have it.

@@ -1,5 +1,7 @@
 //! Sections 1.2.2, 4.2, 5.1, 5.2, 5.2.2 and 5.3: how long a response is fresh, and how old it is.
 
+use std::time::Duration;
+
 use super::{Scene, date, reply};
 
 #[tokio::test]
@@ -93,6 +95,11 @@ async fn an_expires_that_is_no_date_is_in_the_past() {
             ("expires: never", false),
             ("expires: Thu, 99 Foo 2099 00:00:00 GMT", false),
             ("expires: Thu, 18 Aug 2095 02:01:18 GMT", true),
+            ("expires: thu, 18 aug 2095 02:01:18 gmt", true),
+            ("expires: Sat, 31 Dec 2095 23:59:60 GMT", true),
+            // Zones but GMT are invalid, since no two readers know the same ones.
+            ("expires: Thu, 18 Aug 2095 02:01:18 EST", false),
+            ("expires: Thu, 18 Aug 2095 02:01:18 +0000", false),
             // Both obsolete forms are dates (RFC 9110, section 5.6.7).
             ("expires: Thursday, 18-Aug-50 02:01:18 GMT", true),
             ("expires: Thu Aug 18 02:01:18 2095", true),
@@ -153,7 +160,7 @@ async fn the_first_age_counts_and_one_that_is_no_number_does_not() {
 async fn heuristics_are_for_responses_that_say_nothing() {
     let scene = Scene::rfc().await;
     let old = format!("last-modified: {}", date(-1_000_000));
-    let recent = format!("last-modified: {}", date(-3));
+    let recent = format!("last-modified: {}", date(0));
     let no_cache = format!("cache-control: no-cache | {old}");
     let none_left = format!("cache-control: max-age=0 | {old}");
     let shared_none_left = format!("cache-control: s-maxage=0 | {old}");
@@ -191,6 +198,11 @@ async fn a_response_may_be_fetched_without_a_date() {
     let scene = Scene::rfc().await;
     // An empty value takes the field away.
     scene.check_responses(&[("cache-control: max-age=60 | date: ", true)]).await;
+    let path = scene.path();
+    scene.fetch(&path, "", reply(200, "cache-control: max-age=60 | date: ", "x")).await;
+    let answer = scene.get(&path, "").await;
+    let when = httpdate::parse_http_date(&answer.header("date").expect("Date")).expect("a date");
+    assert!(when.elapsed().expect("the past") < Duration::from_secs(20), "{answer:?}");
 }
 
 #[tokio::test]

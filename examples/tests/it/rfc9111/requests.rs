@@ -24,6 +24,9 @@ async fn a_request_may_want_it_younger() {
         (STORED, "cache-control: min-fresh=20", true),
         (STORED, "cache-control: min-fresh=80", false),
         (STORED, "cache-control: unknown", true),
+        // A reload of what never changes (RFC 8246).
+        ("cache-control: max-age=100, immutable | age: 50", "cache-control: max-age=0", true),
+        ("cache-control: max-age=100, immutable | age: 100", "cache-control: max-age=0", false),
     ];
     check(&scene, &rows).await;
 }

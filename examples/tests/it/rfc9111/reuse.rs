@@ -28,6 +28,24 @@ async fn another_target_is_another_response() {
 }
 
 #[tokio::test]
+async fn the_answer_to_head_has_the_fields_of_get() {
+    let scene = Scene::rfc().await;
+    let path = scene.path();
+    let line = "cache-control: max-age=60 | etag: \"a\" | content-type: text/plain | x-kept: 1";
+    scene.fetch(&path, "", reply(200, line, "first")).await;
+    let fields = |answer: crate::proxy::Answer| {
+        let counting = ["age", "cache-status"];
+        let mut fields = answer.headers;
+        fields.retain(|(name, _)| !counting.contains(&name.as_str()));
+        fields.sort();
+        fields
+    };
+    let (get, head) = (scene.get(&path, "").await, scene.request("HEAD", &path, "").await);
+    assert_eq!(fields(head), fields(get));
+    assert_eq!(scene.asked(&path), 1);
+}
+
+#[tokio::test]
 async fn a_stored_get_answers_head_and_a_head_answers_no_get() {
     let scene = Scene::rfc().await;
     let path = scene.path();
@@ -128,6 +146,19 @@ async fn of_two_that_match_the_more_recent_one_is_used() {
         let answer = scene.get(&path, "a: 1 | b: 1").await;
         assert_eq!((answer.text(), scene.asked(&path)), (used, 2), "{first}, {second}");
     }
+}
+
+#[tokio::test]
+async fn one_that_says_how_it_varies_wins_over_one_that_does_not() {
+    let scene = Scene::rfc().await;
+    let path = scene.path();
+    let line = format!("cache-control: max-age=60 | vary: a | date: {}", date(-20));
+    scene.fetch(&path, "a: 1", reply(200, &line, "of one")).await;
+    // More recent, but its origin has forgotten to say.
+    let line = format!("cache-control: max-age=60 | date: {}", date(-5));
+    scene.fetch(&path, "a: 2", reply(200, &line, "forgetful")).await;
+    assert_eq!(scene.get(&path, "a: 1").await.text(), "of one");
+    assert_eq!(scene.asked(&path), 2);
 }
 
 #[tokio::test]

@@ -14,7 +14,14 @@ async fn a_stale_response_is_not_served_while_the_origin_answers() {
     let path = scene.path();
     scene.fetch(&path, "", stale("", "old")).await;
     assert_eq!(scene.fetch(&path, "", passing("new")).await.text(), "new");
-    // Nor instead of an error that nobody allowed to be hidden.
+    // Nor instead of an answer that only looks like a failure.
+    for status in [403, 404, 410, 501] {
+        let path = scene.path();
+        scene.fetch(&path, "", stale("", "old")).await;
+        assert_eq!(scene.fetch(&path, "", reply(status, "", "")).await.status, status);
+    }
+    // Nor, unless the origin or the profile allows it, instead of an error.
+    let scene = Scene::start("--profile safe").await;
     let path = scene.path();
     scene.fetch(&path, "", stale("", "old")).await;
     assert_eq!(scene.fetch(&path, "", reply(503, "", "away")).await.status, 503);
@@ -23,6 +30,10 @@ async fn a_stale_response_is_not_served_while_the_origin_answers() {
 #[tokio::test]
 async fn a_stale_response_is_served_when_the_origin_cannot_be_reached() {
     let scene = Scene::rfc().await;
+    // A failed validation may count as no answer at all (section 4.3.3).
+    let path = scene.path();
+    scene.fetch(&path, "", stale("", "old")).await;
+    assert_eq!(scene.fetch(&path, "", reply(503, "", "away")).await.text(), "old");
     let path = scene.path();
     scene.fetch(&path, "", stale("", "old")).await;
     let answer = scene.fetch(&path, "", Reply::raw("").close()).await;

@@ -182,6 +182,41 @@ async fn fields_that_are_private_or_must_be_asked_about_are_not_reused_without()
 }
 
 #[tokio::test]
+async fn trailers_do_not_become_headers() {
+    let scene = Scene::rfc().await;
+    let path = scene.path();
+    let chunked = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\
+        Trailer: X-Sum, ETag\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 6\r\nETag: \"late\"\r\n\r\n";
+    scene.fetch(&path, "te: trailers", Reply::raw(chunked)).await;
+    let answer = scene.get(&path, "te: trailers").await;
+    assert_eq!((answer.text(), scene.asked(&path)), ("abc", 1));
+    assert_eq!((answer.header("x-sum"), answer.header("etag")), (None, None));
+}
+
+#[tokio::test]
+async fn an_answer_about_one_request_is_not_stored() {
+    let scene = Scene::rfc().await;
+    for status in [412, 428, 429, 431, 511] {
+        let row = reply(status, "cache-control: max-age=60, public", "x");
+        assert!(!scene.reuses("", row, "").await, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_to_post_is_stored_for_get_if_it_is_that_of_its_target() {
+    let scene = Scene::rfc().await;
+    for (location, reused) in [("", true), ("/other", false)] {
+        let path = scene.path();
+        let location = if location.is_empty() { &path } else { location };
+        let line = format!("cache-control: max-age=60 | content-location: {location}");
+        scene.origin.script(&path, [reply(200, &line, "posted"), passing("got")]);
+        assert_eq!(scene.request("POST", &path, "").await.text(), "posted");
+        let expected = if reused { "posted" } else { "got" };
+        assert_eq!(scene.get(&path, "").await.text(), expected, "{location}");
+    }
+}
+
+#[tokio::test]
 async fn an_incomplete_response_answers_nothing() {
     let scene = Scene::rfc().await;
     let head = format!("HTTP/1.1 200 OK\r\nDate: {}\r\nCache-Control: max-age=60\r\n", date(0));

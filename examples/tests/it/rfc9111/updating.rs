@@ -46,6 +46,17 @@ async fn a_304_replaces_the_fields_it_brings_and_keeps_the_others() {
 }
 
 #[tokio::test]
+async fn a_warning_about_staleness_ends_with_it() {
+    let scene = Scene::rfc().await;
+    let path = scene.path();
+    let line = format!("{STALE} | warning: 110 - \"stale\" | warning: 299 - \"mind\"");
+    scene.fetch(&path, "", reply(200, &line, "stored")).await;
+    let confirmed = Reply::new(304).header("ETag", "\"a\"").header("Cache-Control", "max-age=60");
+    let answer = scene.fetch(&path, "", confirmed).await;
+    assert_eq!(answer.header("warning").as_deref(), Some("299 - \"mind\""));
+}
+
+#[tokio::test]
 async fn a_304_may_forbid_what_was_stored() {
     let scene = Scene::rfc().await;
     let path = scene.path();

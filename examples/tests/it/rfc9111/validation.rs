@@ -57,7 +57,7 @@ async fn a_full_answer_to_a_validation_takes_the_place_of_the_stored_one() {
 
 #[tokio::test]
 async fn an_error_in_answer_to_a_validation_is_forwarded() {
-    let scene = Scene::rfc().await;
+    let scene = Scene::start("--profile safe").await;
     let path = scene.path();
     scene.fetch(&path, "", reply(200, &format!("{STALE} | etag: \"a\""), "old")).await;
     let answer = scene.fetch(&path, "", reply(500, "", "error")).await;
@@ -70,8 +70,9 @@ async fn a_clients_condition_is_answered_from_the_store() {
     let (modified, before, after) = (date(-1_000), date(-2_000), date(-500));
     let since = |time: &str| format!("if-modified-since: {time}");
     let path = scene.path();
-    let line =
-        format!("cache-control: max-age=60 | etag: \"a\" | last-modified: {modified} | x-kept: 1");
+    let line = format!(
+        "cache-control: max-age=60 | etag: \"a\" | last-modified: {modified} | content-type: text/plain"
+    );
     scene.fetch(&path, "", reply(200, &line, "stored")).await;
     for (condition, status) in [
         ("if-none-match: \"a\"".to_owned(), 304),
@@ -95,8 +96,25 @@ async fn a_clients_condition_is_answered_from_the_store() {
         assert!(answer.header("age").is_some() && answer.header("date").is_some(), "{condition}");
         assert_eq!(answer.header("cache-control").as_deref(), Some("max-age=60"), "{condition}");
         assert_eq!(answer.text(), if status == 304 { "" } else { "stored" }, "{condition}");
+        // A 304 does not describe a body that the client has already.
+        assert_eq!(answer.header("content-type").is_some(), status == 200, "{condition}");
     }
     assert_eq!(scene.asked(&path), 1);
+}
+
+#[tokio::test]
+async fn a_condition_is_about_a_success() {
+    let scene = Scene::rfc().await;
+    for status in [404, 301] {
+        let path = scene.path();
+        let line = "cache-control: max-age=60 | etag: \"a\"";
+        scene.fetch(&path, "", reply(status, line, "stored")).await;
+        let answer = scene.get(&path, "if-none-match: \"a\"").await;
+        assert_eq!((answer.status, answer.text()), (status, "stored"));
+        let answer = scene.get(&path, "range: bytes=0-1").await;
+        assert_eq!((answer.status, answer.text()), (status, "stored"));
+        assert_eq!(scene.asked(&path), 1);
+    }
 }
 
 #[tokio::test]
@@ -177,9 +195,42 @@ async fn a_range_is_of_the_response_that_if_range_means() {
         assert_eq!((answer.status, answer.text()), (status, body), "{condition}");
     }
     assert_eq!(scene.asked(&path), 1);
+    let part = scene.get(&path, "range: bytes=2-3").await;
+    assert_eq!(part.header("content-range").as_deref(), Some("bytes 2-3/10"));
+    assert_eq!(part.header("content-length").as_deref(), Some("2"));
+    for name in ["date", "etag", "cache-control", "age"] {
+        assert!(part.header(name).is_some(), "{name}");
+    }
     let beyond = scene.get(&path, "range: bytes=10-").await;
     assert_eq!(beyond.status, 416);
     assert_eq!(beyond.header("content-range").as_deref(), Some("bytes */10"));
+}
+
+#[tokio::test]
+async fn several_ranges_are_one_body_and_what_is_no_range_is_ignored() {
+    let scene = Scene::rfc().await;
+    let path = scene.path();
+    let line = "cache-control: max-age=60 | content-type: text/plain";
+    scene.fetch(&path, "", reply(200, line, "0123456789")).await;
+    let answer = scene.get(&path, "range: bytes=0-1, 5-6").await;
+    let kind = answer.header("content-type").expect("Content-Type");
+    let boundary = kind.strip_prefix("multipart/byteranges; boundary=").expect("several parts");
+    let part = |range: &str, bytes: &str| {
+        format!(
+            "--{boundary}\r\nContent-Type: text/plain\r\nContent-Range: bytes {range}/10\r\n\r\n{bytes}\r\n"
+        )
+    };
+    let whole = format!("{}{}--{boundary}--\r\n", part("0-1", "01"), part("5-6", "56"));
+    let lower = |text: &str| text.to_lowercase().trim().to_owned();
+    assert_eq!((answer.status, lower(answer.text())), (206, lower(&whole)));
+    let many: Vec<String> = (0..50).map(|n| format!("{n}-{n}")).collect();
+    let many = format!("range: bytes={}", many.join(","));
+    for ignored in ["range: lines=0-1", "range: bytes=1-0", "range: bytes=a-b", "range: 0-1", &many]
+    {
+        let answer = scene.get(&path, ignored).await;
+        assert_eq!((answer.status, answer.text()), (200, "0123456789"), "{ignored}");
+    }
+    assert_eq!(scene.asked(&path), 1);
 }
 
 #[tokio::test]

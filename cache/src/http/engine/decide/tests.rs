@@ -59,6 +59,13 @@ fn nothing_stored_and_nothing_fitting_are_told_apart() {
     let policy = Policy::safe();
     let request = get(&[("foo", "2")]);
     assert_eq!(rank(&decide(&policy, &request.view(), &[], NOW)), "uri-miss");
+    let head = Request::new("HEAD", "/page", &[]);
+    for (request, expected) in [(&request, true), (&head, false)] {
+        match decide(&policy, &request.view(), &[], NOW) {
+            Decision::Forward(forward) => assert_eq!(forward.may_store, expected),
+            other => panic!("{other:?}"),
+        }
+    }
     let other = store(&policy, &get(&[("foo", "1")]), 200, &[(CC, "max-age=9"), ("vary", "foo")]);
     assert_eq!(rank(&decide(&policy, &request.view(), &[&other.unwrap()], NOW)), "vary-miss");
 }
@@ -160,6 +167,15 @@ fn a_requests_max_age_and_min_fresh_are_honoured_by_policy() {
     assert_eq!(later(windowed, "min-fresh=1", 70), "validate");
     assert_eq!(later("max-age=60", "max-age=100, max-stale", 70), "serve");
     assert_eq!(later("max-age=60", "max-age=65, max-stale", 70), "validate");
+}
+
+/// RFC 8246 section 2.
+#[test]
+fn a_reload_does_not_validate_what_is_immutable() {
+    assert_eq!(later("max-age=60, immutable", "max-age=0", 10), "serve");
+    assert_eq!(later("max-age=60, immutable=1", "max-age=0", 10), "validate by request");
+    assert_eq!(later("max-age=60, immutable", "no-cache", 10), "validate by request");
+    assert_eq!(later("max-age=60, immutable", "max-age=0", 60), "validate");
 }
 
 /// RFC 9111 sections 4.2.4 and 5.2.1.2.
