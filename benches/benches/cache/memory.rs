@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use escala_cache::{Cache, Memory};
+use escala_cache::{Cache, Engine, Memory};
 use fastrand::Rng;
 use futures_util::FutureExt as _;
 use tokio::runtime::Builder;
@@ -126,27 +126,33 @@ async fn contenders() -> anyhow::Result<Vec<Contender>> {
             .with_eviction_config(foyer_memory::S3FifoConfig::default())
             .with_hash_builder(ahash::RandomState::new())
             .build();
-    let ours: Cache<String, Arc<Profile>> =
-        Cache::builder("bench").memory(Memory::entries(CAPACITY as u64)).jitter(0.0).build()?;
+    let memory = Memory::entries(CAPACITY as u64);
+    let build = |memory| Cache::builder("bench").memory(memory).build();
+    let ours: Cache<String, Arc<Profile>> = build(memory)?;
+    let ours_quick: Cache<String, Arc<Profile>> = build(memory.engine(Engine::QuickCache))?;
     for (key, profile) in filled() {
         moka.insert(key.clone(), Arc::clone(&profile));
         quick.insert(key.clone(), Arc::clone(&profile));
         foyer.insert(key.clone(), Arc::clone(&profile));
-        ours.insert(key, profile).await;
+        ours.insert(key.clone(), Arc::clone(&profile)).await;
+        ours_quick.insert(key, profile).await;
     }
     moka.run_pending_tasks();
-    let (cache, loading) = (ours.clone(), ours);
+    let cache = ours.clone();
     Ok(vec![
         contender("moka::sync, ahash", move |key| moka.get(key)),
         contender("quick_cache, ahash", move |key| quick.get(key)),
         contender("foyer, S3-FIFO, ahash", move |key| {
-            foyer.get(key).map(|e| Arc::clone(e.value()))
+            foyer.get(key).map(|entry| Arc::clone(entry.value()))
         }),
         contender("escala get", move |key| cache.get(key).now_or_never().flatten()),
-        contender("escala get_or_load", move |key| {
-            // Wrong for every key, and the assertion says so.
-            let load = async || Ok::<_, Infallible>(Arc::new(Profile::new(u64::MAX)));
-            loading.get_or_load(key, load).now_or_never().and_then(Result::ok)
-        }),
+        contender("escala get_or_load", move |key| loaded(&ours, key)),
+        contender("escala get_or_load, quick_cache", move |key| loaded(&ours_quick, key)),
     ])
+}
+
+fn loaded(cache: &Cache<String, Arc<Profile>>, key: &str) -> Option<Arc<Profile>> {
+    // Wrong for every key, and the assertion says so.
+    let load = async || Ok::<_, Infallible>(Arc::new(Profile::new(u64::MAX)));
+    cache.get_or_load(key, load).now_or_never().and_then(Result::ok)
 }

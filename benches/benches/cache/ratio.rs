@@ -1,6 +1,6 @@
 //! How often caches of one size hit on the same traces.
 
-use escala_cache::{Cache, Memory};
+use escala_cache::{Cache, Engine, Memory};
 use futures_util::FutureExt as _;
 
 use crate::Effort;
@@ -36,7 +36,8 @@ fn contenders(capacity: usize) -> anyhow::Result<Vec<(&'static str, Build)>> {
         ("moka", Box::new(move || moka(capacity))),
         ("quick_cache", Box::new(move || quick(capacity))),
         ("foyer S3-FIFO", Box::new(move || foyer(capacity))),
-        ("escala", Box::new(move || ours(capacity))),
+        ("escala", Box::new(move || ours(capacity, Engine::Moka))),
+        ("escala, quick", Box::new(move || ours(capacity, Engine::QuickCache))),
     ])
 }
 
@@ -75,8 +76,8 @@ fn foyer(capacity: usize) -> Access {
     })
 }
 
-fn ours(capacity: usize) -> Access {
-    let memory = Memory::entries(capacity as u64);
+fn ours(capacity: usize, engine: Engine) -> Access {
+    let memory = Memory::entries(capacity as u64).engine(engine);
     let cache: Cache<u64, u64> = Cache::builder("bench").memory(memory).build().expect("valid");
     Box::new(move |key| {
         let hit = cache.get(&key).now_or_never() == Some(Some(key));
