@@ -85,6 +85,30 @@ async fn clients_of_what_is_not_stored_do_not_wait_for_each_other() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_not_stored_is_for_one_client_alone() {
+    let scene = Scene::rfc().await;
+    for line in ["cache-control: no-store", "cache-control: private, max-age=60", "vary: *"] {
+        let path = scene.path();
+        let go = Arc::new(Semaphore::new(0));
+        let head = |n: u32| format!("HTTP/1.1 200 OK\r\n{line}\r\nContent-Length: 1\r\n\r\n{n}");
+        let first = Reply::raw("").wait(&go).bytes(&head(0));
+        scene.origin.script(&path, [first]);
+        scene.origin.script(&path, (1..5).map(|n| Reply::raw(&head(n))));
+        let mut clients = JoinSet::new();
+        for _ in 0..5 {
+            let (path, mut client) = (path.clone(), scene.proxy.client().await);
+            clients.spawn(async move { client.get(&path, &[]).await.text().to_owned() });
+        }
+        // The others wait for the first one's answer, which is not for them.
+        scene.until("one is at the origin", async || scene.asked(&path) >= 1).await;
+        go.add_permits(1);
+        let mut answers = clients.join_all().await;
+        answers.sort();
+        assert_eq!(answers, ["0", "1", "2", "3", "4"], "{line}");
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_goes_away_leaves_the_whole_behind() {
     let scene = Scene::rfc().await;
     let path = scene.path();
