@@ -94,7 +94,7 @@ pub fn structured_fields(bytes: &[u8]) {
     drop(targeted::select(&[cdn], &headers));
     drop(stored(&Policy::rfc(), &HeaderMap::new(), &headers));
     let text = &*String::from_utf8_lossy(bytes);
-    let mut status = CacheStatus::forwarded(text, Fwd::Miss);
+    let mut status = CacheStatus::forwarded(text, Fwd::Bypass);
     status.ttl = Some(i64::MIN);
     (status.stored, status.key, status.detail) = (true, Some(text), Some(text));
     let before = headers.get_all("cache-status").iter().count();
