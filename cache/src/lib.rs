@@ -13,6 +13,7 @@ mod entry;
 mod error;
 #[cfg(feature = "tracing")]
 mod events;
+mod fetch;
 mod flight;
 mod frame;
 mod freshness;

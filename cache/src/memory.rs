@@ -210,9 +210,9 @@ where
         let read = self.judge(slot, now, removals);
         let hit = matches!(read, Read::Hit(_) | Read::Renew(_));
         if hit {
-            self.hits.add_one()
+            self.hits.add_one();
         } else {
-            self.misses.add_one()
+            self.misses.add_one();
         }
         read
     }

@@ -58,7 +58,7 @@ impl<K: std::hash::Hash + Eq, V> Fence<K, V> {
     /// The same right as of when `earlier` was made, for a key that was not known then. Removals
     /// between the two by tag, or of everything, make it void; those of its key do not.
     #[cfg(feature = "http")]
-    pub(crate) fn as_of(self, earlier: &Self) -> Self {
+    pub(crate) fn backdated_to(self, earlier: &Self) -> Self {
         Self { origin: earlier.origin, begun: earlier.begun, ..self }
     }
 }

@@ -27,7 +27,7 @@ use crate::http::service::HttpCacheService;
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), escala_cache::BoxError> {
 /// let cache = HttpCache::new(HttpCache::storage("pages").build()?, HttpCacheConfig::default())?;
-/// let minutes = |n| HttpCacheLayer::new(cache.clone()).ttl(Duration::from_secs(n * 60));
+/// let minutes = |n: u64| HttpCacheLayer::new(cache.clone()).ttl(Duration::from_secs(n * 60));
 ///
 /// let app: Router = Router::new()
 ///     .route("/prices", get(async || "42").layer(minutes(10)))

@@ -7,11 +7,13 @@ use escala_cache::http::{HttpCache, HttpCacheConfig, HttpCacheLayer};
 
 use super::support::{Origin, cache, get, seconds};
 
+type Change = fn(HttpCacheConfig) -> HttpCacheConfig;
+
 #[test]
 fn the_defaults_keep_every_rule_and_each_breach_is_named() {
     let good = HttpCacheConfig::default();
     good.validate().unwrap();
-    let breaches: [(&str, fn(HttpCacheConfig) -> HttpCacheConfig); 9] = [
+    let breaches: [(&str, Change); 9] = [
         ("name", |_| HttpCacheConfig::new("")),
         ("name", |_| HttpCacheConfig::new("bäd")),
         ("max_body_bytes", |config| config.max_body_bytes(0)),

@@ -6,6 +6,8 @@ use escala_cache::http::{HttpCache, HttpCacheConfig, HttpCacheLayer};
 use super::support::{Origin, get, get_with, over, request, respond, seconds, send, settle};
 use crate::support::FakeStore;
 
+type Purge = fn(&HttpCache) -> std::pin::Pin<Box<dyn Future<Output = bool> + '_>>;
+
 /// A process of its own over the shared store.
 fn process(store: &FakeStore, origin: &Origin) -> (HttpCache, Router) {
     let storage = HttpCache::storage("pages").shared(store.clone()).build().unwrap();
@@ -50,7 +52,7 @@ async fn what_one_process_stored_another_serves_with_all_its_fields() {
 
 #[tokio::test(start_paused = true)]
 async fn a_purge_in_one_process_reaches_the_others_and_the_store() {
-    let purges: [fn(&HttpCache) -> std::pin::Pin<Box<dyn Future<Output = bool> + '_>>; 3] = [
+    let purges: [Purge; 3] = [
         |cache| Box::pin(async { cache.purge_tag(None, "all").await.is_complete() }),
         |cache| {
             Box::pin(async { cache.purge_uri(None, &"/".parse().unwrap()).await.is_complete() })
