@@ -9,21 +9,29 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::cache::Cache;
-use crate::codec::Codec;
-use crate::config::{CacheConfig, ConfigError, Memory};
+use crate::codec::{Codec, Encoding};
+use crate::compression::Compression;
+use crate::config::{CacheConfig, Coherence, ConfigError, Memory, Unit, check};
+use crate::freshness::EarlyRefresh;
 use crate::key::CacheKey;
+use crate::memory::Weigher;
 use crate::shared::SharedStore;
 
 /// Builds a [`Cache`]; made by [`Cache::builder`].
 pub struct CacheBuilder<K, V> {
     config: CacheConfig,
-    shared: Option<(Arc<dyn SharedStore>, Codec<V>)>,
-    key: std::marker::PhantomData<fn() -> K>,
+    parts: Parts<K, V>,
+}
+
+/// What is no setting.
+pub(crate) struct Parts<K, V> {
+    pub(crate) shared: Option<(Arc<dyn SharedStore>, Codec<V>)>,
+    pub(crate) weigher: Option<Weigher<K, V>>,
 }
 
 impl<K, V> CacheBuilder<K, V> {
     pub(crate) fn new(config: CacheConfig) -> Self {
-        Self { config, shared: None, key: std::marker::PhantomData }
+        Self { config, parts: Parts { shared: None, weigher: None } }
     }
 
     /// Sets [`CacheConfig::ttl`].
@@ -75,6 +83,83 @@ impl<K, V> CacheBuilder<K, V> {
         self
     }
 
+    /// Sets [`CacheConfig::absent_ttl`].
+    #[must_use]
+    pub fn absent_ttl(mut self, ttl: Duration) -> Self {
+        self.config.absent_ttl = ttl;
+        self
+    }
+
+    /// Sets [`CacheConfig::stale`].
+    #[must_use]
+    pub fn stale(mut self, stale: Duration) -> Self {
+        self.config.stale = stale;
+        self
+    }
+
+    /// Sets [`CacheConfig::stale_while_revalidate`].
+    #[must_use]
+    pub fn stale_while_revalidate(mut self, stale: Duration) -> Self {
+        self.config.stale_while_revalidate = stale;
+        self
+    }
+
+    /// Sets [`CacheConfig::stale_throttle`].
+    #[must_use]
+    pub fn stale_throttle(mut self, throttle: Duration) -> Self {
+        self.config.stale_throttle = throttle;
+        self
+    }
+
+    /// Sets [`CacheConfig::early_refresh`].
+    #[must_use]
+    pub fn early_refresh(mut self, early: EarlyRefresh) -> Self {
+        self.config.early_refresh = early;
+        self
+    }
+
+    /// Sets [`CacheConfig::soft_timeout`].
+    #[must_use]
+    pub fn soft_timeout(mut self, timeout: Duration) -> Self {
+        self.config.soft_timeout = Some(timeout);
+        self
+    }
+
+    /// Sets [`CacheConfig::hard_timeout`].
+    #[must_use]
+    pub fn hard_timeout(mut self, timeout: Duration) -> Self {
+        self.config.hard_timeout = Some(timeout);
+        self
+    }
+
+    /// Sets [`CacheConfig::load_lock`].
+    #[must_use]
+    pub fn load_lock(mut self, time: Duration) -> Self {
+        self.config.load_lock = Some(time);
+        self
+    }
+
+    /// Sets [`CacheConfig::coherence`].
+    #[must_use]
+    pub fn coherence(mut self, coherence: Coherence) -> Self {
+        self.config.coherence = coherence;
+        self
+    }
+
+    /// Sets [`CacheConfig::encoding`].
+    #[must_use]
+    pub fn encoding(mut self, encoding: Encoding) -> Self {
+        self.config.encoding = encoding;
+        self
+    }
+
+    /// Sets [`CacheConfig::compression`].
+    #[must_use]
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.config.compression = compression;
+        self
+    }
+
     /// Puts a shared layer between memory and the source, values encoded by postcard.
     ///
     /// No fault of the store ever reaches a caller: what cannot be read is loaded.
@@ -83,7 +168,7 @@ impl<K, V> CacheBuilder<K, V> {
     where
         V: Serialize + DeserializeOwned,
     {
-        self.shared = Some((Arc::new(store), Codec::postcard()));
+        self.parts.shared = Some((Arc::new(store), Codec::new()));
         self
     }
 
@@ -97,7 +182,11 @@ impl<K, V> CacheBuilder<K, V> {
         V: Clone + Send + Sync + 'static,
     {
         self.config.validate()?;
-        Ok(Cache::new(self.config, self.shared))
+        let Self { config, parts } = self;
+        let weighs = parts.weigher.is_some() == (config.memory.unit == Unit::Bytes);
+        let rule = "bytes need a weigher, and a weigher needs bytes";
+        check("memory.unit", config.memory.unit, weighs, rule)?;
+        Ok(Cache::new(config, parts))
     }
 }
 
@@ -105,7 +194,7 @@ impl<K, V> fmt::Debug for CacheBuilder<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CacheBuilder")
             .field("config", &self.config)
-            .field("shared", &self.shared.is_some())
+            .field("shared", &self.parts.shared.is_some())
             .finish_non_exhaustive()
     }
 }

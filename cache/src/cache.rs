@@ -1,23 +1,26 @@
-//! The handle: every operation on a cache, and the order in which the layers see it.
+//! The handle: how a cache is read, and the order in which the layers see it.
 
 use std::borrow::Borrow;
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::builder::CacheBuilder;
-use crate::codec::Codec;
-use crate::config::CacheConfig;
+use crate::builder::{CacheBuilder, Parts};
+use crate::coherence::{self, Hearing};
+use crate::config::{CacheConfig, WhileDeaf};
 use crate::counters::{LoadCounts, Loads};
-use crate::error::{LoadError, StoreError};
-use crate::flight::{Flights, Hold, Join, Predecessors};
-use crate::glob::Pattern;
+use crate::entry::Entry;
+use crate::error::{Failure, LoadError};
+use crate::flight::{Flights, Join, Landing};
+use crate::freshness::{EarlyRefresh, scaled};
 use crate::key::CacheKey;
-use crate::load;
-use crate::memory::MemoryLayer;
-use crate::shared::{Shared, SharedStore, wall_ms};
+use crate::load::{self, Landed, Previous};
+use crate::memory::{MemoryLayer, Read, Slot};
+use crate::removals::{Removals, Verdict};
+use crate::shared::Shared;
 use crate::stats::CacheStats;
 
 /// A cache of three layers: memory, a shared store, the source.
@@ -28,8 +31,9 @@ use crate::stats::CacheStats;
 /// # What it promises
 /// - A read that begins after a removal has returned never sees what was there before, in this
 ///   process: a load, a read of the shared layer or a write to it that was under way when the
-///   removal came is not stored. Across processes the shared layer is cleared too, but other
-///   processes keep their copy in memory until it expires.
+///   removal came is not stored. In other processes the same holds as soon as they hear of it,
+///   at the latest after one [heartbeat](crate::Coherence::heartbeat) with a shared store that
+///   answers.
 /// - All callers that miss one key at one time cause one load.
 /// - No fault of the memory or shared layer reaches a caller.
 ///
@@ -40,41 +44,45 @@ use crate::stats::CacheStats;
 /// # Runtime
 /// What misses memory or writes the shared layer needs a Tokio runtime with time enabled.
 pub struct Cache<K, V> {
-    core: Arc<Core<K, V>>,
+    pub(crate) core: Arc<Core<K, V>>,
 }
 
 /// What the handles and the tasks of one cache share.
 pub(crate) struct Core<K, V> {
     pub(crate) name: Arc<str>,
     pub(crate) ttl: Duration,
-    pub(crate) jitter: f64,
+    pub(crate) absent_ttl: Duration,
+    pub(crate) memory_ttl: Duration,
+    pub(crate) shared_ttl: Duration,
+    pub(crate) stale: Duration,
+    pub(crate) stale_while_revalidate: Duration,
+    pub(crate) stale_throttle: Duration,
+    pub(crate) early: EarlyRefresh,
+    jitter: f64,
     pub(crate) load_timeout: Duration,
+    soft_timeout: Option<Duration>,
+    hard_timeout: Option<Duration>,
+    pub(crate) load_lock: Option<Duration>,
+    pub(crate) while_deaf: WhileDeaf,
+    /// Tells this handle's messages from those of other processes.
+    pub(crate) source: u64,
     pub(crate) memory: MemoryLayer<K, V>,
-    pub(crate) shared: Option<Shared<V>>,
-    pub(crate) flights: Arc<Flights<K, V>>,
+    pub(crate) shared: Option<Arc<Shared<V>>>,
+    pub(crate) flights: Arc<Flights<K, Landed<V>>>,
+    pub(crate) removals: Removals,
     pub(crate) loads: Loads,
+    pub(crate) hearing: Hearing,
 }
 
-/// How far a removal went.
-///
-/// A removal never fails: memory is always cleared, and before anything else. Ignore this value
-/// unless other processes matter at once.
-#[derive(Debug, Clone)]
+/// What [`Cache::lookup`] finds.
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Removal {
-    /// Every layer is clear.
-    Complete,
-    /// The shared layer could not be reached. This process no longer reads what stands there
-    /// from before; others may, until it expires there.
-    MemoryOnly(StoreError),
-}
-
-impl Removal {
-    /// Whether every layer is clear.
-    #[must_use]
-    pub fn is_complete(&self) -> bool {
-        matches!(self, Self::Complete)
-    }
+pub struct Found<V> {
+    /// The value.
+    pub value: V,
+    /// Its lifetime is over, or it was [expired](Cache::expire): use it only if there is nothing
+    /// better.
+    pub stale: bool,
 }
 
 impl<K, V> Cache<K, V> {
@@ -89,20 +97,33 @@ where
     K: CacheKey + Clone + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    pub(crate) fn new(
-        config: CacheConfig,
-        shared: Option<(Arc<dyn SharedStore>, Codec<V>)>,
-    ) -> Self {
-        let shared = shared.map(|(store, codec)| Shared::new(store, codec, &config));
+    pub(crate) fn new(config: CacheConfig, parts: Parts<K, V>) -> Self {
+        let Parts { shared, weigher } = parts;
+        let shared = shared.map(|(store, codec)| Arc::new(Shared::new(store, codec, &config)));
+        let longest = config.memory.ttl.max(config.ttl);
         let core = Core {
-            name: config.name.into(),
             ttl: config.ttl,
+            absent_ttl: config.absent_ttl,
+            memory_ttl: config.memory.ttl,
+            shared_ttl: config.shared_ttl,
+            stale: config.stale,
+            stale_while_revalidate: config.stale_while_revalidate,
+            stale_throttle: config.stale_throttle,
+            early: config.early_refresh,
             jitter: config.jitter,
             load_timeout: config.load_timeout,
-            memory: MemoryLayer::new(config.memory),
+            soft_timeout: config.soft_timeout,
+            hard_timeout: config.hard_timeout,
+            load_lock: config.load_lock,
+            while_deaf: config.coherence.while_deaf,
+            source: fastrand::u64(..),
+            memory: MemoryLayer::new(config.memory, config.early_refresh, weigher),
             shared,
             flights: Arc::new(Flights::new()),
+            removals: Removals::new(longest.saturating_add(config.stale)),
             loads: Loads::default(),
+            hearing: Hearing::new(config.coherence),
+            name: config.name.into(),
         };
         Self { core: Arc::new(core) }
     }
@@ -114,17 +135,46 @@ where
         K: Borrow<Q>,
         Q: CacheKey + ToOwned<Owned = K> + ?Sized,
     {
-        if let Some(value) = self.core.memory.get(key) {
-            return Some(value);
+        match self.core.memory.read(key, &self.core.removals) {
+            Read::Hit(content) | Read::Renew(content) => return content,
+            Read::StandIn(_) | Read::Suspect(_) | Read::Miss => {}
         }
         self.core.shared.as_ref()?;
         // Boxed, so that a hit does not carry the room for this.
-        Box::pin(self.core.promote(key.to_owned())).await
+        let found = Box::pin(self.core.promote(key.to_owned())).await;
+        found.filter(Slot::is_fresh).and_then(|slot| slot.content)
     }
 
-    /// The value under `key` in memory alone, without waiting.
-    pub(crate) fn hit(&self, key: &K) -> Option<V> {
-        self.core.memory.get(key)
+    /// The value under `key`, be it fresh or, within its stale time, stale.
+    ///
+    /// For callers that decide themselves what an old value is good for. It does not load.
+    pub async fn lookup<Q>(&self, key: &Q) -> Option<Found<V>>
+    where
+        K: Borrow<Q>,
+        Q: CacheKey + ToOwned<Owned = K> + ?Sized,
+    {
+        if let Some(found) = self.lookup_memory(key) {
+            return Some(found);
+        }
+        self.core.shared.as_ref()?;
+        let slot = Box::pin(self.core.promote(key.to_owned())).await?;
+        let stale = !slot.is_fresh();
+        slot.content.map(|value| Found { value, stale })
+    }
+
+    /// As [`lookup`](Self::lookup), in memory alone and without waiting.
+    pub fn lookup_memory<Q>(&self, key: &Q) -> Option<Found<V>>
+    where
+        K: Borrow<Q>,
+        Q: CacheKey + ToOwned<Owned = K> + ?Sized,
+    {
+        let (content, stale) = match self.core.memory.read(key, &self.core.removals) {
+            Read::Hit(content) => (content, false),
+            Read::Renew(content) => (content, !self.core.memory.is_fresh(key)),
+            Read::StandIn(slot) => (slot.content, true),
+            Read::Suspect(_) | Read::Miss => (None, true),
+        };
+        content.map(|value| Found { value, stale })
     }
 
     /// The value under `key`, loaded from the source if no layer has it.
@@ -139,7 +189,7 @@ where
     /// [`LoadError`], only ever because of the load itself. Errors are not stored.
     ///
     /// # Cost
-    /// A hit in memory: one hash, one clock read, one clone of the value, no allocation.
+    /// A hit in memory: one hash, one coarse clock read, one clone of the value, no allocation.
     pub async fn get_or_load<Q, E, F, Fut>(&self, key: &Q, load: F) -> Result<V, LoadError<E>>
     where
         K: Borrow<Q>,
@@ -148,41 +198,118 @@ where
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = Result<V, E>> + Send + 'static,
     {
-        if let Some(value) = self.core.memory.get(key) {
-            return Ok(value);
+        match self.core.memory.read(key, &self.core.removals) {
+            Read::Hit(Some(value)) => Ok(value),
+            read => self.load_missing(key.to_owned(), read, load).await,
         }
-        self.load_missing(key.to_owned(), self.core.ttl, load).await
     }
 
-    /// As [`get_or_load`](Self::get_or_load); a value loaded by this call lives `ttl`. With a
-    /// `ttl` of zero it is handed to its callers and not stored.
+    /// As [`get_or_load`](Self::get_or_load), for a load that says more than a value: lifetimes,
+    /// tags, that there is nothing, that nothing has changed since the [`Previous`] value, or
+    /// that it is not to be stored. `None`: the source says that there is nothing.
+    ///
+    /// ```
+    /// use escala_cache::{Cache, Entry, Previous};
+    /// use std::time::Duration;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let users = Cache::<u64, String>::builder("users").build()?;
+    /// let load = async |_: Previous<String>| {
+    ///     let name = "Ada".to_owned(); // from the database
+    ///     Ok::<_, std::io::Error>(Entry::new(name).ttl(Duration::from_secs(60)).tag("team:7"))
+    /// };
+    /// assert_eq!(users.get_or_load_with(&42, load).await?.as_deref(), Some("Ada"));
+    /// users.remove_tag("team:7").await;
+    /// assert_eq!(users.get(&42).await, None);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`get_or_load`](Self::get_or_load).
     pub async fn get_or_load_with<Q, E, F, Fut>(
         &self,
         key: &Q,
-        ttl: Duration,
         load: F,
-    ) -> Result<V, LoadError<E>>
+    ) -> Result<Option<V>, LoadError<E>>
     where
         K: Borrow<Q>,
         Q: CacheKey + ToOwned<Owned = K> + ?Sized,
         E: Send + Sync + 'static,
-        F: FnOnce() -> Fut + Send + 'static,
-        Fut: Future<Output = Result<V, E>> + Send + 'static,
+        F: FnOnce(Previous<V>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Entry<V>, E>> + Send + 'static,
     {
-        if let Some(value) = self.core.memory.get(key) {
-            return Ok(value);
+        match self.core.memory.read(key, &self.core.removals) {
+            Read::Hit(content) => Ok(content),
+            read => {
+                // Boxed, so that a hit does not carry the room for this.
+                Box::pin(Arc::clone(&self.core).fetch(key.to_owned(), read, false, load)).await
+            }
         }
-        self.load_missing(key.to_owned(), ttl, load).await
     }
 
-    /// Joins or leads the flight for a key that memory does not have.
+    /// The values under many keys, those that no layer has loaded from the source together.
+    ///
+    /// The shared layer is asked once for all keys that memory does not have, and `load` once
+    /// for all that it does not have either. A key that is being loaded already is waited for
+    /// instead. Keys that `load` does not bring are remembered as absent, for
+    /// [`absent_ttl`](CacheConfig::absent_ttl), and are not in the answer. `load` may bring
+    /// plain values, or [`Entry`]s that say more.
+    ///
+    /// # Errors
+    /// As [`get_or_load`](Self::get_or_load): the first failure of a load that a key needs.
+    pub async fn get_or_load_many<T, E, F, Fut>(
+        &self,
+        keys: &[K],
+        load: F,
+    ) -> Result<HashMap<K, V>, LoadError<E>>
+    where
+        T: Into<Entry<V>> + Send + 'static,
+        E: Send + Sync + 'static,
+        F: FnOnce(Vec<K>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<HashMap<K, T>, E>> + Send + 'static,
+    {
+        let mut found = HashMap::with_capacity(keys.len());
+        let mut waiting = Vec::new();
+        let mut leads = Vec::new();
+        for key in load::distinct(keys) {
+            match self.core.memory.read(&key, &self.core.removals) {
+                Read::Hit(content) | Read::Renew(content) => {
+                    found.extend(content.map(|value| (key, value)));
+                    continue;
+                }
+                Read::StandIn(_) | Read::Suspect(_) | Read::Miss => {}
+            }
+            match self.core.join(&key, false, Joins::Current) {
+                Join::Hit(content) => found.extend(content.map(|value| (key, value))),
+                Join::Wait(landing) => waiting.push((key, landing)),
+                Join::Lead(lead, landing) => {
+                    leads.push(lead);
+                    waiting.push((key, landing));
+                }
+            }
+        }
+        if !leads.is_empty() {
+            load::spawn(load::fly_many(Arc::clone(&self.core), leads, load));
+        }
+        for (key, landing) in waiting {
+            let landed = self.core.patience(landing, false).await.map_err(LoadError::from)?;
+            found.extend(landed.content.map(|value| (key, value)));
+        }
+        Ok(found)
+    }
+
+    /// The value under `key` in memory alone, without waiting.
+    pub(crate) fn hit(&self, key: &K) -> Read<V> {
+        self.core.memory.read(key, &self.core.removals)
+    }
+
+    /// Loads, or serves what `read` found and loads in the background.
     pub(crate) fn load_missing<E, F, Fut>(
         &self,
         key: K,
-        ttl: Duration,
+        read: Read<V>,
         load: F,
     ) -> impl Future<Output = Result<V, LoadError<E>>> + Send + use<K, V, E, F, Fut>
     where
@@ -191,94 +318,12 @@ where
         Fut: Future<Output = Result<V, E>> + Send + 'static,
     {
         let core = Arc::clone(&self.core);
+        let load = move |_: Previous<V>| async move { load().await.map(Entry::new) };
         // Boxed, so that a hit does not carry the room for this.
         Box::pin(async move {
-            let landing = match core.flights.join(&key, || core.memory.peek(&key)) {
-                Join::Hit(value) => return Ok(value),
-                Join::Wait(landing) => {
-                    core.loads.coalesced.fetch_add(1, Ordering::Relaxed);
-                    landing
-                }
-                Join::Lead(lead, landing) => {
-                    load::spawn(load::fly(core, lead, ttl, load));
-                    landing
-                }
-            };
-            landing.wait().await.map_err(LoadError::from)
+            let content = core.fetch(key, read, true, load).await?;
+            content.ok_or(LoadError::Aborted)
         })
-    }
-
-    /// Stores a value for the cache's own lifetime. It replaces whatever is there and wins over
-    /// a load under way.
-    pub async fn insert(&self, key: K, value: V) {
-        self.insert_with(key, value, self.core.ttl).await;
-    }
-
-    /// Stores a value for `ttl`. Zero removes the key.
-    pub async fn insert_with(&self, key: K, value: V, ttl: Duration) {
-        let life = self.core.lifetime(ttl);
-        if life.is_zero() {
-            self.remove(&key).await;
-            return;
-        }
-        let core = &self.core;
-        let store = || core.memory.insert(key.clone(), value.clone(), life);
-        if core.shared.is_none() {
-            core.flights.void(&key, store);
-            return;
-        }
-        let (before, ticket) = core.flights.replace(&key, store);
-        let core = Arc::clone(core);
-        let write = async move {
-            before.wait().await;
-            if let Some(shared) = core.shared.as_ref().filter(|_| !ticket.is_void()) {
-                let text = ticket.key().text();
-                let written = shared.set(&text, &value, wall_ms(), life).await;
-                // What it should have replaced may stand there still.
-                shared.distrust_unless(&written);
-            }
-        };
-        // The task is dropped only with its runtime, and then nobody reads what it left.
-        load::spawn(write).await.ok();
-    }
-
-    /// Removes one key from every layer.
-    pub async fn remove<Q>(&self, key: &Q) -> Removal
-    where
-        K: Borrow<Q>,
-        Q: CacheKey + ToOwned<Owned = K> + ?Sized,
-    {
-        let core = &self.core;
-        let hold = core.shared.as_ref().map(|_| core.flights.hold(key.to_owned()));
-        let before = core.flights.void(key, || core.memory.remove(key));
-        let Some(hold) = hold else { return Removal::Complete };
-        self.clear_shared(before, hold, Target::Key(key.text())).await
-    }
-
-    /// Removes every key whose text matches `pattern`, from every layer; see [`Pattern`] for
-    /// what it may hold, and [`Pattern::escape`] for parts that come from outside.
-    ///
-    /// No load under way anywhere in this cache is stored after it.
-    ///
-    /// # Cost
-    /// Looks at every entry in memory, without waiting, and at every key in the shared store, in
-    /// steps. Not for a hot path.
-    pub async fn remove_matching(&self, pattern: &str) -> Removal {
-        let pattern = Pattern::new(pattern);
-        let (before, hold) = self.core.flights.sweep();
-        self.core.memory.remove_matching(&pattern);
-        self.clear_shared(before, hold, Target::Matching(pattern)).await
-    }
-
-    /// Removes everything, from every layer.
-    ///
-    /// # Cost
-    /// Memory is cleared at once; the shared store is looked through in steps, as for
-    /// [`remove_matching`](Self::remove_matching).
-    pub async fn clear(&self) -> Removal {
-        let (before, hold) = self.core.flights.sweep();
-        self.core.memory.clear();
-        self.clear_shared(before, hold, Target::Matching(Pattern::everything())).await
     }
 
     /// What the cache has done so far.
@@ -287,10 +332,12 @@ where
         let core = &*self.core;
         let LoadCounts { started, succeeded, failed, panicked, timed_out, aborted } =
             core.loads.read();
+        let read = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
         CacheStats {
             name: core.name.to_string(),
             memory: core.memory.stats(),
-            shared: core.shared.as_ref().map(Shared::stats),
+            shared: core.shared.as_ref().map(|shared| shared.stats()),
+            coherence: core.shared.as_ref().map(|_| core.hearing.stats()),
             loads: started,
             load_successes: succeeded,
             load_errors: failed,
@@ -298,42 +345,29 @@ where
             load_timeouts: timed_out,
             load_aborted: aborted,
             loads_in_flight: started - succeeded - failed - panicked - timed_out - aborted,
-            coalesced: core.loads.coalesced.load(Ordering::Relaxed),
-            discarded: core.loads.discarded.load(Ordering::Relaxed),
+            load_seconds: core.loads.seconds(),
+            coalesced: read(&core.loads.coalesced),
+            refreshes: read(&core.loads.refreshes),
+            stale_serves: read(&core.loads.stood_in),
+            discarded: read(&core.loads.discarded),
+            remembered_removals: core.removals.len() as u64,
         }
     }
+}
 
-    pub(crate) fn ttl(&self) -> Duration {
-        self.core.ttl
-    }
+/// How often a caller may find that what it joined was removed before it asked. Flights of one
+/// key follow each other, so the second one it joins began after it asked.
+const ATTEMPTS: usize = 8;
 
-    /// Clears the shared layer after memory. `hold` keeps loads from reading there until then.
-    async fn clear_shared(
-        &self,
-        before: Predecessors,
-        hold: Hold<K, V>,
-        target: Target,
-    ) -> Removal {
-        if self.core.shared.is_none() {
-            return Removal::Complete;
-        }
-        let core = Arc::clone(&self.core);
-        let clear = async move {
-            before.wait().await;
-            let outcome = match (&core.shared, target) {
-                (Some(shared), Target::Key(text)) => shared.remove(&text).await,
-                (Some(shared), Target::Matching(pattern)) => shared.remove_matching(&pattern).await,
-                (None, _) => Ok(()),
-            };
-            drop(hold);
-            outcome
-        };
-        match load::spawn(clear).await {
-            Ok(Ok(())) => Removal::Complete,
-            Ok(Err(error)) => Removal::MemoryOnly(error),
-            Err(error) => Removal::MemoryOnly(StoreError::failed(error)),
-        }
-    }
+/// What a caller makes of a flight under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Joins {
+    /// It waits for it, and looks afterwards whether what landed was removed before it asked.
+    Any,
+    /// It waits only if nothing at all was removed since the flight began.
+    Current,
+    /// It has a value, and only wants a flight to be under way.
+    Refreshing,
 }
 
 impl<K, V> Core<K, V>
@@ -341,26 +375,149 @@ where
     K: CacheKey + Clone + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// The lifetime of one value: never longer than `ttl`, nor than ten years, past which
-    /// clocks overflow.
-    pub(crate) fn lifetime(&self, ttl: Duration) -> Duration {
-        ttl.min(MAX_LIFE).mul_f64(1.0 - self.jitter * fastrand::f64())
+    /// A lifetime with jitter: never longer than `ttl`, nor than ten years, past which clocks
+    /// overflow.
+    pub(crate) fn jittered(&self, ttl: Duration) -> Duration {
+        scaled(ttl, 1.0 - self.jitter * fastrand::f64()).min(ttl)
+    }
+
+    /// The content under a key that memory does not simply have.
+    async fn fetch<E, F, Fut>(
+        self: Arc<Self>,
+        key: K,
+        read: Read<V>,
+        wants_value: bool,
+        load: F,
+    ) -> Result<Option<V>, LoadError<E>>
+    where
+        E: Send + Sync + 'static,
+        F: FnOnce(Previous<V>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Entry<V>, E>> + Send + 'static,
+    {
+        coherence::listen(&self);
+        let stand_in = match read {
+            Read::Renew(content) if content.is_some() || !wants_value => {
+                self.refresh(&key, wants_value, load);
+                return Ok(content);
+            }
+            Read::StandIn(slot) if slot.content.is_some() || !wants_value => Some(slot.content),
+            _ => None,
+        };
+        let mut load = Some(load);
+        for _ in 0..ATTEMPTS {
+            let landing = match self.join(&key, wants_value, Joins::Any) {
+                Join::Hit(content) => return Ok(content),
+                Join::Wait(landing) => {
+                    self.loads.coalesced.fetch_add(1, Ordering::Relaxed);
+                    landing
+                }
+                Join::Lead(lead, landing) => {
+                    let Some(load) = load.take() else { break };
+                    load::spawn(load::fly(Arc::clone(&self), lead, wants_value, load));
+                    landing
+                }
+            };
+            match self.patience(landing, stand_in.is_some()).await {
+                Ok(landed) if load.is_none() || self.is_current(&landed, wants_value) => {
+                    return Ok(landed.content);
+                }
+                // It was removed, by tag or elsewhere, before this caller asked.
+                Ok(_) => {}
+                Err(failure) => return self.stood_in(stand_in, failure),
+            }
+        }
+        Err(LoadError::Aborted)
+    }
+
+    /// Renews an entry in the background, unless somebody does.
+    fn refresh<E, F, Fut>(self: &Arc<Self>, key: &K, wants_value: bool, load: F)
+    where
+        E: Send + Sync + 'static,
+        F: FnOnce(Previous<V>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Entry<V>, E>> + Send + 'static,
+    {
+        if let Join::Lead(lead, _) = self.join(key, wants_value, Joins::Refreshing) {
+            self.loads.refreshes.fetch_add(1, Ordering::Relaxed);
+            load::spawn(load::fly(Arc::clone(self), lead, wants_value, load));
+        }
+    }
+
+    /// Joins or leads the flight for a key; a hit if the value came meanwhile.
+    fn join(&self, key: &K, wants_value: bool, joins: Joins) -> Join<K, Landed<V>, Option<V>> {
+        let now = self.removals.now();
+        let oldest = if joins == Joins::Current { now } else { 0 };
+        self.flights.join(key, now, oldest, || {
+            if joins == Joins::Refreshing {
+                return None;
+            }
+            match self.memory.look(key, &self.removals) {
+                Read::Hit(content) | Read::Renew(content) => {
+                    (content.is_some() || !wants_value).then_some(content)
+                }
+                Read::StandIn(_) | Read::Suspect(_) | Read::Miss => None,
+            }
+        })
+    }
+
+    /// Waits as long as the caller may be made to wait.
+    async fn patience(
+        &self,
+        landing: Landing<Landed<V>>,
+        can_stand_in: bool,
+    ) -> Result<Landed<V>, Failure> {
+        let limit = if can_stand_in { self.soft_timeout } else { self.hard_timeout };
+        match limit {
+            None => landing.wait().await,
+            Some(limit) => {
+                tokio::time::timeout(limit, landing.wait()).await.unwrap_or(Err(Failure::TimedOut))
+            }
+        }
+    }
+
+    fn is_current(&self, landed: &Landed<V>, wants_value: bool) -> bool {
+        let judged = landed.extra.as_ref().map(|extra| self.removals.judge(&extra.guard));
+        !matches!(judged, Some(Verdict::Removed | Verdict::Expired(_)))
+            && (landed.content.is_some() || !wants_value)
+    }
+
+    fn stood_in<E: Send + Sync + 'static>(
+        &self,
+        stand_in: Option<Option<V>>,
+        failure: Failure,
+    ) -> Result<Option<V>, LoadError<E>> {
+        let Some(content) = stand_in else { return Err(failure.into()) };
+        self.loads.stood_in.fetch_add(1, Ordering::Relaxed);
+        Ok(content)
     }
 
     /// Reads the shared layer and fills memory from it.
-    async fn promote(&self, key: K) -> Option<V> {
+    async fn promote(self: &Arc<Self>, key: K) -> Option<Slot<V>> {
+        coherence::listen(self);
         let ticket = self.flights.promote(&key)?;
-        let (value, left) = self.shared.as_ref()?.get(&key.text()).await?;
+        let loaded = self.removals.now();
+        let text = key.text();
+        let found = match self.shared.as_ref()?.look(&text).await {
+            Ok(looked) => looked.found?,
+            Err(_) => return self.unconfirmed(&key),
+        };
+        let slot = self.slot_of(&found, loaded, &text);
         let stored = ticket.publish(false, || {
             // A load that ended meanwhile brought something newer.
-            if self.memory.peek(&key).is_none() {
-                self.memory.insert(key.clone(), value.clone(), left);
+            if !matches!(self.memory.look(&key, &self.removals), Read::Hit(_)) {
+                self.memory.insert(key.clone(), slot.clone());
             }
         });
         if !stored {
             self.loads.discarded.fetch_add(1, Ordering::Relaxed);
         }
-        Some(value)
+        Some(slot)
+    }
+
+    /// What memory has although the shared layer cannot confirm it, if that is the policy.
+    fn unconfirmed(&self, key: &K) -> Option<Slot<V>> {
+        let (slot, verdict) = self.memory.previous(key, &self.removals)?;
+        let keeps = verdict == Verdict::Suspect && self.while_deaf == WhileDeaf::Keep;
+        keeps.then_some(slot)
     }
 }
 
@@ -375,11 +532,3 @@ impl<K, V> fmt::Debug for Cache<K, V> {
         f.debug_struct("Cache").field("name", &self.core.name).finish_non_exhaustive()
     }
 }
-
-/// What to clear in the shared layer.
-enum Target {
-    Key(String),
-    Matching(Pattern),
-}
-
-const MAX_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);

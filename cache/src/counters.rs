@@ -2,7 +2,9 @@
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
+use crate::clock::{self, Tick};
 use crate::error::Failure;
 
 /// Enough lanes that the threads of an ordinary server rarely share one; 1 KiB a counter.
@@ -59,6 +61,11 @@ pub(crate) struct Loads {
     pub(crate) coalesced: AtomicU64,
     /// Loaded values not stored, since a removal or an insertion came between.
     pub(crate) discarded: AtomicU64,
+    /// Loads in the background, of values that were served meanwhile.
+    pub(crate) refreshes: AtomicU64,
+    /// Times that something stale stood in for a load.
+    pub(crate) stood_in: AtomicU64,
+    micros: AtomicU64,
 }
 
 /// What [`Loads`] held at one moment.
@@ -76,7 +83,12 @@ impl Loads {
     /// Counts a load that begins; dropped unsettled, it counts as aborted.
     pub(crate) fn start(&self) -> LoadToken<'_> {
         self.started.fetch_add(1, Ordering::Relaxed);
-        LoadToken { loads: self, end: &self.aborted }
+        LoadToken { loads: self, end: &self.aborted, begun: clock::now() }
+    }
+
+    /// Time that loads which ended have taken, in seconds.
+    pub(crate) fn seconds(&self) -> f64 {
+        Duration::from_micros(self.micros.load(Ordering::Relaxed)).as_secs_f64()
     }
 
     /// Reads the ends before the starts, and each end was released after its start: a snapshot
@@ -98,6 +110,7 @@ impl Loads {
 pub(crate) struct LoadToken<'a> {
     loads: &'a Loads,
     end: &'a AtomicU64,
+    begun: Tick,
 }
 
 impl LoadToken<'_> {
@@ -115,6 +128,9 @@ impl LoadToken<'_> {
 
 impl Drop for LoadToken<'_> {
     fn drop(&mut self) {
+        let micros = clock::now().since(self.begun).as_micros();
+        let micros = u64::try_from(micros).unwrap_or(u64::MAX);
+        self.loads.micros.fetch_add(micros, Ordering::Relaxed);
         self.end.fetch_add(1, Ordering::Release);
     }
 }

@@ -38,19 +38,19 @@ const SHARDS: usize = 32;
 pub(crate) struct Flights<K, V> {
     shards: [Mutex<Shard<K, V>>; SHARDS],
     hasher: RandomState,
-    /// Removals by pattern under way: they hold every key.
+    /// Removals by pattern or tag under way: they hold every key.
     sweeps: AtomicUsize,
 }
 
 type Shard<K, V> = HashMap<K, Slot<V>, RandomState>;
 
 /// What a caller with a miss has to do.
-pub(crate) enum Join<K, V>
+pub(crate) enum Join<K, V, H>
 where
     K: Hash + Eq,
 {
     /// Nothing: the value came meanwhile.
-    Hit(V),
+    Hit(H),
     /// Wait for the flight of another.
     Wait(Landing<V>),
     /// Fly.
@@ -65,6 +65,8 @@ where
     // Declared first: the flight leaves the map before its callers learn that it ended.
     pub(crate) ticket: Ticket<K, V>,
     pub(crate) runway: watch::Sender<Option<Outcome<V>>>,
+    /// The number of the last removal when it began.
+    pub(crate) began: u64,
     /// False while a removal is under way in the shared layer.
     pub(crate) trusts_shared: bool,
 }
@@ -91,15 +93,18 @@ where
         Self { shards: std::array::from_fn(shard), hasher, sweeps: AtomicUsize::new(0) }
     }
 
-    /// Joins the flight for `key` or starts one. `recheck` looks into memory once more, where no
-    /// flight can land unseen.
-    pub(crate) fn join(
+    /// Joins a flight for `key` that began at number `oldest` or later, or starts one at number
+    /// `now`. `recheck` looks into memory once more, where no flight can land unseen.
+    pub(crate) fn join<H>(
         self: &Arc<Self>,
         key: &K,
-        recheck: impl FnOnce() -> Option<V>,
-    ) -> Join<K, V> {
+        now: u64,
+        oldest: u64,
+        recheck: impl FnOnce() -> Option<H>,
+    ) -> Join<K, V, H> {
         let mut shard = self.shard(key).lock();
-        if let Some(flight) = shard.get(key).and_then(|slot| slot.flight.as_ref()) {
+        let flight = shard.get(key).and_then(|slot| slot.flight.as_ref());
+        if let Some(flight) = flight.filter(|flight| flight.began >= oldest) {
             return Join::Wait(Landing(flight.landing.clone()));
         }
         if let Some(value) = recheck() {
@@ -109,8 +114,9 @@ where
         let ticket = self.register(key, slot, false);
         let trusts_shared = slot.holds == 0 && !self.is_sweeping();
         let (runway, landing) = watch::channel(None);
-        slot.flight = Some(Flight { fill: Arc::clone(&ticket.fill), landing: landing.clone() });
-        Join::Lead(Lead { ticket, runway, trusts_shared }, Landing(landing))
+        let fill = Arc::clone(&ticket.fill);
+        slot.flight = Some(Flight { fill, began: now, landing: landing.clone() });
+        Join::Lead(Lead { ticket, runway, began: now, trusts_shared }, Landing(landing))
     }
 
     /// Registers a read of the shared layer that wants to promote what it finds; `None` while
@@ -164,11 +170,16 @@ where
         Hold { flights: Arc::clone(self), key: Some(key) }
     }
 
+    /// Holds every key.
+    pub(crate) fn hold_all(self: &Arc<Self>) -> Hold<K, V> {
+        self.sweeps.fetch_add(1, Ordering::SeqCst);
+        Hold { flights: Arc::clone(self), key: None }
+    }
+
     /// Holds every key and makes everything under way void.
     pub(crate) fn sweep(self: &Arc<Self>) -> (Predecessors, Hold<K, V>) {
         // Before the first lock: whoever registers in a shard already swept sees it.
-        self.sweeps.fetch_add(1, Ordering::SeqCst);
-        let hold = Hold { flights: Arc::clone(self), key: None };
+        let hold = self.hold_all();
         let mut before = Predecessors::default();
         for shard in &self.shards {
             shard.lock().retain(|_, slot| {
@@ -248,6 +259,14 @@ impl<K: Hash + Eq, V> Ticket<K, V> {
         true
     }
 
+    /// Runs `apply` unless something later made the fill void.
+    pub(crate) fn unless_void(&self, apply: impl FnOnce()) {
+        let _shard = self.flights.shard(&self.key).lock();
+        if !self.is_void() {
+            apply();
+        }
+    }
+
     /// Whether something later made this fill void.
     pub(crate) fn is_void(&self) -> bool {
         self.fill.void.load(Ordering::Acquire)
@@ -306,6 +325,7 @@ struct Slot<V> {
 
 struct Flight<V> {
     fill: Arc<Fill>,
+    began: u64,
     landing: watch::Receiver<Option<Outcome<V>>>,
 }
 

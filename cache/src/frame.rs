@@ -1,39 +1,92 @@
-//! The bytes of one value in the shared layer: a checked header and the encoded value.
+//! The bytes of one value in the shared layer: a checked header, tags, validator and the value.
 //!
-//! Reading is total: whatever stands in the store, [`decode`] says why it cannot be used and the
-//! cache treats it as absent. Little-endian throughout:
+//! Reading is total: whatever stands in the store, [`Format::open`] says why it cannot be used
+//! and the cache treats it as absent. Little-endian throughout:
 //!
 //! | bytes | field |
 //! |---|---|
 //! | 4 | magic `escC` |
 //! | 1 | frame version |
-//! | 1 | codec |
-//! | 2 | flags, zero |
+//! | 1 | kind: 0 a value, 1 absent at the source, 2 removed |
+//! | 1 | encoding of the value: 1 postcard, 2 JSON, 3 MessagePack |
+//! | 1 | compression of the value: 0 none, 1 LZ4 (block), 2 Zstandard |
 //! | 8 | schema of the value |
+//! | 8 | incarnation of the shared layer's control record |
+//! | 8 | logical clock of the cache when the load began |
 //! | 8 | created, milliseconds since 1970: when the load began |
-//! | 8 | expires, milliseconds since 1970 |
-//! | 4 | length of the value |
-//! | 8 | checksum over the key, everything above and the value |
+//! | 8 | fresh until, milliseconds since 1970 |
+//! | 8 | stale until, milliseconds since 1970 |
+//! | 4 | how long the load took, milliseconds |
+//! | 4 | length of the value as it stands here |
+//! | 4 | length of the value decompressed |
+//! | 2 | length of the validator |
+//! | 1 | number of tags |
+//! | 1 | flags: 1 there is a validator |
+//! | 8 | checksum over the key and everything but itself |
+//! | 8 each | hashes of the tags |
+//! | n | validator, UTF-8 |
 //! | n | value |
+//!
+//! What a kind does not need is zero. A removed key keeps nothing but a nonce, where the clock
+//! of a value stands.
 
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+mod header;
+#[cfg(test)]
+mod tests;
 
-/// Raised with every change of the layout; it also stands in every key, so that old and new
-/// processes of a rolling deployment never read each other's frames.
-pub(crate) const VERSION: u8 = 1;
+pub(crate) use header::VERSION;
+use header::{HEADER, Header};
 
-const MAGIC: [u8; 4] = *b"escC";
-const CHECKED: usize = 36;
-/// Bytes before the value.
-pub(crate) const HEADER: usize = CHECKED + 8;
+use crate::codec::{self, Codec, Encoding};
+use crate::compression::{Algorithm, Compression};
+
+/// Most tags of one value.
+pub(crate) const MAX_TAGS: usize = 64;
+/// Longest validator, in bytes.
+pub(crate) const MAX_VALIDATOR: usize = 1024;
+
+const VALUE: u8 = 0;
+const ABSENT: u8 = 1;
+const REMOVED: u8 = 2;
+
+const HAS_VALIDATOR: u8 = 1;
 
 /// What a frame says about its value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Meta {
-    pub(crate) codec: u8,
-    pub(crate) schema: u64,
+    /// Random number of the shared layer's control record: a flushed store starts a new one.
+    pub(crate) incarnation: u64,
+    /// Logical clock of the cache when the load began.
+    pub(crate) clock: u64,
+    /// Wall clock when the load began, milliseconds since 1970.
     pub(crate) created_ms: u64,
-    pub(crate) expires_ms: u64,
+    pub(crate) fresh_until_ms: u64,
+    /// Never before `fresh_until_ms`.
+    pub(crate) stale_until_ms: u64,
+    /// How long the load took, for early refresh.
+    pub(crate) load_ms: u32,
+    /// Hashes of the tags, at most [`MAX_TAGS`].
+    pub(crate) tags: Vec<u64>,
+    /// At most [`MAX_VALIDATOR`] bytes.
+    pub(crate) validator: Option<Box<str>>,
+}
+
+/// What stands under a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Stored<V> {
+    Value(V),
+    /// The source says that there is nothing.
+    Absent,
+    /// A tombstone: the key was removed, and a load that began before must not fill it.
+    Removed,
+}
+
+/// A frame that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Opened<V> {
+    /// All zero for a tombstone.
+    pub(crate) meta: Meta,
+    pub(crate) content: Stored<V>,
 }
 
 /// Why bytes are no frame of ours.
@@ -42,145 +95,195 @@ pub(crate) enum Mismatch {
     Short,
     Magic,
     Version,
-    Codec,
-    Schema,
-    Flags,
     Length,
     Checksum,
+    Kind,
+    Flags,
+    /// Stale before it is no longer fresh.
+    Times,
+    Tags,
+    Validator,
+    Schema,
+    /// Encoded in a way this build does not know.
+    Encoding,
+    /// Compressed in a way this build does not know, or not what its length says.
+    Compression,
+    /// Longer than this cache takes.
+    TooLong,
+    /// The bytes are intact, and no value of this type.
+    Value,
 }
 
-/// Builds the frame of `value`; `None` when it is longer than a frame can say.
-pub(crate) fn encode(key: &str, meta: Meta, value: &[u8]) -> Option<Vec<u8>> {
-    let length = u32::try_from(value.len()).ok()?;
-    let mut out = Vec::with_capacity(HEADER + value.len());
-    out.extend_from_slice(&MAGIC);
-    out.push(VERSION);
-    out.push(meta.codec);
-    out.extend_from_slice(&[0, 0]);
-    out.extend_from_slice(&meta.schema.to_le_bytes());
-    out.extend_from_slice(&meta.created_ms.to_le_bytes());
-    out.extend_from_slice(&meta.expires_ms.to_le_bytes());
-    out.extend_from_slice(&length.to_le_bytes());
-    let sum = checksum(key, &out, value);
-    out.extend_from_slice(&sum.to_le_bytes());
-    out.extend_from_slice(value);
-    Some(out)
-}
-
-/// Reads a frame that was written for `key` with this codec and schema.
-pub(crate) fn decode<'a>(
-    key: &str,
-    codec: u8,
+/// How values of one cache become frames and back.
+pub(crate) struct Format<V> {
+    codec: Codec<V>,
+    /// How values are written; they are read however this build can.
+    compression: Compression,
     schema: u64,
-    bytes: &'a [u8],
-) -> Result<(Meta, &'a [u8]), Mismatch> {
-    let (header, value) = bytes.split_at_checked(HEADER).ok_or(Mismatch::Short)?;
-    let (checked, sum) = header.split_at(CHECKED);
-    if checked[..4] != MAGIC {
-        return Err(Mismatch::Magic);
+    max_value_bytes: u32,
+}
+
+impl<V> Format<V> {
+    /// `max_value_bytes` bounds the encoded value before compression and after decompression.
+    pub(crate) fn new(
+        codec: Codec<V>,
+        schema_version: u32,
+        compression: Compression,
+        max_value_bytes: usize,
+    ) -> Self {
+        let schema = codec::schema::<V>(schema_version);
+        // A frame cannot say more.
+        let max_value_bytes = u32::try_from(max_value_bytes).unwrap_or(u32::MAX);
+        Self { codec, compression, schema, max_value_bytes }
     }
-    if checked[4] != VERSION {
-        return Err(Mismatch::Version);
+
+    /// The frame of `value` for `key`, or of its absence.
+    ///
+    /// `None` if the value is longer than `max_value_bytes` or cannot be encoded, or if there
+    /// are too many tags: without one of them it would be out of reach. A validator that is too
+    /// long is left out: it saves a transfer, no more.
+    pub(crate) fn seal(&self, key: &str, meta: &Meta, value: Option<&V>) -> Option<Vec<u8>> {
+        let tags = u8::try_from(meta.tags.len()).ok().filter(|n| usize::from(*n) <= MAX_TAGS)?;
+        let validator = meta.validator.as_deref().filter(|text| text.len() <= MAX_VALIDATOR);
+        let mut header = Header {
+            kind: ABSENT,
+            schema: self.schema,
+            incarnation: meta.incarnation,
+            clock: meta.clock,
+            created_ms: meta.created_ms,
+            fresh_until_ms: meta.fresh_until_ms,
+            stale_until_ms: meta.stale_until_ms.max(meta.fresh_until_ms),
+            load_ms: meta.load_ms,
+            validator: u16::try_from(validator.map_or(0, str::len)).ok()?,
+            tags,
+            flags: if validator.is_some() { HAS_VALIDATOR } else { 0 },
+            ..Header::default()
+        };
+        let mut out = vec![0; HEADER];
+        out.extend(meta.tags.iter().flat_map(|tag| tag.to_le_bytes()));
+        out.extend_from_slice(validator.unwrap_or_default().as_bytes());
+        if let Some(value) = value {
+            self.put(value, &mut header, &mut out)?;
+        }
+        Some(finish(&header, key, out))
     }
-    if checked[5] != codec {
-        return Err(Mismatch::Codec);
+
+    /// Reads a frame that was written for `key`.
+    ///
+    /// Total, and bounded by `max_value_bytes` before anything is allocated. A tombstone opens
+    /// whatever the type and encoding of the value it took away.
+    pub(crate) fn open(&self, key: &str, bytes: &[u8]) -> Result<Opened<V>, Mismatch> {
+        let (header, rest) = Header::read(key, bytes)?;
+        if header.kind == REMOVED {
+            return removed(&header);
+        }
+        let (meta, stored) = read_meta(&header, rest)?;
+        if header.schema != self.schema {
+            return Err(Mismatch::Schema);
+        }
+        let content = match header.kind {
+            VALUE => Stored::Value(self.take(&header, stored)?),
+            ABSENT if (header.encoding, header.compression, header.plain) != (0, 0, 0) => {
+                return Err(Mismatch::Flags);
+            }
+            ABSENT if !stored.is_empty() => return Err(Mismatch::Length),
+            ABSENT => Stored::Absent,
+            _ => return Err(Mismatch::Kind),
+        };
+        Ok(Opened { meta, content })
     }
-    if checked[6..8] != [0, 0] {
+
+    fn put(&self, value: &V, header: &mut Header, out: &mut Vec<u8>) -> Option<()> {
+        let start = out.len();
+        if !self.codec.encode(value, self.max_value_bytes as usize, out) {
+            return None;
+        }
+        header.kind = VALUE;
+        header.encoding = self.codec.encoding.id();
+        header.plain = u32::try_from(out.len() - start).ok()?;
+        header.compression = self.compression.shrink(out, start).id();
+        header.stored = u32::try_from(out.len() - start).ok()?;
+        Some(())
+    }
+
+    fn take(&self, header: &Header, stored: &[u8]) -> Result<V, Mismatch> {
+        let encoding = Encoding::from_id(header.encoding).ok_or(Mismatch::Encoding)?;
+        let algorithm = Algorithm::from_id(header.compression).ok_or(Mismatch::Compression)?;
+        if header.plain.max(header.stored) > self.max_value_bytes {
+            return Err(Mismatch::TooLong);
+        }
+        let plain = algorithm.grow(stored, header.plain as usize).ok_or(Mismatch::Compression)?;
+        self.codec.decode(encoding, &plain).ok_or(Mismatch::Value)
+    }
+}
+
+/// A frame that says: removed. The nonce makes each one different, so that a compare-and-set
+/// against one does not succeed over the next.
+pub(crate) fn tombstone(key: &str, nonce: u64) -> Vec<u8> {
+    let header = Header { kind: REMOVED, clock: nonce, ..Header::default() };
+    header.write(key, &[]).to_vec()
+}
+
+/// What tells this stored value from any other under its key: the header with its checksum, or
+/// all there is if that is shorter.
+pub(crate) fn fingerprint(bytes: &[u8]) -> &[u8] {
+    bytes.get(..HEADER).unwrap_or(bytes)
+}
+
+/// See [`Header::restore`].
+#[cfg(feature = "fuzzing")]
+pub(crate) fn restore(key: &str, bytes: &mut [u8]) {
+    Header::restore(key, bytes);
+}
+
+fn finish(header: &Header, key: &str, mut out: Vec<u8>) -> Vec<u8> {
+    if let Some((room, rest)) = out.split_first_chunk_mut::<HEADER>() {
+        *room = header.write(key, rest);
+    }
+    out
+}
+
+fn removed<V>(header: &Header) -> Result<Opened<V>, Mismatch> {
+    let Header { kind, clock, .. } = *header;
+    if *header != (Header { kind, clock, ..Header::default() }) {
         return Err(Mismatch::Flags);
     }
+    Ok(Opened { meta: Meta::default(), content: Stored::Removed })
+}
+
+/// Tags and validator off the front of `rest`, with what the header says; and what is left.
+fn read_meta<'a>(header: &Header, rest: &'a [u8]) -> Result<(Meta, &'a [u8]), Mismatch> {
+    if header.flags & !HAS_VALIDATOR != 0 {
+        return Err(Mismatch::Flags);
+    }
+    if header.stale_until_ms < header.fresh_until_ms {
+        return Err(Mismatch::Times);
+    }
+    let tags = usize::from(header.tags);
+    if tags > MAX_TAGS {
+        return Err(Mismatch::Tags);
+    }
+    let (tags, rest) = rest.split_at_checked(tags * 8).ok_or(Mismatch::Length)?;
+    let (validator, rest) =
+        rest.split_at_checked(usize::from(header.validator)).ok_or(Mismatch::Length)?;
+    let validator = read_validator(header.flags & HAS_VALIDATOR != 0, validator)?;
     let meta = Meta {
-        codec,
-        schema: number(&checked[8..16]),
-        created_ms: number(&checked[16..24]),
-        expires_ms: number(&checked[24..32]),
+        incarnation: header.incarnation,
+        clock: header.clock,
+        created_ms: header.created_ms,
+        fresh_until_ms: header.fresh_until_ms,
+        stale_until_ms: header.stale_until_ms,
+        load_ms: header.load_ms,
+        tags: tags.chunks_exact(8).map(header::number).collect(),
+        validator,
     };
-    if meta.schema != schema {
-        return Err(Mismatch::Schema);
-    }
-    if number(&checked[32..36]) != value.len() as u64 {
-        return Err(Mismatch::Length);
-    }
-    if number(sum) != checksum(key, checked, value) {
-        return Err(Mismatch::Checksum);
-    }
-    Ok((meta, value))
+    Ok((meta, rest))
 }
 
-/// The key takes part, so that a frame copied to another key is refused there.
-fn checksum(key: &str, header: &[u8], value: &[u8]) -> u64 {
-    let seed = xxh3_64_with_seed(header, xxh3_64(key.as_bytes()));
-    xxh3_64_with_seed(value, seed)
-}
-
-fn number(bytes: &[u8]) -> u64 {
-    bytes.iter().rev().fold(0, |number, byte| (number << 8) | u64::from(*byte))
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const META: Meta = Meta { codec: 1, schema: 7, created_ms: 1_000, expires_ms: 2_000 };
-
-    fn frame() -> Vec<u8> {
-        encode("key", META, b"value").unwrap()
+fn read_validator(there: bool, bytes: &[u8]) -> Result<Option<Box<str>>, Mismatch> {
+    if bytes.len() > MAX_VALIDATOR || (!there && !bytes.is_empty()) {
+        return Err(Mismatch::Validator);
     }
-
-    #[test]
-    fn the_layout_of_version_one_never_changes() {
-        let golden = "65736343010100000700000000000000\
-                      e803000000000000d007000000000000\
-                      05000000caa1b0d4bae8692b76616c7565";
-        let hex: String = frame().iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, golden);
-    }
-
-    #[test]
-    fn a_frame_comes_back_as_it_was_written() {
-        assert_eq!(decode("key", 1, 7, &frame()), Ok((META, &b"value"[..])));
-    }
-
-    #[test]
-    fn a_foreign_frame_is_named_and_refused() {
-        let with = |at: usize, byte: u8| {
-            let mut bytes = frame();
-            bytes[at] = byte;
-            decode("key", 1, 7, &bytes).unwrap_err()
-        };
-        assert_eq!(decode("key", 1, 7, b""), Err(Mismatch::Short));
-        assert_eq!(with(0, b'x'), Mismatch::Magic);
-        assert_eq!(with(4, VERSION + 1), Mismatch::Version);
-        assert_eq!(with(5, 9), Mismatch::Codec);
-        assert_eq!(with(6, 1), Mismatch::Flags);
-        assert_eq!(with(8, 8), Mismatch::Schema);
-        assert_eq!(with(24, 0), Mismatch::Checksum);
-        assert_eq!(with(32, 4), Mismatch::Length);
-        assert_eq!(with(HEADER, b'V'), Mismatch::Checksum);
-        assert_eq!(decode("other", 1, 7, &frame()), Err(Mismatch::Checksum));
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            prop_assert!(decode("key", 1, 7, &bytes).is_err());
-        }
-
-        #[test]
-        fn no_single_changed_byte_goes_unnoticed(at in 0_usize..49, flip in 1_u8..) {
-            let mut bytes = frame();
-            prop_assert_eq!(bytes.len(), 49);
-            bytes[at] ^= flip;
-            prop_assert!(decode("key", 1, 7, &bytes).is_err());
-        }
-
-        #[test]
-        fn a_truncated_or_grown_frame_is_refused(length in 0_usize..49, extra in any::<u8>()) {
-            prop_assert!(decode("key", 1, 7, &frame()[..length]).is_err());
-            let mut grown = frame();
-            grown.push(extra);
-            prop_assert_eq!(decode("key", 1, 7, &grown), Err(Mismatch::Length));
-        }
-    }
+    let text = std::str::from_utf8(bytes).map_err(|_| Mismatch::Validator)?;
+    Ok(there.then(|| text.into()))
 }

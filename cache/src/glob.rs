@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::key::{CacheKey, push_part};
+
 /// A glob over the text of keys.
 ///
 /// `*` stands for any text, `?` for any one byte, `[abc]` and `[a-z]` for one byte of a set,
@@ -18,6 +20,8 @@ use std::borrow::Cow;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
+    /// As it was written, for other processes.
+    text: Box<str>,
     tokens: Vec<Token>,
 }
 
@@ -47,12 +51,12 @@ impl Pattern {
                 other => tokens.push(Token::Byte(other)),
             }
         }
-        Self { tokens }
+        Self { text: pattern.into(), tokens }
     }
 
-    /// The pattern that every key matches.
-    pub(crate) fn everything() -> Self {
-        Self { tokens: vec![Token::Star] }
+    /// The pattern as it was written.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
     }
 
     /// `text` with every byte that means something to a pattern escaped.
@@ -80,6 +84,27 @@ impl Pattern {
             out.push(character);
         }
         Cow::Owned(out)
+    }
+
+    /// The pattern of all keys that belong to `tenant`: the tuples whose first part it is, see
+    /// [`CacheKey`].
+    ///
+    /// The name may come from outside and hold anything; it stands for itself alone.
+    ///
+    /// ```
+    /// use escala_cache::{CacheKey, Pattern};
+    ///
+    /// let shop = Pattern::tenant("a:*");
+    /// assert!(shop.matches(&("a:*", "orders", 42).text()));
+    /// assert!(!shop.matches(&("a:b", "orders", 42).text()));
+    /// assert!(!shop.matches(&("a", "*", 42).text()));
+    /// ```
+    #[must_use]
+    pub fn tenant(tenant: &(impl CacheKey + ?Sized)) -> Self {
+        let mut prefix = String::new();
+        push_part(tenant, &mut prefix);
+        prefix.push(':');
+        Self::new(&[&*Self::escape(&prefix), "*"].concat())
     }
 
     /// Whether the whole of `text` matches.

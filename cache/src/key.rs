@@ -12,8 +12,10 @@ use std::sync::Arc;
 /// exactly when their texts are, and a key and its borrowed form (`String` and `str`) must
 /// write the same text.
 ///
-/// Tuples are the safe way to put several parts into one key: each part is escaped, so that
-/// `("a:b", "c")` and `("a", "b:c")` never meet. Put the tenant first.
+/// Tuples of two to five parts are the safe way to put several parts into one key: each part is
+/// escaped, so that `("a:b", "c")` and `("a", "b:c")` never meet. Put the tenant first: then no
+/// key of one tenant is one of another's, whatever the names of both hold, and
+/// [`Pattern::tenant`](crate::Pattern::tenant) finds all of one tenant's keys and no other.
 ///
 /// ```
 /// use escala_cache::CacheKey;
@@ -22,9 +24,43 @@ use std::sync::Arc;
 /// assert_eq!(("a:b", "c").text(), "a%3Ab:c");
 /// assert_eq!(("a", "b:c").text(), "a:b%3Ac");
 /// ```
+///
+/// A key type of your own writes the text of a tuple of its fields:
+///
+/// ```
+/// use escala_cache::CacheKey;
+///
+/// #[derive(Hash, PartialEq, Eq)]
+/// struct OrderKey {
+///     shop: String,
+///     number: u64,
+/// }
+///
+/// impl CacheKey for OrderKey {
+///     fn write_text(&self, out: &mut String) {
+///         (&self.shop, self.number).write_text(out);
+///     }
+///
+///     fn write_tenant(&self, out: &mut String) -> bool {
+///         (&self.shop, self.number).write_tenant(out)
+///     }
+/// }
+///
+/// assert_eq!(OrderKey { shop: "a:b".to_owned(), number: 42 }.text(), "a%3Ab:42");
+/// ```
 pub trait CacheKey: Hash + Eq {
     /// Appends the text of this key.
     fn write_text(&self, out: &mut String);
+
+    /// Appends the tenant this key belongs to, as it stands in the text before the first `:`,
+    /// and returns true; or does nothing and returns false.
+    ///
+    /// The first part of a tuple is its tenant. Other keys have none, and neither has a type of
+    /// your own unless it says so; whatever it says here, the text must begin with that and `:`.
+    fn write_tenant(&self, out: &mut String) -> bool {
+        let _ = out;
+        false
+    }
 
     /// The text of this key in a string of its own.
     fn text(&self) -> String {
@@ -57,6 +93,10 @@ impl<T: CacheKey + ?Sized> CacheKey for &T {
     fn write_text(&self, out: &mut String) {
         (**self).write_text(out);
     }
+
+    fn write_tenant(&self, out: &mut String) -> bool {
+        (**self).write_tenant(out)
+    }
 }
 
 macro_rules! integer_keys {
@@ -70,21 +110,36 @@ macro_rules! integer_keys {
 }
 integer_keys!(u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize);
 
-impl<A: CacheKey, B: CacheKey> CacheKey for (A, B) {
-    fn write_text(&self, out: &mut String) {
-        push_escaped(&self.0.text(), out);
-        out.push(':');
-        push_escaped(&self.1.text(), out);
-    }
-}
+macro_rules! tuple_keys {
+    ($(($first:ident $($other:ident)+))+) => {$(
+        impl<$first: CacheKey, $($other: CacheKey),+> CacheKey for ($first, $($other),+) {
+            #[expect(non_snake_case, reason = "a part is named after its type")]
+            fn write_text(&self, out: &mut String) {
+                let ($first, $($other),+) = self;
+                push_part($first, out);
+                $(
+                    out.push(':');
+                    push_part($other, out);
+                )+
+            }
 
-impl<A: CacheKey, B: CacheKey, C: CacheKey> CacheKey for (A, B, C) {
-    fn write_text(&self, out: &mut String) {
-        push_escaped(&self.0.text(), out);
-        out.push(':');
-        push_escaped(&self.1.text(), out);
-        out.push(':');
-        push_escaped(&self.2.text(), out);
+            fn write_tenant(&self, out: &mut String) -> bool {
+                push_part(&self.0, out);
+                true
+            }
+        }
+    )+};
+}
+tuple_keys!((A B) (A B C) (A B C D) (A B C D E));
+
+/// Appends the text of one part of a key, escaped. Allocates only if there is something to
+/// escape.
+pub(crate) fn push_part(part: &(impl CacheKey + ?Sized), out: &mut String) {
+    let start = out.len();
+    part.write_text(out);
+    if out.get(start..).is_some_and(|text| text.contains([':', '%'])) {
+        let text = out.split_off(start);
+        push_escaped(&text, out);
     }
 }
 
@@ -104,6 +159,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::Pattern;
 
     #[test]
     fn owned_and_borrowed_forms_write_the_same_text() {
@@ -116,12 +172,58 @@ mod tests {
         assert_eq!(("t", 1_u8, "p%q").text(), "t:1:p%25q");
     }
 
+    #[test]
+    fn the_tenant_is_the_first_part_of_a_tuple_and_nothing_else() {
+        let tenant = |key: &dyn Fn(&mut String) -> bool| {
+            let mut out = String::from("before ");
+            key(&mut out).then(|| out.split_off(7))
+        };
+        assert_eq!(tenant(&|out| ("a:b", 1).write_tenant(out)).as_deref(), Some("a%3Ab"));
+        assert_eq!(tenant(&|out| (7, "x", "é").write_tenant(out)).as_deref(), Some("7"));
+        assert_eq!(tenant(&|out| ("", 1, 2, 3, 4).write_tenant(out)).as_deref(), Some(""));
+        assert_eq!(tenant(&|out| "a:b".write_tenant(out)), None);
+        assert_eq!(tenant(&|out| "a:b".to_owned().write_tenant(out)), None);
+        assert_eq!(tenant(&|out| 7_u64.write_tenant(out)), None);
+    }
+
+    /// What stands in front of every key of the tenant.
+    fn prefix(tenant: &str) -> String {
+        let mut out = String::new();
+        assert!((tenant, 0).write_tenant(&mut out));
+        out.push(':');
+        out
+    }
+
+    /// Names full of what separates parts, what patterns are made of, and Unicode.
+    fn name() -> impl Strategy<Value = String> {
+        "[ab:%*?\\[\\]^\\-\\\\3A\u{0}\u{e9}e\u{301}\u{1f600}]{0,5}"
+    }
+
     proptest! {
+        #[test]
+        fn two_tenants_never_share_a_prefix(one in name(), other in name(), rest in name()) {
+            let (prefix, other_prefix) = (prefix(&one), prefix(&other));
+            prop_assert_eq!(prefix.starts_with(&other_prefix), one == other);
+            for key in [
+                (&one, &rest).text(),
+                (&one, &rest, &other).text(),
+                (&one, &rest, &other, &one).text(),
+                (&one, &rest, &other, &one, 7).text(),
+            ] {
+                prop_assert!(key.starts_with(&prefix));
+                prop_assert_eq!(key.starts_with(&other_prefix), one == other);
+                prop_assert_eq!(Pattern::tenant(&one).matches(&key), true);
+                prop_assert_eq!(Pattern::tenant(&other).matches(&key), one == other);
+            }
+        }
+
         #[test]
         fn tuples_of_different_parts_never_share_a_text(
             a in ("[ab:%]{0,4}", "[ab:%]{0,4}", "[ab:%]{0,4}"),
             b in ("[ab:%]{0,4}", "[ab:%]{0,4}", "[ab:%]{0,4}"),
         ) {
+            prop_assert_eq!(a == b, a.text() == b.text());
+            let (a, b) = ((a.0, a.1, a.2, 1_u8, "x"), (b.0, b.1, b.2, 1_u8, "x"));
             prop_assert_eq!(a == b, a.text() == b.text());
         }
     }

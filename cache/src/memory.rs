@@ -1,95 +1,172 @@
-//! The layer in memory: typed values, bounded in number, each with its own end.
+//! The layer in memory: typed values, bounded in number or weight, each with its own end.
+
+mod engine;
 
 use std::borrow::Borrow;
 use std::hash::Hash;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ahash::RandomState;
-use moka::notification::RemovalCause;
-use tokio::time::Instant;
-
-use crate::config::Memory;
+use self::engine::{Departures, Entries, Weigh};
+use crate::clock::{self, Tick};
+use crate::config::{Memory, Unit};
 use crate::counters::Counter;
+use crate::freshness::{EarlyRefresh, Moments, Use};
 use crate::glob::Pattern;
 use crate::key::CacheKey;
+use crate::removals::{Guard, Removals, Verdict};
 use crate::stats::LayerStats;
 
-/// moka decides what stays; the end of an entry's life is ours.
+/// Weighs a value with its key, in bytes.
+pub(crate) type Weigher<K, V> = Arc<dyn Fn(&K, &V) -> u32 + Send + Sync>;
+
+/// The engine decides what stays; the end of an entry's life is ours.
 ///
-/// moka's own clock cannot be paused by a test and its expiry costs twice our check, so an
-/// expired entry is a miss here and leaves moka when it is replaced or no longer worth its room.
+/// The engine's own clock cannot be paused by a test and its expiry costs twice our check, so an
+/// expired entry is a miss here and leaves the engine when it is replaced or no longer worth its
+/// room.
 pub(crate) struct MemoryLayer<K, V> {
-    entries: moka::sync::Cache<K, Entry<V>, RandomState>,
+    entries: Entries<K, Slot<V>>,
     capacity: u64,
-    ttl: Duration,
+    unit: Unit,
     hits: Counter,
     misses: Counter,
-    evictions: Arc<AtomicU64>,
+    departures: Arc<Departures>,
+    early: EarlyRefresh,
 }
 
-#[derive(Clone)]
-struct Entry<V> {
-    value: V,
-    expires: Instant,
+/// An entry as it lies in memory: small, since each hit clones it.
+pub(crate) struct Slot<V> {
+    /// `None`: the source says that there is nothing.
+    pub(crate) content: Option<V>,
+    /// Until here a hit asks no more than this.
+    quiet_until: Tick,
+    fresh_until: Tick,
+    /// How long its load took, in microseconds, as far as that fits.
+    load_us: u32,
+    /// `None` for an entry that has no stale time, no tags and no copies elsewhere.
+    pub(crate) extra: Option<Arc<Extra>>,
+}
+
+/// What is looked at when an entry is no longer simply fresh.
+#[derive(Debug, Clone)]
+pub(crate) struct Extra {
+    pub(crate) revalidate_until: Tick,
+    pub(crate) stale_until: Tick,
+    /// Milliseconds since 1970 when its load began.
+    pub(crate) created_ms: u64,
+    pub(crate) validator: Option<Box<str>>,
+    pub(crate) guard: Guard,
+}
+
+/// What a read finds.
+pub(crate) enum Read<V> {
+    /// Serve it.
+    Hit(Option<V>),
+    /// Serve it, and load in the background.
+    Renew(Option<V>),
+    /// Load; this may stand in if that fails or is slow.
+    StandIn(Slot<V>),
+    /// The shared layer must confirm it.
+    Suspect(Slot<V>),
+    Miss,
 }
 
 impl<K, V> MemoryLayer<K, V>
 where
-    K: CacheKey + Send + Sync + 'static,
+    K: CacheKey + Clone + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    pub(crate) fn new(config: Memory) -> Self {
-        let evictions = Arc::new(AtomicU64::new(0));
-        let count = Arc::clone(&evictions);
-        let entries = moka::sync::Cache::builder()
-            .max_capacity(config.capacity)
-            .eviction_listener(move |_, _, cause| {
-                if cause == RemovalCause::Size {
-                    count.fetch_add(1, Ordering::Relaxed);
-                }
+    pub(crate) fn new(config: Memory, early: EarlyRefresh, weigher: Option<Weigher<K, V>>) -> Self {
+        let departures = Arc::new(Departures::default());
+        let weigh = weigher.map(|weigh| -> Weigh<K, Slot<V>> {
+            Arc::new(move |key, slot| {
+                let value = slot.content.as_ref().map_or(0, |value| weigh(key, value));
+                value.saturating_add(OVERHEAD)
             })
-            .build_with_hasher(RandomState::new());
+        });
         Self {
-            entries,
+            entries: Entries::new(config, weigh, &departures),
             capacity: config.capacity,
-            ttl: config.ttl,
+            unit: config.unit,
             hits: Counter::default(),
             misses: Counter::default(),
-            evictions,
+            departures,
+            early,
         }
     }
 
-    /// Reads and counts. On a hit: one hash, one clock read, one clone of the value.
+    /// Reads and counts. On a plain hit: one hash, one coarse clock read, one clone.
     #[inline]
-    pub(crate) fn get<Q>(&self, key: &Q) -> Option<V>
+    pub(crate) fn read<Q>(&self, key: &Q, removals: &Removals) -> Read<V>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let found = self.peek(key);
-        let count = if found.is_some() { &self.hits } else { &self.misses };
-        count.add_one();
-        found
+        let Some(slot) = self.entries.get(key) else {
+            self.misses.add_one();
+            return Read::Miss;
+        };
+        let now = clock::now();
+        if now < slot.quiet_until && slot.is_current(removals) {
+            self.hits.add_one();
+            return Read::Hit(slot.content);
+        }
+        self.consider(slot, now, removals)
     }
 
-    /// Reads without counting: the second look of a caller that has counted its miss.
-    #[inline]
-    pub(crate) fn peek<Q>(&self, key: &Q) -> Option<V>
+    /// As [`read`](Self::read), without counting: the second look of a caller that has counted.
+    pub(crate) fn look<Q>(&self, key: &Q, removals: &Removals) -> Read<V>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.entries
-            .get(key)
-            .and_then(|entry| (Instant::now() < entry.expires).then_some(entry.value))
+        let Some(slot) = self.entries.get(key) else { return Read::Miss };
+        self.judge(slot, clock::now(), removals)
     }
 
-    /// Stores for `life`, or for this layer's lifetime if that is shorter.
-    pub(crate) fn insert(&self, key: K, value: V, life: Duration) {
-        let expires = Instant::now() + life.min(self.ttl);
-        self.entries.insert(key, Entry { value, expires });
+    /// What lies under `key` however old, unless it was removed, and what the log says of it.
+    pub(crate) fn previous<Q>(&self, key: &Q, removals: &Removals) -> Option<(Slot<V>, Verdict)>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let slot = self.entries.get(key)?;
+        let verdict =
+            slot.extra.as_ref().map_or(Verdict::Current, |extra| removals.judge(&extra.guard));
+        match verdict {
+            Verdict::Removed => None,
+            Verdict::Expired(at) => Some((slot.with(slot.moments().expired(at)), verdict)),
+            Verdict::Current | Verdict::Suspect => Some((slot, verdict)),
+        }
+    }
+
+    pub(crate) fn is_fresh<Q>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.entries.get(key).is_some_and(|slot| slot.is_fresh())
+    }
+
+    pub(crate) fn insert(&self, key: K, slot: Slot<V>) {
+        self.entries.insert(key, slot);
+    }
+
+    /// Makes the entry under `key` stale now, if it is fresh.
+    pub(crate) fn expire<Q>(&self, key: &Q)
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        let Some(slot) = self.entries.get(key) else { return };
+        let expired = slot.moments().expired(clock::now());
+        if expired.stale_until > expired.fresh_until {
+            self.entries.insert(key.to_owned(), slot.with(expired));
+        } else {
+            self.entries.remove(key);
+        }
     }
 
     pub(crate) fn remove<Q>(&self, key: &Q)
@@ -97,34 +174,142 @@ where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.entries.invalidate(key);
+        self.entries.remove(key);
     }
 
     /// Walks over all entries.
     pub(crate) fn remove_matching(&self, pattern: &Pattern) {
         let mut text = String::new();
-        for (key, _) in &self.entries {
+        self.entries.retain(|key| {
             text.clear();
             key.write_text(&mut text);
-            if pattern.matches(&text) {
-                self.entries.invalidate(&*key);
-            }
-        }
+            !pattern.matches(&text)
+        });
     }
 
     pub(crate) fn clear(&self) {
-        self.entries.invalidate_all();
+        self.entries.clear();
     }
 
     pub(crate) fn stats(&self) -> LayerStats {
-        // moka counts in batches; without this a fresh entry shows up only later.
-        self.entries.run_pending_tasks();
+        let (entries, weight) = self.entries.size();
         LayerStats {
             hits: self.hits.get(),
             misses: self.misses.get(),
-            entries: self.entries.entry_count(),
+            entries,
+            bytes: (self.unit == Unit::Bytes).then_some(weight),
             capacity: self.capacity,
-            evictions: self.evictions.load(Ordering::Relaxed),
+            evictions: self.departures.evicted.load(Ordering::Relaxed),
+            removals: self.departures.removed.load(Ordering::Relaxed),
+            replacements: self.departures.replaced.load(Ordering::Relaxed),
+        }
+    }
+
+    #[cold]
+    fn consider(&self, slot: Slot<V>, now: Tick, removals: &Removals) -> Read<V> {
+        let read = self.judge(slot, now, removals);
+        let hit = matches!(read, Read::Hit(_) | Read::Renew(_));
+        if hit {
+            self.hits.add_one()
+        } else {
+            self.misses.add_one()
+        }
+        read
+    }
+
+    fn judge(&self, slot: Slot<V>, now: Tick, removals: &Removals) -> Read<V> {
+        let mut moments = slot.moments();
+        let mut suspect = false;
+        if let Some(extra) = &slot.extra {
+            match removals.judge(&extra.guard) {
+                Verdict::Removed => return Read::Miss,
+                Verdict::Expired(at) => moments = moments.expired(at),
+                Verdict::Suspect => suspect = true,
+                Verdict::Current => {}
+            }
+        }
+        match moments.usage(now) {
+            Use::Nothing => Read::Miss,
+            _ if suspect => Read::Suspect(slot),
+            Use::Serve => Read::Hit(slot.content),
+            Use::ServeAndConsider => {
+                let left = moments.fresh_until.since(now);
+                if self.early.is_due(left, slot.load(), fastrand::f64()) {
+                    Read::Renew(slot.content)
+                } else {
+                    Read::Hit(slot.content)
+                }
+            }
+            Use::ServeAndLoad => Read::Renew(slot.content),
+            Use::StandIn => Read::StandIn(slot),
         }
     }
 }
+
+impl<V> Slot<V> {
+    pub(crate) fn new(
+        content: Option<V>,
+        moments: Moments,
+        load: Duration,
+        extra: Option<Arc<Extra>>,
+    ) -> Self {
+        let Moments { fresh_until, quiet_until, .. } = moments;
+        let load_us = u32::try_from(load.as_micros()).unwrap_or(u32::MAX);
+        Self { content, quiet_until, fresh_until, load_us, extra }
+    }
+
+    pub(crate) fn moments(&self) -> Moments {
+        let Self { fresh_until, quiet_until, .. } = *self;
+        let (revalidate_until, stale_until) = self
+            .extra
+            .as_ref()
+            .map_or((fresh_until, fresh_until), |e| (e.revalidate_until, e.stale_until));
+        Moments { fresh_until, quiet_until, revalidate_until, stale_until }
+    }
+
+    pub(crate) fn load(&self) -> Duration {
+        Duration::from_micros(self.load_us.into())
+    }
+
+    pub(crate) fn is_fresh(&self) -> bool {
+        clock::now() < self.fresh_until
+    }
+
+    pub(crate) fn may_stand_in(&self, now: Tick) -> bool {
+        now < self.moments().stale_until
+    }
+
+    /// The same entry with other moments.
+    pub(crate) fn with(&self, moments: Moments) -> Self
+    where
+        V: Clone,
+    {
+        let Moments { revalidate_until, stale_until, .. } = moments;
+        let extra = self
+            .extra
+            .as_ref()
+            .map(|extra| Arc::new(Extra { revalidate_until, stale_until, ..(**extra).clone() }));
+        Self::new(self.content.clone(), moments, self.load(), extra)
+    }
+
+    #[inline]
+    fn is_current(&self, removals: &Removals) -> bool {
+        self.extra.as_ref().is_none_or(|extra| removals.judge(&extra.guard) == Verdict::Current)
+    }
+}
+
+impl<V: Clone> Clone for Slot<V> {
+    #[inline]
+    fn clone(&self) -> Self {
+        Self {
+            content: self.content.clone(),
+            quiet_until: self.quiet_until,
+            fresh_until: self.fresh_until,
+            load_us: self.load_us,
+            extra: self.extra.clone(),
+        }
+    }
+}
+
+/// What an entry takes beside its key and value: our slot and the engine's bookkeeping, roughly.
+const OVERHEAD: u32 = 128;

@@ -10,6 +10,7 @@ use crate::BoxError;
 use crate::cache::Cache;
 use crate::future::ResponseFuture;
 use crate::key::CacheKey;
+use crate::memory::Read;
 
 /// A service whose responses are cached; made by [`CacheLayer`](crate::CacheLayer).
 pub struct CacheService<S, K, V, F> {
@@ -59,9 +60,10 @@ where
         let Some(key) = (self.key)(&request) else {
             return ResponseFuture::passed(self.inner.call(request));
         };
-        if let Some(value) = self.cache.hit(&key) {
-            return ResponseFuture::hit(value);
-        }
+        let read = match self.cache.hit(&key) {
+            Read::Hit(Some(value)) => return ResponseFuture::hit(value),
+            read => read,
+        };
         // The task takes the service that is ready and leaves a clone that is not: whether it
         // calls depends on the shared layer, long after this.
         let unready = self.inner.clone();
@@ -70,7 +72,7 @@ where
             let call = ready.call(request);
             async move { call.await.map_err(|error| ServiceError(error.into())) }
         };
-        let loaded = self.cache.load_missing(key, self.cache.ttl(), load);
+        let loaded = self.cache.load_missing(key, read, load);
         ResponseFuture::miss(async move { loaded.await.map_err(Into::into) })
     }
 }

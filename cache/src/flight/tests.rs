@@ -9,14 +9,14 @@ fn map() -> Map {
 }
 
 fn lead(map: &Map) -> (Lead<&'static str, u64>, Landing<u64>) {
-    match map.join(&"k", || None) {
+    match map.join(&"k", 1, 0, || None::<u64>) {
         Join::Lead(lead, landing) => (lead, landing),
         Join::Hit(_) | Join::Wait(_) => panic!("nobody else flies"),
     }
 }
 
 fn joins(map: &Map) -> bool {
-    matches!(map.join(&"k", || None), Join::Wait(_))
+    matches!(map.join(&"k", 1, 0, || None::<u64>), Join::Wait(_))
 }
 
 fn publishes(ticket: &Ticket<&'static str, u64>, writing: bool) -> bool {
@@ -35,7 +35,7 @@ fn a_slot_lives_only_while_something_is_under_way() {
     let hold = map.hold("k");
     assert_eq!(map.len(), 1);
     drop(lead);
-    assert!(!matches!(map.join(&"k", || Some(1)), Join::Wait(_)));
+    assert!(!matches!(map.join(&"k", 1, 0, || Some(1)), Join::Wait(_)));
     drop(promotion);
     assert!(map.promote(&"k").is_none());
     let (_, ticket) = map.replace(&"k", || {});
@@ -53,7 +53,7 @@ fn a_slot_lives_only_while_something_is_under_way() {
 #[test]
 fn a_value_that_came_meanwhile_starts_no_flight() {
     let map = map();
-    assert!(matches!(map.join(&"k", || Some(7)), Join::Hit(7)));
+    assert!(matches!(map.join(&"k", 1, 0, || Some(7)), Join::Hit(7)));
     assert_eq!(map.len(), 0);
 }
 
@@ -93,6 +93,17 @@ fn while_a_key_is_held_flights_do_not_trust_the_shared_layer() {
     drop(sweep);
     assert!(lead(&map).0.trusts_shared);
     assert_eq!(map.len(), 0);
+}
+
+#[test]
+fn a_flight_that_began_too_early_is_not_joined_but_still_lands() {
+    let map = map();
+    let (old, _) = lead(&map);
+    let Join::Lead(new, _) = map.join(&"k", 2, 2, || None::<u64>) else { panic!("too old") };
+    assert!(publishes(&old.ticket, false), "it fills memory all the same");
+    drop(old);
+    assert!(matches!(map.join(&"k", 2, 2, || None::<u64>), Join::Wait(_)));
+    assert!(publishes(&new.ticket, false));
 }
 
 #[test]

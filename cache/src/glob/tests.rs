@@ -141,4 +141,17 @@ proptest! {
         prop_assert!(pattern.matches(&text));
         prop_assert_eq!(pattern.matches(&other), text == other);
     }
+
+    #[test]
+    fn redis_reads_the_pattern_of_a_tenant_as_we_do(
+        tenant in r"[ab:%é*?\[\]\\^-]{0,4}",
+        other in r"[ab:%é*?\[\]\\^-]{0,4}",
+        rest in r"[ab:*]{0,4}",
+    ) {
+        let pattern = Pattern::tenant(&tenant).to_redis("2:c*:");
+        for (owner, owned) in [(&tenant, true), (&other, tenant == other)] {
+            let key = format!("2:c*:{}", (owner, &rest).text());
+            prop_assert_eq!(redis(&pattern, key.as_bytes()), owned);
+        }
+    }
 }

@@ -77,7 +77,8 @@ impl<S: Origin<B>, B: Default + Send + 'static> Ask<S, B> {
     /// Asks, and tells the followers. What is left to do with the answer is done by tasks of its
     /// own, which take the escort along.
     pub(crate) async fn run(mut self) -> Result<Asked<S::Body>, S::Failure> {
-        let (mut fence, mut asked_at) = self.stamp();
+        let (route, target) = (Arc::clone(&self.route), self.target.clone());
+        let (mut fence, mut asked_at) = stamp(&route, &target).await;
         let parts = std::mem::replace(&mut self.parts, Request::new(()).into_parts().0);
         let again = (!self.question.preconditions.is_empty()).then(|| parts.clone());
         let request = self.outgoing(parts);
@@ -96,17 +97,11 @@ impl<S: Origin<B>, B: Default + Send + 'static> Ask<S, B> {
             }
             // It confirms nothing we have (RFC 9111, section 4.3.4): ask for the whole.
             strip_conditions(&mut parts.headers);
-            (fence, asked_at) = self.stamp();
+            (fence, asked_at) = stamp(&route, &target).await;
             let request = Request::from_parts(parts, B::default());
             response = send_again(&mut self.service, request).await?;
         }
         Ok(self.receive(response, asked_at, fence))
-    }
-
-    /// When the origin is asked: removals from now on win over its answer.
-    fn stamp(&self) -> (Fence, UnixMs) {
-        let inner = self.route.inner();
-        (inner.store.fence(), inner.now())
     }
 
     fn outgoing(&mut self, mut parts: Parts) -> Request<B> {
@@ -171,7 +166,7 @@ impl<S: Origin<B>, B: Default + Send + 'static> Ask<S, B> {
                 // The followers ask for themselves, but not before it is gone.
                 let lead = fill.escort.lead.take();
                 load::spawn(async move {
-                    fill.route.inner().store.remove_key(&key, false).await;
+                    drop(fill.route.inner().store.remove_key(&key, false).await);
                     drop(lead);
                 });
             }
@@ -231,6 +226,12 @@ impl<S: Origin<B>, B: Default + Send + 'static> Ask<S, B> {
             inner.mark(&self.question.flight_key);
             return Err("too-large");
         }
+        // A stream of events is one client's, however long it is said to be fresh, and has no end.
+        if parts.headers.get(header::CONTENT_TYPE).is_some_and(is_event_stream) {
+            raise(&inner.counts.too_large);
+            inner.mark(&self.question.flight_key);
+            return Err("event-stream");
+        }
         let Some(tags) = self.tags(&parts.headers) else {
             raise(&inner.counts.untaggable);
             inner.mark(&self.question.flight_key);
@@ -268,6 +269,17 @@ impl<S: Origin<B>, B: Default + Send + 'static> Ask<S, B> {
             lead.share(landing.clone());
         }
     }
+}
+
+/// When the origin is asked: removals from now on win over its answer.
+async fn stamp(route: &Route, target: &Target) -> (Fence, UnixMs) {
+    let inner = route.inner();
+    (inner.store.fence(target).await, inner.now())
+}
+
+fn is_event_stream(value: &HeaderValue) -> bool {
+    let kind = b"text/event-stream";
+    value.as_bytes().get(..kind.len()).is_some_and(|start| start.eq_ignore_ascii_case(kind))
 }
 
 fn length(parts: &response::Parts) -> Option<u64> {

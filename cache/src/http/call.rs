@@ -95,7 +95,7 @@ impl<S: Origin<B>, B: Default + Send + 'static> Call<S, B> {
             let title = "no stored response";
             return route.own(StatusCode::GATEWAY_TIMEOUT, title, route.hit());
         };
-        let response = route.from_store(&self.client.view(), whole, now, route.hit());
+        let response = route.of_stored(&self.client.view(), whole, now, route.hit());
         let Self { target, client, service, parts, body: _, token, .. } = self;
         token.settle(outcome);
         if let Some(found) = found.filter(|_| served.revalidate) {
@@ -151,7 +151,7 @@ impl<S: Origin<B>, B: Default + Send + 'static> Call<S, B> {
             return route.own(StatusCode::GATEWAY_TIMEOUT, "no stored response", route.hit());
         };
         let now = route.inner().now();
-        let response = route.from_store(&self.client.view(), whole, now, route.hit());
+        let response = route.of_stored(&self.client.view(), whole, now, route.hit());
         self.token.settle(Outcome::Hit);
         response
     }
@@ -169,7 +169,7 @@ impl<S: Origin<B>, B: Default + Send + 'static> Call<S, B> {
             parts,
             body,
             question,
-            escort: Escort { lead: Some(lead), permit: None },
+            escort: Escort { lead: Some(lead), _permit: None },
         };
         let mut task = load::spawn(ask.run());
         let inner = route.inner();
@@ -231,14 +231,14 @@ impl<S: Origin<B>, B: Default + Send + 'static> Call<S, B> {
             }
             Landing::Live(live) => match live.body.reader() {
                 Some(reader) => {
-                    let response = route.from_live(client, live, reader, now, status);
+                    let response = route.of_live(client, live, reader, now, status);
                     Followed::Answer(response, Outcome::Coalesced)
                 }
                 None => Followed::Nothing,
             },
             Landing::Confirmed(response) => match response.as_whole() {
                 Some(whole) if whole.head.matches(&client.headers) => {
-                    let response = route.from_store(&client.view(), whole, now, status);
+                    let response = route.of_stored(&client.view(), whole, now, status);
                     Followed::Answer(response, Outcome::Coalesced)
                 }
                 _ => Followed::Nothing,
@@ -250,7 +250,7 @@ impl<S: Origin<B>, B: Default + Send + 'static> Call<S, B> {
                     .is_some_and(|validation| validation.may_serve_stale(*failure, now));
                 match response.as_whole() {
                     Some(whole) if allowed && whole.head.matches(&client.headers) => {
-                        let response = route.from_store(&client.view(), whole, now, status);
+                        let response = route.of_stored(&client.view(), whole, now, status);
                         Followed::Answer(response, Outcome::Stale)
                     }
                     _ => Followed::Nothing,

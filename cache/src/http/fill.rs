@@ -28,7 +28,7 @@ pub(crate) struct Escort {
     /// Followers join as long as this is there.
     pub(crate) lead: Option<Lead<Landing>>,
     /// One of the revalidations in the background.
-    pub(crate) permit: Option<OwnedSemaphorePermit>,
+    pub(crate) _permit: Option<OwnedSemaphorePermit>,
 }
 
 /// A response about to be stored, but for its body.
@@ -61,23 +61,25 @@ impl Fill {
 
     /// Stores what has come. The flight ends only after it, so that nobody finds neither.
     pub(crate) async fn store(self, body: Bytes) {
-        let inner = self.route.inner();
+        let Self { route, target, head, tags, names, secondary, fence, flight_key, escort } = self;
+        let inner = route.inner();
         let now = inner.now();
-        let policy = &self.route.policy;
+        let policy = &route.policy;
         let terms = Terms {
-            life: self.head.retention(policy, now),
+            life: head.retention(policy, now),
             now,
             max_variants: policy.max_variants,
-            names: &self.names,
-            secondary: self.secondary,
+            names: &names,
+            secondary,
         };
-        let whole = Whole { head: (*self.head).clone(), body, tags: self.tags };
-        if inner.store.insert(&self.target, whole, terms, &self.fence).await {
+        let whole = Whole { head: (*head).clone(), body, tags };
+        if inner.store.insert(&target, whole, terms, fence).await {
             raise(&inner.counts.stored);
-            inner.marks.clear(&self.flight_key);
+            inner.marks.clear(&flight_key);
         } else {
             raise(&inner.counts.discarded);
         }
+        drop(escort);
     }
 
     async fn drain<B>(&mut self, body: B, filler: Filler) -> Result<Option<Bytes>, ()>

@@ -54,7 +54,7 @@ pub(crate) fn finish<S: Origin<B>, B>(
             let status = CacheStatus { fwd_status: Some(parts.status), stored: true, ..status };
             let response = if client.has_conditions() {
                 // They were kept from the origin, and are the cache's to judge.
-                route.from_live(client, &live, reader, now, status)
+                route.of_live(client, &live, reader, now, status)
             } else {
                 route.passed(parts, Body::live(reader), status)
             };
@@ -89,7 +89,7 @@ fn from_landing<B>(
     };
     let status = CacheStatus { fwd_status, ..status };
     match response.as_whole() {
-        Some(whole) => (route.from_store(&client.view(), whole, now, status), outcome),
+        Some(whole) => (route.of_stored(&client.view(), whole, now, status), outcome),
         None => (no_response(route), Outcome::Miss),
     }
 }
@@ -133,7 +133,7 @@ pub(crate) fn revalidate<S: Origin<B>, B: Default + Send + 'static>(
             preconditions: validation.preconditions.clone(),
             validation: Some(validation),
         },
-        escort: Escort { lead: Some(lead), permit: Some(permit) },
+        escort: Escort { lead: Some(lead), _permit: Some(permit) },
     };
     let limit = inner.config.revalidation_timeout;
     load::spawn(async move {
@@ -154,7 +154,7 @@ pub(crate) async fn update_by_head(
     let Some(whole) = found.response.as_whole() else { return };
     let inner = route.inner();
     let stored = (&whole.head, whole.body.len() as u64);
-    let fence = inner.store.fence();
+    let fence = inner.store.fence(target).await;
     let view = client.view();
     match head_update(&route.policy, &view, stored, answer, asked_at, inner.now()) {
         HeadUpdate::Update(freshened) if freshened.fate == Fate::Replace => {
@@ -175,7 +175,7 @@ pub(crate) async fn update_by_head(
         HeadUpdate::Update(freshened) => {
             if let Fate::Remove(refusal) = freshened.fate {
                 inner.counts.refused(refusal);
-                inner.store.remove_key(&found.key, false).await;
+                drop(inner.store.remove_key(&found.key, false).await);
             }
         }
         HeadUpdate::Stale => drop(inner.store.remove_key(&found.key, true).await),

@@ -107,10 +107,6 @@ pub(crate) struct Lead<T> {
 }
 
 impl<T> Lead<T> {
-    pub(crate) fn key(&self) -> &str {
-        &self.key
-    }
-
     /// Tells the followers. They can join until this lead is detached or dropped.
     pub(crate) fn share(&self, news: T) {
         self.flight.send_replace(News::Shared(news));

@@ -1,7 +1,6 @@
 //! The handle: what all layers over one HTTP cache share, and how to purge it.
 
 use std::fmt;
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,8 +9,9 @@ use http::{HeaderMap, Uri};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::cache::{Cache, Removal};
-use crate::config::ConfigError;
+use crate::builder::CacheBuilder;
+use crate::cache::Cache;
+use crate::config::{CacheConfig, ConfigError, Memory};
 use crate::http::config::HttpCacheConfig;
 use crate::http::engine::UnixMs;
 use crate::http::flight::Flights;
@@ -19,9 +19,10 @@ use crate::http::key;
 use crate::http::landing::Landing;
 use crate::http::marks::Marks;
 use crate::http::stats::{Counts, Gauges, HttpCacheStats};
-use crate::http::store::Store;
+use crate::http::store::{LONGEST, Store};
 use crate::http::stored::StoredResponse;
 use crate::shared::wall_ms;
+use crate::write::Removal;
 
 /// A cache of HTTP responses, behind any number of [`HttpCacheLayer`](crate::http::HttpCacheLayer)s.
 ///
@@ -78,6 +79,18 @@ impl HttpCache {
         Self::build(cache, config, Some(Box::new(clock)))
     }
 
+    /// Starts to build the cache for the responses: as [`Cache::builder`], with the lifetimes of
+    /// its layers and its jitter out of the way, so that each response's own lifetime counts.
+    ///
+    /// Bound it by bytes if bodies differ much in length, with [`StoredResponse::weight`].
+    pub fn storage(name: impl Into<String>) -> CacheBuilder<String, StoredResponse> {
+        Cache::builder(CacheConfig::new(name))
+            .memory(Memory::default().ttl(LONGEST))
+            .ttl(LONGEST)
+            .shared_ttl(LONGEST)
+            .jitter(0.0)
+    }
+
     /// The cache in which the responses stand.
     #[must_use]
     pub fn cache(&self) -> &Cache<String, StoredResponse> {
@@ -117,8 +130,8 @@ impl HttpCache {
 
     /// Removes everything.
     pub async fn clear(&self) -> Removal {
-        let inner = &*self.inner;
-        inner.detaching(inner.store.clear(), |_| true).await
+        self.inner.flights.detach(|_| true);
+        self.inner.store.clear().await
     }
 
     /// What the cache has done so far. The figures of the entries are those of
@@ -177,27 +190,18 @@ impl Inner {
         }
     }
 
+    // Flights leave the map before the removal begins: their origins may have been asked before
+    // it. Who asks after that asks late enough, even while the removal is under way.
+
     pub(crate) async fn take_target(&self, primary: &str, soft: bool) -> Removal {
-        let affected = |key: &str| key::is_under(key, primary);
-        self.detaching(self.store.remove_target(primary, soft), affected).await
+        self.flights.detach(|key| key::is_under(key, primary));
+        self.store.remove_target(primary, soft).await
     }
 
     pub(crate) async fn take_tag(&self, tag: &str, soft: bool) -> Removal {
         // Which flights will have the tag is not known before they land.
-        self.detaching(self.store.remove_tag(tag, soft), |_| true).await
-    }
-
-    /// Takes flights off the map around a removal. Before it, in case this future is dropped;
-    /// after it, for those who began to ask while it was under way.
-    async fn detaching(
-        &self,
-        removal: impl Future<Output = Removal>,
-        affected: impl Fn(&str) -> bool,
-    ) -> Removal {
-        self.flights.detach(&affected);
-        let removal = removal.await;
-        self.flights.detach(&affected);
-        removal
+        self.flights.detach(|_| true);
+        self.store.remove_tag(tag, soft).await
     }
 }
 

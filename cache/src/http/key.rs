@@ -72,6 +72,9 @@ pub(crate) fn target_tag(primary: &str) -> String {
     format!("uri:{primary}")
 }
 
+/// The tag of every variant.
+pub(crate) const EVERYTHING: &str = "all";
+
 /// The tag of everything a tenant has.
 pub(crate) fn tenant_tag(tenant: &str) -> String {
     let mut tag = String::from("tenant:");

@@ -21,14 +21,12 @@ use crate::http::service::HttpCacheService;
 /// # Example
 /// ```
 /// use axum::{Router, routing::get};
-/// use escala_cache::Cache;
-/// use escala_cache::http::{HttpCache, HttpCacheConfig, HttpCacheLayer, StoredResponse};
+/// use escala_cache::http::{HttpCache, HttpCacheConfig, HttpCacheLayer};
 /// use std::time::Duration;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), escala_cache::BoxError> {
-/// let pages = Cache::<String, StoredResponse>::builder("pages").build()?;
-/// let cache = HttpCache::new(pages, HttpCacheConfig::default())?;
+/// let cache = HttpCache::new(HttpCache::storage("pages").build()?, HttpCacheConfig::default())?;
 /// let minutes = |n| HttpCacheLayer::new(cache.clone()).ttl(Duration::from_secs(n * 60));
 ///
 /// let app: Router = Router::new()

@@ -60,7 +60,7 @@ impl Route {
     }
 
     /// The response that a stored one becomes for one request.
-    pub(crate) fn from_store<B>(
+    pub(crate) fn of_stored<B>(
         &self,
         view: &RequestView<'_>,
         whole: &Whole,
@@ -99,7 +99,7 @@ impl Route {
     }
 
     /// The response that one under way becomes for one who may share it.
-    pub(crate) fn from_live<B>(
+    pub(crate) fn of_live<B>(
         &self,
         client: &Client,
         live: &Live,

@@ -53,9 +53,12 @@ impl Route {
         }
         let view = view(parts).with_body(has_body);
         if view.is_lookup() {
-            let bypassed = self.bypass.as_ref().is_some_and(|bypass| bypass(parts));
-            if bypassed || view.bypasses() {
+            if self.bypass.as_ref().is_some_and(|bypass| bypass(parts)) {
                 return Class::Pass(Fwd::Bypass);
+            }
+            if view.bypasses() {
+                let for_the_origin = view.is_for_the_origin();
+                return Class::Pass(if for_the_origin { Fwd::Request } else { Fwd::Bypass });
             }
         } else if parts.method.is_safe() {
             return Class::Pass(Fwd::Method);
@@ -82,14 +85,18 @@ impl Route {
         now: UnixMs,
     ) -> Option<StoredResponse> {
         let store = &self.inner().store;
-        let fresh = |key: &String| store.peek(key).filter(|(_, stale)| !stale);
-        let (response, _) = fresh(&target.primary)?;
+        let (response, stale) = store.peek(&target.primary)?;
+        // An index may be stale: it is its variants that count.
         let Some(variants) = response.as_variants() else {
+            if stale {
+                return None;
+            }
             self.is_fresh(view, &[&response.as_whole()?.head], now)?;
             return Some(response);
         };
         let candidates = variants.candidates(&target.primary, view.headers);
-        let found: Vec<_> = candidates.filter_map(|key| fresh(&key)).collect();
+        let found: Vec<_> =
+            candidates.filter_map(|key| store.peek(&key)).filter(|(_, stale)| !stale).collect();
         let heads: Vec<_> =
             found.iter().filter_map(|(found, _)| Some(&found.as_whole()?.head)).collect();
         // One that is no response would make the numbers disagree.

@@ -69,7 +69,7 @@ where
                 if let Some(response) = self.route.fresh(&target, &view, now)
                     && let Some(whole) = response.as_whole()
                 {
-                    let response = self.route.from_store(&view, whole, now, self.route.hit());
+                    let response = self.route.of_stored(&view, whole, now, self.route.hit());
                     self.route.inner().counts.quick_hits.add_one();
                     return ResponseFuture::ready(response);
                 }

@@ -198,12 +198,6 @@ impl Counts {
         Token { counts: Arc::clone(self), outcome: Outcome::Cancelled }
     }
 
-    /// Counts a request that begins and ends at once.
-    pub(crate) fn at_once(&self, outcome: Outcome) {
-        self.started.fetch_add(1, Ordering::Relaxed);
-        self.ended[outcome as usize].fetch_add(1, Ordering::Release);
-    }
-
     pub(crate) fn refused(&self, refusal: Refusal) {
         if let Some(at) = REFUSALS.iter().position(|known| *known == refusal) {
             raise(&self.refused[at]);

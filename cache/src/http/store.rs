@@ -1,19 +1,22 @@
 //! Everything the HTTP cache asks of the core cache, in one place.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::HeaderName;
-use parking_lot::RwLock;
 
-use crate::cache::{Cache, Removal};
+use crate::cache::{Cache, Found as Stored};
+use crate::entry::Entry;
 use crate::http::engine::{Retention, UnixMs};
 use crate::http::key;
 use crate::http::stored::{StoredResponse, Whole};
+use crate::write::{Fence as CoreFence, Removal};
 
 /// The core calls nothing fresh that lives shorter; the engine has the last word on freshness.
 const LEAST_FRESH: Duration = Duration::from_secs(1);
+
+/// Nothing is kept longer, whatever its origin says: what nobody asked about for so long is not
+/// worth the removals that must be remembered as long.
+pub(crate) const LONGEST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// A stored response and where it was found.
 #[derive(Debug, Clone)]
@@ -43,52 +46,35 @@ pub(crate) struct Terms<'a> {
 }
 
 /// Tells removals that came before the origin was asked from later ones, which win.
-#[derive(Debug, Clone)]
-pub(crate) struct Fence(u64);
+pub(crate) type Fence = CoreFence<String, StoredResponse>;
 
 /// The core cache, as the HTTP cache uses it.
 pub(crate) struct Store {
     cache: Cache<String, StoredResponse>,
-    is_layered: bool,
-    clock: AtomicU64,
-    gone: RwLock<HashMap<String, (u64, u64)>>,
-    seals: RwLock<HashMap<String, (u64, Vec<String>)>>,
 }
 
 impl Store {
     pub(crate) fn new(cache: Cache<String, StoredResponse>) -> Self {
-        let is_layered = cache.stats().shared.is_some();
-        Self {
-            cache,
-            is_layered,
-            clock: AtomicU64::new(1),
-            gone: RwLock::default(),
-            seals: RwLock::default(),
-        }
+        Self { cache }
     }
 
     pub(crate) fn cache(&self) -> &Cache<String, StoredResponse> {
         &self.cache
     }
 
-    /// Whether there is more than memory, so that a miss there has to look further.
-    pub(crate) fn is_layered(&self) -> bool {
-        self.is_layered
-    }
-
-    /// What memory has, without waiting.
-    pub(crate) fn peek(&self, key: &String) -> Option<(StoredResponse, bool)> {
-        self.judge(key, self.cache.hit(key)?)
+    /// What memory has, without waiting; and whether it is stale.
+    pub(crate) fn peek(&self, key: &str) -> Option<(StoredResponse, bool)> {
+        self.cache.lookup_memory(key).map(|Stored { value, stale }| (value, stale))
     }
 
     /// What any layer has.
     pub(crate) async fn find(&self, key: &str) -> Option<(StoredResponse, bool)> {
-        self.judge(key, self.cache.get(key).await?)
+        self.cache.lookup(key).await.map(|Stored { value, stale }| (value, stale))
     }
 
     /// To be taken before the origin is asked.
-    pub(crate) fn fence(&self) -> Fence {
-        Fence(self.clock.fetch_add(1, Ordering::SeqCst))
+    pub(crate) async fn fence(&self, target: &Target) -> Fence {
+        self.cache.fence(&target.primary).await
     }
 
     /// Stores a response whose origin was asked after `fence`; says whether it was.
@@ -97,47 +83,41 @@ impl Store {
         target: &Target,
         whole: Whole,
         terms: Terms<'_>,
-        fence: &Fence,
+        fence: Fence,
     ) -> bool {
         let index = match self.find(&target.primary).await {
             Some((found, _)) => found.as_variants().cloned(),
             None => None,
         };
+        let entry = entry(target, whole, terms.life);
         if terms.names.is_empty() && index.is_none() {
-            let response = StoredResponse::whole(whole);
-            return self.put(target, target.primary.clone(), response, terms.life, fence).await;
+            return self.cache.insert_fenced(fence, entry);
         }
-        let until = terms.now.plus(millis(terms.life.fresh.saturating_add(terms.life.stale)));
-        let mut index = index.unwrap_or_default();
-        let (changed, crowded_out) =
-            index.add(terms.names, terms.secondary, until, terms.max_variants);
         let variant = key::variant(&target.primary, terms.secondary);
-        let response = StoredResponse::whole(whole);
-        if !self.put(target, variant, response, terms.life, fence).await {
+        // Its key was not known when the origin was asked, so it is by tags that a removal since
+        // then finds it.
+        let entry = entry.tag(key::target_tag(&target.primary)).tag(key::EVERYTHING);
+        let fence = self.cache.fence(&variant).await.as_of(&fence);
+        if !self.cache.insert_fenced(fence, entry) {
             return false;
         }
+        let life = terms.life.fresh.saturating_add(terms.life.stale).min(LONGEST);
+        let mut index = index.unwrap_or_default();
+        let until = terms.now.plus(u64::try_from(life.as_millis()).unwrap_or(u64::MAX));
+        let (changed, crowded_out) =
+            index.add(terms.names, terms.secondary, until, terms.max_variants);
         for secondary in crowded_out {
-            self.cache.remove(&key::variant(&target.primary, secondary)).await;
+            // Whether other processes were reached does not matter: it is not in the index.
+            let _ = self.cache.remove(&key::variant(&target.primary, secondary)).await;
         }
-        if !changed {
-            return true;
+        if changed {
+            let left = Duration::from_millis(index.until().since(terms.now));
+            // Softly purged or not, it outlives its variants: they cannot be found without it.
+            let life = Retention { fresh: left, stale: left };
+            let index = timed(target, StoredResponse::variants(index), life);
+            self.cache.insert_with(target.primary.clone(), index).await;
         }
-        // The index outlives its variants, softly purged or not: a variant without it is lost.
-        let left = Duration::from_millis(index.until().since(terms.now));
-        let life = Retention { fresh: left, stale: left };
-        self.put(target, target.primary.clone(), StoredResponse::variants(index), life, fence).await
-    }
-
-    /// Replaces a stored response by its freshened self, under the key it was found.
-    pub(crate) async fn replace(
-        &self,
-        target: &Target,
-        key: String,
-        whole: Whole,
-        life: Retention,
-        fence: &Fence,
-    ) -> bool {
-        self.put(target, key, StoredResponse::whole(whole), life, fence).await
+        true
     }
 
     /// Removes (or with `soft` makes stale) every variant of a target.
@@ -149,66 +129,34 @@ impl Store {
 
     /// Removes (or with `soft` makes stale) one entry.
     pub(crate) async fn remove_key(&self, key: &str, soft: bool) -> Removal {
-        self.note(key, soft);
-        if soft { Removal::Complete } else { self.cache.remove(key).await }
+        if soft { self.cache.expire(key).await } else { self.cache.remove(key).await }
     }
 
     /// Removes (or with `soft` makes stale) everything with a tag.
     pub(crate) async fn remove_tag(&self, tag: &str, soft: bool) -> Removal {
-        self.note(tag, soft);
-        Removal::Complete
+        if soft { self.cache.expire_tag(tag).await } else { self.cache.remove_tag(tag).await }
     }
 
     /// Removes everything.
     pub(crate) async fn clear(&self) -> Removal {
-        self.note("*", false);
-        self.cache.clear().await
-    }
-
-    async fn put(
-        &self,
-        target: &Target,
-        key: String,
-        response: StoredResponse,
-        life: Retention,
-        fence: &Fence,
-    ) -> bool {
-        let mut tags = response.as_whole().map_or_else(Vec::new, |whole| whole.tags.clone());
-        // The entry under the primary key itself is reached by its key.
-        if key != target.primary {
-            tags.push(key::target_tag(&target.primary));
-        }
-        tags.extend(target.tenant.as_deref().map(key::tenant_tag));
-        self.seals.write().insert(key.clone(), (fence.0, tags));
-        if self.judge(&key, response.clone()).is_none_or(|(_, stale)| stale) {
-            return false;
-        }
-        let life = life.fresh.max(LEAST_FRESH).saturating_add(life.stale);
-        self.cache.insert_with(key, response, life).await;
-        true
-    }
-
-    fn note(&self, what: &str, soft: bool) {
-        let now = self.clock.fetch_add(1, Ordering::SeqCst);
-        let mut gone = self.gone.write();
-        let at = gone.entry(what.to_owned()).or_default();
-        if soft { at.1 = now } else { at.0 = now }
-    }
-
-    fn judge(&self, key: &str, response: StoredResponse) -> Option<(StoredResponse, bool)> {
-        let gone = self.gone.read();
-        let (mut hard, mut soft) = (0, 0);
-        let seals = self.seals.read();
-        let (at, tags) = seals.get(key)?;
-        for what in tags.iter().map(String::as_str).chain([key, "*"]) {
-            if let Some(&(one, other)) = gone.get(what) {
-                (hard, soft) = (hard.max(one), soft.max(other));
-            }
-        }
-        (*at >= hard).then_some((response, *at < soft))
+        let variants = self.remove_tag(key::EVERYTHING, false).await;
+        let all = self.cache.clear().await;
+        if variants.is_complete() { all } else { variants }
     }
 }
 
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+fn entry(target: &Target, whole: Whole, life: Retention) -> Entry<StoredResponse> {
+    let tags = whole.tags.clone();
+    timed(target, StoredResponse::whole(whole), life).tags(tags)
+}
+
+/// An entry of the target's tenant that lives as long in every layer.
+fn timed(target: &Target, response: StoredResponse, life: Retention) -> Entry<StoredResponse> {
+    let fresh = life.fresh.clamp(LEAST_FRESH, LONGEST);
+    Entry::new(response)
+        .ttl(fresh)
+        .memory_ttl(fresh)
+        .shared_ttl(fresh)
+        .stale(life.stale.min(LONGEST))
+        .tags(target.tenant.as_deref().map(key::tenant_tag))
 }

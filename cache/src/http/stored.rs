@@ -13,12 +13,16 @@ use crate::http::key;
 /// Most sets of `Vary` fields that the answers of one target may differ in; each costs a lookup.
 const MAX_FIELD_SETS: usize = 8;
 
+/// What one header field or tag takes beside its text, roughly.
+const FIELD: usize = 64;
+
 /// A stored response, or the index of the variants of one target: the values of the cache under
 /// an [`HttpCache`](crate::http::HttpCache). Clones share it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StoredResponse(Arc<Stored>);
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are responses")]
 pub(crate) enum Stored {
     Whole(Whole),
     Variants(Variants),
@@ -47,6 +51,24 @@ pub(crate) struct Variants {
 }
 
 impl StoredResponse {
+    /// About how many bytes it takes, for the weigher of a cache that is bounded by them.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        match &*self.0 {
+            Stored::Whole(Whole { head, body, tags }) => {
+                let fields = head.headers.iter();
+                let fields: usize =
+                    fields.map(|(name, value)| name.as_str().len() + value.len() + FIELD).sum();
+                let tags: usize = tags.iter().map(|tag| tag.len() + FIELD).sum();
+                size_of::<Stored>() + body.len() + fields + tags
+            }
+            Stored::Variants(Variants { fields, keys, .. }) => {
+                let names: usize = fields.iter().map(Vec::len).sum();
+                size_of::<Stored>() + size_of_val(&**keys) + names * FIELD
+            }
+        }
+    }
+
     pub(crate) fn whole(whole: Whole) -> Self {
         Self(Arc::new(Stored::Whole(whole)))
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use http::request::Parts;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response, StatusCode};
 
 use crate::http::ask::{Ask, Question};
 use crate::http::body::Body;
@@ -36,7 +36,8 @@ impl<S: Origin<B>, B: Default + Send + 'static> Write<S, B> {
         let Self { route, target, mut service, parts, body, token } = self;
         let client = Client::of(&parts);
         // Without an answer nobody knows whether the request has had its effect.
-        let mut unknown = Unknown { route: &route, target: Some(target.clone()) };
+        let suspect = is_unsafe(&client).then(|| target.clone());
+        let mut unknown = Unknown { route: &route, target: suspect };
         let asked_at = route.inner().now();
         let answer = service.send(Request::from_parts(parts, body)).await;
         let asked = match answer {
@@ -49,7 +50,7 @@ impl<S: Origin<B>, B: Default + Send + 'static> Write<S, B> {
                 }
                 // Its answer may serve later reads, if the policy says so: only what is removed
                 // from now on is newer than it.
-                let fence = route.inner().store.fence();
+                let fence = route.inner().store.fence(&target).await;
                 let ask = Ask {
                     route: Arc::clone(&route),
                     question: Question::of_write(&target),
@@ -69,13 +70,19 @@ impl<S: Origin<B>, B: Default + Send + 'static> Write<S, B> {
     }
 }
 
+/// Whether the method may change something, as far as the engine knows it.
+fn is_unsafe(client: &Client) -> bool {
+    !invalidations(&client.view(), StatusCode::OK, &HeaderMap::new()).is_empty()
+}
+
 async fn remove(route: &Route, target: &Target, client: &Client, uri: &http::Uri) {
     let inner = route.inner();
     let tenant = target.tenant.as_deref();
     let by_host = inner.config.key_by_host;
     if let Some(primary) = key::primary(tenant, by_host, uri, &client.headers) {
         inner.counts.invalidations.fetch_add(1, Ordering::Relaxed);
-        inner.take_target(&primary, false).await;
+        // What other processes missed is repeated by the core.
+        drop(inner.take_target(&primary, false).await);
     }
 }
 

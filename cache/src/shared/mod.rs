@@ -2,198 +2,344 @@
 
 #[cfg(feature = "redis")]
 mod breaker;
+pub(crate) mod control;
+mod counts;
+mod lookups;
+mod pending;
+mod recovery;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
 mod store;
+mod update;
 
-use std::fmt::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::codec::{self, Codec};
+use parking_lot::Mutex;
+
+use crate::codec::Codec;
 use crate::config::CacheConfig;
 use crate::error::StoreError;
-use crate::frame::{self, Meta};
-use crate::glob::Pattern;
+use crate::frame::{self, Format, Meta, Opened, Stored};
 use crate::key;
-use crate::stats::SharedLayerStats;
+use control::{Control, Marker, Trust};
+use counts::{Counts, raise};
+use lookups::Lookups;
+use recovery::Recovery;
 pub use store::{SharedStore, Signal, StoreFuture, When};
 
 /// The shared layer of one cache.
 pub(crate) struct Shared<V> {
     store: Arc<dyn SharedStore>,
-    codec: Codec<V>,
-    schema: u64,
-    /// Frame version and name of the cache, escaped: what follows is the text of the key, so
-    /// that no two caches and no two keys share a name.
-    prefix: String,
-    ttl: Duration,
-    max_value_bytes: usize,
-    /// Frames created up to this moment are not trusted: a removal or an overwrite after it
-    /// could not reach the store. Milliseconds since 1970.
-    floor_ms: AtomicU64,
+    lookups: Lookups,
+    format: Format<V>,
+    names: Names,
+    /// How long a removed key keeps loads that began before from being written: longer than a
+    /// load may take.
+    fence: Duration,
+    /// How long a tag's removal must be remembered: as long as what it concerns may stand there.
+    memory_of_tags: Duration,
+    recovery: Mutex<Recovery>,
     counts: Counts,
     #[cfg(feature = "tracing")]
     events: crate::events::FaultEvents,
 }
 
-#[derive(Debug, Default)]
-struct Counts {
-    hits: AtomicU64,
-    misses: AtomicU64,
-    rejected: AtomicU64,
-    distrusted: AtomicU64,
-    writes: AtomicU64,
-    oversized: AtomicU64,
-    faults: AtomicU64,
-    suspended: AtomicU64,
+/// The keys of one cache in the store: frame version and name of the cache, escaped, then a
+/// letter for the kind. No two caches, kinds or keys share a name.
+struct Names {
+    prefix: String,
+}
+
+/// What a look found.
+pub(crate) struct Looked<V> {
+    pub(crate) found: Option<Found<V>>,
+    pub(crate) view: View,
+}
+
+/// A value in the shared layer that may be served, or stand in.
+pub(crate) struct Found<V> {
+    /// `None`: the source says that there is nothing.
+    pub(crate) content: Option<V>,
+    pub(crate) meta: Meta,
+    /// Zero if it may only stand in.
+    pub(crate) fresh_left: Duration,
+    pub(crate) stale_left: Duration,
+}
+
+/// What a load must know to write its value: what stood there before it began.
+#[derive(Debug, Clone)]
+pub(crate) struct View {
+    control: Control,
+    /// How the bytes under the key began, if there were any.
+    expected: Option<Vec<u8>>,
+}
+
+/// What became of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Filled {
+    Stored,
+    /// Not a value for the shared layer: too long, too short-lived, not encodable.
+    Skipped,
+    /// Another process wrote or removed the key meanwhile.
+    Refused,
+    Failed,
+}
+
+/// A value on its way into the shared layer.
+pub(crate) struct Outgoing<'a, V> {
+    pub(crate) content: Option<&'a V>,
+    pub(crate) created_ms: u64,
+    pub(crate) load: Duration,
+    pub(crate) fresh: Duration,
+    pub(crate) stale: Duration,
+    pub(crate) tags: &'a [u64],
+    pub(crate) validator: Option<&'a str>,
 }
 
 impl<V> Shared<V> {
     pub(crate) fn new(store: Arc<dyn SharedStore>, codec: Codec<V>, config: &CacheConfig) -> Self {
-        let mut prefix = format!("{}:", frame::VERSION);
-        key::push_escaped(&config.name, &mut prefix);
-        prefix.push(':');
+        let names = Names::new(&config.name);
+        let codec = codec.encoding(config.encoding);
+        let fresh = config.ttl.max(config.absent_ttl).min(config.shared_ttl);
+        let longest = fresh.saturating_add(config.stale).max(MIN_MEMORY_OF_TAGS);
         Self {
+            lookups: Lookups::new(Arc::clone(&store), names.control()),
             store,
-            codec,
-            schema: codec::schema::<V>(config.schema_version),
-            prefix,
-            ttl: config.shared_ttl,
-            max_value_bytes: config.max_value_bytes,
-            floor_ms: AtomicU64::new(0),
+            format: Format::new(
+                codec,
+                config.schema_version,
+                config.compression,
+                config.max_value_bytes,
+            ),
+            names,
+            fence: config.load_timeout.saturating_add(SLACK),
+            memory_of_tags: longest.saturating_add(config.load_timeout),
+            recovery: Mutex::new(Recovery::default()),
             counts: Counts::default(),
             #[cfg(feature = "tracing")]
             events: crate::events::FaultEvents::new(&config.name),
         }
     }
 
-    /// The value under `text` and how long it may still live.
-    pub(crate) async fn get(&self, text: &str) -> Option<(V, Duration)> {
-        let key = self.key(text);
-        let found = match self.store.get_many(std::slice::from_ref(&key)).await {
-            Ok(found) => found.first().and_then(Option::as_ref).and_then(|b| self.open(&key, b)),
+    /// Looks for the value under `text`.
+    ///
+    /// # Errors
+    /// When the store cannot tell, or is not to be believed for the moment.
+    pub(crate) async fn look(&self, text: &str) -> Result<Looked<V>, StoreError> {
+        let looked = self.look_many(&[text]).await?;
+        looked.into_iter().next().ok_or(StoreError::Suspended)
+    }
+
+    /// Looks for many values in one round trip, in the order of their texts.
+    ///
+    /// # Errors
+    /// As [`look`](Self::look).
+    pub(crate) async fn look_many(&self, texts: &[&str]) -> Result<Vec<Looked<V>>, StoreError> {
+        if !self.is_trusted() {
+            self.counts.distrusted.add(texts.len());
+            self.counts.misses.add(texts.len());
+            return Err(StoreError::Suspended);
+        }
+        let keys: Vec<_> = texts.iter().map(|text| self.names.value(text)).collect();
+        let looked = self.read(&keys).await;
+        match &looked {
+            Ok(looked) => {
+                let hits = looked.iter().filter(|one| one.found.is_some()).count();
+                self.counts.hits.add(hits);
+                self.counts.misses.add(texts.len() - hits);
+            }
+            Err(error) => {
+                self.note(error);
+                self.counts.misses.add(texts.len());
+            }
+        }
+        looked
+    }
+
+    /// Writes a value, unless what `view` saw under the key is no longer there.
+    pub(crate) async fn fill(&self, text: &str, view: &View, outgoing: &Outgoing<'_, V>) -> Filled {
+        let key = self.names.value(text);
+        let Some((bytes, ttl)) = self.seal(&key, view.control, outgoing) else {
+            return Filled::Skipped;
+        };
+        let when = view.expected.clone().map_or(When::Absent, When::StartsWith);
+        match self.store.set(&key, bytes, Some(ttl), when).await {
+            Ok(true) => self.confirm(key, view.control).await,
+            Ok(false) => {
+                raise(&self.counts.refused);
+                Filled::Refused
+            }
             Err(error) => {
                 self.note(&error);
-                None
+                Filled::Failed
             }
-        };
-        raise(if found.is_some() { &self.counts.hits } else { &self.counts.misses });
-        found
+        }
     }
 
-    /// Writes a value that has `life` left, made at `created_ms`.
-    ///
-    /// # Errors
-    /// When an older value may stand there still.
-    pub(crate) async fn set(
+    /// Writes a value over whatever stands there.
+    pub(crate) async fn replace(&self, text: &str, outgoing: &Outgoing<'_, V>) -> Filled {
+        let key = self.names.value(text);
+        for _ in 0..ATTEMPTS {
+            let Ok(looked) = self.read(std::slice::from_ref(&key)).await else {
+                return Filled::Failed;
+            };
+            let Some(Looked { view, .. }) = looked.into_iter().next() else {
+                return Filled::Failed;
+            };
+            // Read first and compared, rather than written blindly: a write that is delivered
+            // late, by a connection that was thought dead, must not undo what came after it.
+            match self.fill(text, &view, outgoing).await {
+                Filled::Refused => {}
+                filled => return filled,
+            }
+        }
+        Filled::Failed
+    }
+
+    /// Takes the right to load `text` for `time`; false if another process has it.
+    pub(crate) async fn lock(&self, text: &str, token: u64, time: Duration) -> bool {
+        let token = token.to_le_bytes().to_vec();
+        let taken = self.store.set(&self.names.lock(text), token, Some(time), When::Absent).await;
+        // A store that is away locks nobody out.
+        taken.unwrap_or(true)
+    }
+
+    pub(crate) async fn unlock(&self, text: &str, token: u64) {
+        let mine = When::StartsWith(token.to_le_bytes().to_vec());
+        let soon = Some(Duration::from_millis(1));
+        // If this fails, the lock ends with its time.
+        self.store.set(&self.names.lock(text), Vec::new(), soon, mine).await.ok();
+    }
+
+    /// The bytes of a value and how long they are to stand there.
+    fn seal(
         &self,
-        text: &str,
-        value: &V,
-        created_ms: u64,
-        life: Duration,
-    ) -> Result<(), StoreError> {
-        let key = self.key(text);
-        let life = life.min(self.ttl);
+        key: &str,
+        control: Control,
+        outgoing: &Outgoing<'_, V>,
+    ) -> Option<(Vec<u8>, Duration)> {
+        let mut fresh = outgoing.fresh;
+        if !outgoing.tags.is_empty() {
+            // Not longer than the removal of one of its tags is remembered.
+            fresh = fresh.min(self.memory_of_tags / 2);
+        }
+        let ttl = fresh.saturating_add(outgoing.stale);
         // Redis refuses a lifetime of zero; a shorter life is over before it could be read.
-        if life < Duration::from_millis(1) {
-            return self.unlink(&key).await;
+        if fresh < Duration::from_millis(1) {
+            return None;
         }
-        let expires_ms = wall_ms().saturating_add(millis(life));
-        let meta = Meta { codec: self.codec.id, schema: self.schema, created_ms, expires_ms };
-        let value = (self.codec.encode)(value).filter(|bytes| bytes.len() <= self.max_value_bytes);
-        let Some(bytes) = value.and_then(|bytes| frame::encode(&key, meta, &bytes)) else {
+        let now = wall_ms();
+        let meta = Meta {
+            incarnation: control.incarnation,
+            clock: control.clock,
+            created_ms: outgoing.created_ms,
+            fresh_until_ms: now.saturating_add(millis(fresh)),
+            stale_until_ms: now.saturating_add(millis(ttl)),
+            load_ms: u32::try_from(outgoing.load.as_millis()).unwrap_or(u32::MAX),
+            tags: outgoing.tags.to_vec(),
+            validator: outgoing.validator.map(Into::into),
+        };
+        let bytes = self.format.seal(key, &meta, outgoing.content);
+        if bytes.is_none() {
             raise(&self.counts.oversized);
-            return self.unlink(&key).await;
+        }
+        bytes.map(|bytes| (bytes, ttl))
+    }
+
+    /// A pattern may have been removed while the load ran and before its write: then what was
+    /// written is taken back.
+    async fn confirm(&self, key: String, loaded: Control) -> Filled {
+        raise(&self.counts.writes);
+        match self.lookups.get(Vec::new()).await.map(|answer| answer.control) {
+            Ok(Some(control)) if Control::decode(&control).is_some_and(|c| c.admits(loaded)) => {
+                Filled::Stored
+            }
+            Ok(_) => {
+                raise(&self.counts.refused);
+                if let Err(error) = self.store.remove(&[key]).await {
+                    self.note(&error);
+                }
+                Filled::Refused
+            }
+            Err(error) => {
+                self.note(&error);
+                Filled::Stored
+            }
+        }
+    }
+
+    async fn read(&self, keys: &[String]) -> Result<Vec<Looked<V>>, StoreError> {
+        let answer = self.lookups.get(keys.to_vec()).await?;
+        let control = match answer.control.as_deref().and_then(Control::decode) {
+            Some(control) => control,
+            None => self.begin(answer.control).await?,
         };
-        let written = self.store.set(&key, bytes, Some(life), When::Always).await.map(drop);
-        match &written {
-            Ok(()) => raise(&self.counts.writes),
-            Err(error) => self.note(error),
+        let mut opened = Vec::with_capacity(keys.len());
+        for (key, bytes) in keys.iter().zip(answer.values) {
+            let view = View { control, expected: bytes.as_deref().map(fingerprint) };
+            opened.push((bytes.and_then(|bytes| self.open(key, &bytes, control)), view));
         }
-        written
+        let markers = self.markers(control, &opened).await?;
+        let judge = |(opened, view): (Option<Opened<V>>, View)| Looked {
+            found: opened.and_then(|opened| Self::judge(opened, &markers)),
+            view,
+        };
+        Ok(opened.into_iter().map(judge).collect())
     }
 
-    /// Removes one key.
-    ///
-    /// # Errors
-    /// When the store could not be reached. Frames it holds by now are not trusted any more.
-    pub(crate) async fn remove(&self, text: &str) -> Result<(), StoreError> {
-        let removed = self.unlink(&self.key(text)).await;
-        self.distrust_unless(&removed);
-        removed
-    }
-
-    /// Removes all matching keys.
-    ///
-    /// # Errors
-    /// As [`remove`](Self::remove).
-    pub(crate) async fn remove_matching(&self, pattern: &Pattern) -> Result<(), StoreError> {
-        let removed = self.store.remove_matching(&self.prefix, pattern).await;
-        if let Err(error) = &removed {
-            self.note(error);
+    /// What was done to the tags of these frames, as far as it may concern one of them.
+    async fn markers(
+        &self,
+        control: Control,
+        opened: &[(Option<Opened<V>>, View)],
+    ) -> Result<Vec<(u64, Marker)>, StoreError> {
+        let frames = opened.iter().filter_map(|(opened, _)| opened.as_ref());
+        let concerned = frames.filter(|frame| control.moved_since(&frame.meta));
+        let mut tags: Vec<u64> = concerned.flat_map(|frame| &frame.meta.tags).copied().collect();
+        tags.sort_unstable();
+        tags.dedup();
+        if tags.is_empty() {
+            return Ok(Vec::new());
         }
-        self.distrust_unless(&removed);
-        removed
+        let keys = tags.iter().map(|tag| self.names.tag(*tag)).collect();
+        let values = self.lookups.get(keys).await?.values;
+        let decode = |bytes: Option<Vec<u8>>| bytes.as_deref().and_then(Marker::decode);
+        let markers = tags.into_iter().zip(values);
+        Ok(markers.filter_map(|(tag, bytes)| Some((tag, decode(bytes)?))).collect())
     }
 
-    /// After a change that did not reach the store, this process loads anew instead of reading
-    /// what the change should have taken away. Coarse, but bounded, and over when the frames of
-    /// that time have expired.
-    pub(crate) fn distrust_unless(&self, outcome: &Result<(), StoreError>) {
-        if outcome.is_err() {
-            self.floor_ms.fetch_max(wall_ms(), Ordering::AcqRel);
-        }
-    }
-
-    pub(crate) fn stats(&self) -> SharedLayerStats {
-        let Counts { hits, misses, rejected, distrusted, writes, oversized, faults, suspended } =
-            &self.counts;
-        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        SharedLayerStats {
-            hits: read(hits),
-            misses: read(misses),
-            rejected: read(rejected),
-            distrusted: read(distrusted),
-            writes: read(writes),
-            oversized: read(oversized),
-            faults: read(faults),
-            suspended: read(suspended),
-        }
-    }
-
-    fn key(&self, text: &str) -> String {
-        let mut key = String::with_capacity(self.prefix.len() + text.len());
-        write!(key, "{}{text}", self.prefix).expect("writing to a String cannot fail");
-        key
-    }
-
-    async fn unlink(&self, key: &str) -> Result<(), StoreError> {
-        let removed = self.store.remove(&[key.to_owned()]).await;
-        if let Err(error) = &removed {
-            self.note(error);
-        }
-        removed
-    }
-
-    fn open(&self, key: &str, bytes: &[u8]) -> Option<(V, Duration)> {
-        let fits = bytes.len() <= self.max_value_bytes.saturating_add(frame::HEADER);
-        let frame = frame::decode(key, self.codec.id, self.schema, bytes).ok().filter(|_| fits);
-        let Some((meta, value)) = frame else {
+    fn open(&self, key: &str, bytes: &[u8], control: Control) -> Option<Opened<V>> {
+        let Ok(opened) = self.format.open(key, bytes) else {
             raise(&self.counts.rejected);
             return None;
         };
-        if meta.created_ms <= self.floor_ms.load(Ordering::Acquire) {
-            raise(&self.counts.distrusted);
+        let kept = !matches!(opened.content, Stored::Removed)
+            && control.trust(&opened.meta) == Trust::Current;
+        kept.then_some(opened)
+    }
+
+    fn judge(opened: Opened<V>, markers: &[(u64, Marker)]) -> Option<Found<V>> {
+        let Opened { meta, content } = opened;
+        let marked = |tag: &u64| {
+            let at = markers.binary_search_by_key(tag, |(tag, _)| *tag).ok()?;
+            Some(markers[at].1.trust(&meta))
+        };
+        let trust = meta.tags.iter().filter_map(marked).max().unwrap_or(Trust::Current);
+        let now = wall_ms();
+        let left = |until: u64| Duration::from_millis(until.saturating_sub(now));
+        let fresh = if trust == Trust::Current { meta.fresh_until_ms } else { 0 };
+        let fresh_left = left(fresh);
+        let stale_left = left(meta.stale_until_ms);
+        if trust == Trust::Removed || stale_left.is_zero() {
             return None;
         }
-        let left = meta.expires_ms.checked_sub(wall_ms()).filter(|left| *left > 0)?;
-        let Some(value) = (self.codec.decode)(value) else {
-            raise(&self.counts.rejected);
-            return None;
+        let content = match content {
+            Stored::Value(value) => Some(value),
+            Stored::Absent => None,
+            Stored::Removed => return None,
         };
-        Some((value, Duration::from_millis(left)))
+        Some(Found { content, meta, fresh_left, stale_left })
     }
 
     fn note(&self, error: &StoreError) {
@@ -207,6 +353,39 @@ impl<V> Shared<V> {
     }
 }
 
+impl Names {
+    fn new(cache: &str) -> Self {
+        let mut prefix = format!("{}:", frame::VERSION);
+        key::push_escaped(cache, &mut prefix);
+        prefix.push(':');
+        Self { prefix }
+    }
+
+    fn value(&self, text: &str) -> String {
+        [&self.prefix, "k:", text].concat()
+    }
+
+    fn values(&self) -> String {
+        self.value("")
+    }
+
+    fn lock(&self, text: &str) -> String {
+        [&self.prefix, "l:", text].concat()
+    }
+
+    fn tag(&self, tag: u64) -> String {
+        format!("{}t:{tag:016x}", self.prefix)
+    }
+
+    fn control(&self) -> String {
+        [&self.prefix, "c"].concat()
+    }
+
+    fn channel(&self) -> String {
+        [&self.prefix, "m"].concat()
+    }
+}
+
 /// Milliseconds since 1970 by this machine's clock, the only one that processes share.
 pub(crate) fn wall_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)
@@ -216,6 +395,15 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn raise(count: &AtomicU64) {
-    count.fetch_add(1, Ordering::Relaxed);
+fn fingerprint(bytes: &[u8]) -> Vec<u8> {
+    frame::fingerprint(bytes).to_vec()
 }
+
+/// More than any operation on a store may take.
+const SLACK: Duration = Duration::from_secs(5);
+
+/// Entries may be given longer lives than the settings say, one by one.
+const MIN_MEMORY_OF_TAGS: Duration = Duration::from_secs(24 * 3_600);
+
+/// How often a write is tried that others keep coming before.
+const ATTEMPTS: usize = 3;

@@ -8,6 +8,8 @@ mod errors;
 #[cfg(feature = "tracing")]
 mod events;
 mod flight;
+#[cfg(feature = "fuzzing")]
+mod fuzz;
 #[cfg(feature = "http")]
 mod http;
 mod layer;

@@ -63,8 +63,9 @@ async fn a_pattern_clears_the_shared_layer_as_it_does_memory() {
     assert_eq!(store.keys().len(), KEYS.len() - 2);
     assert_eq!(present(&cache, &KEYS).await.len(), KEYS.len() - 2);
     assert!(cache.clear().await.is_complete());
-    assert!(store.keys().is_empty());
     assert!(present(&cache, &KEYS).await.is_empty());
+    let other = builder("users").shared(store.clone()).build().unwrap();
+    assert!(present(&other, &KEYS).await.is_empty());
 }
 
 #[tokio::test]
@@ -80,7 +81,7 @@ async fn caches_on_one_store_neither_read_nor_clear_each_other() {
     assert_eq!(store.keys().len(), 2 * names.len());
     caches[3].clear().await;
     caches[0].remove_matching("b:*").await;
-    assert_eq!(store.keys().len(), 2 * names.len() - 3);
+    assert_eq!(store.keys().len(), 2 * names.len() - 1);
     for (value, cache) in (0_u64..).zip(&caches) {
         let expected = (value != 3).then_some(value);
         assert_eq!(cache.get("c").await, expected);

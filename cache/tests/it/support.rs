@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use escala_cache::{
-    Cache, CacheBuilder, Pattern, SharedStore, Signal, StoreError, StoreFuture, When,
+    Cache, CacheBuilder, Entry, Pattern, SharedStore, Signal, StoreError, StoreFuture, When,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
@@ -78,6 +78,10 @@ impl Source {
         Ok(value)
     }
 
+    pub(crate) async fn entry(self, ttl: Duration) -> Result<Entry<u64>, Infallible> {
+        self.load().await.map(|value| Entry::new(value).ttl(ttl))
+    }
+
     /// `get_or_load` of this source.
     pub(crate) async fn read(&self, cache: &Cache<String, u64>, key: &str) -> u64 {
         let source = self.clone();
@@ -142,6 +146,7 @@ impl FakeStore {
         self.inner.failing.store(failing, Ordering::SeqCst);
     }
 
+    /// Reads of values, each of any number.
     pub(crate) fn gets(&self) -> u64 {
         self.inner.gets.load(Ordering::SeqCst)
     }
@@ -154,15 +159,20 @@ impl FakeStore {
         self.inner.last_ttl.lock().unwrap()
     }
 
+    /// The names of the values, without the tombstones in the place of removed ones.
     pub(crate) fn keys(&self) -> Vec<String> {
-        let mut keys: Vec<_> = self.inner.entries.lock().keys().cloned().collect();
+        let entries = self.inner.entries.lock();
+        let values =
+            entries.iter().filter(|(key, bytes)| is_value(key) && bytes.get(5) != Some(&2));
+        let mut keys: Vec<_> = values.map(|(key, _)| key.clone()).collect();
         keys.sort();
         keys
     }
 
     /// Changes every stored frame.
     pub(crate) fn alter(&self, alter: impl Fn(&mut Vec<u8>)) {
-        self.inner.entries.lock().values_mut().for_each(alter);
+        let mut entries = self.inner.entries.lock();
+        entries.iter_mut().filter(|(key, _)| is_value(key)).for_each(|(_, bytes)| alter(bytes));
     }
 
     /// Reads have taken effect when they stand at this gate.
@@ -188,16 +198,23 @@ impl FakeStore {
     }
 }
 
+fn is_value(key: &str) -> bool {
+    key.split(':').nth(2) == Some("k")
+}
+
 impl SharedStore for FakeStore {
     fn get_many<'a>(&'a self, keys: &'a [String]) -> StoreFuture<'a, Vec<Option<Vec<u8>>>> {
         Box::pin(async move {
-            self.inner.gets.fetch_add(1, Ordering::SeqCst);
+            let values = keys.iter().any(|key| is_value(key));
+            self.inner.gets.fetch_add(u64::from(values), Ordering::SeqCst);
             self.check()?;
             let found = {
                 let entries = self.inner.entries.lock();
                 keys.iter().map(|key| entries.get(key).cloned()).collect()
             };
-            pass(&self.inner.get_gate).await;
+            if values {
+                pass(&self.inner.get_gate).await;
+            }
             Ok(found)
         })
     }
@@ -211,9 +228,13 @@ impl SharedStore for FakeStore {
     ) -> StoreFuture<'a, bool> {
         Box::pin(async move {
             self.check()?;
-            pass(&self.inner.set_gate).await;
-            self.inner.sets.fetch_add(1, Ordering::SeqCst);
-            *self.inner.last_ttl.lock() = ttl;
+            if is_value(key) && value.get(5) != Some(&2) {
+                pass(&self.inner.set_gate).await;
+                self.inner.sets.fetch_add(1, Ordering::SeqCst);
+                *self.inner.last_ttl.lock() = ttl;
+            } else if is_value(key) {
+                pass(&self.inner.remove_gate).await;
+            }
             let mut entries = self.inner.entries.lock();
             let now = entries.get(key);
             let holds = match when {
@@ -255,6 +276,7 @@ impl SharedStore for FakeStore {
             let channel = channels.entry(channel.to_owned()).or_default();
             channel.sequence += 1;
             let sequence = channel.sequence;
+            channel.subscribers.retain(|subscriber| !subscriber.is_closed());
             for subscriber in &channel.subscribers {
                 subscriber.try_send(Signal::Message { sequence, body: body.clone() }).ok();
             }

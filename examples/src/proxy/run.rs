@@ -1,7 +1,7 @@
 //! From settings to a served listener and back to a clean stop.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::thread::JoinHandle;
@@ -14,6 +14,7 @@ use escala_cluster::{Drain, DrainConfig, serve};
 use tower::Layer as _;
 use tracing_subscriber::EnvFilter;
 
+use super::admin;
 use super::front::Front;
 use super::settings::Settings;
 use super::store;
@@ -46,13 +47,11 @@ pub(super) fn main_until(settings: &Settings) -> ExitCode {
 fn run(settings: &Settings) -> anyhow::Result<()> {
     let config = DrainConfig::default().lame_duck(Duration::ZERO).deadline(STOP_DEADLINE);
     let drain = Drain::new(config);
-    let listener = TcpListener::bind(settings.listen)
-        .with_context(|| format!("--listen: {} cannot be listened on", settings.listen))?;
-    listener.set_nonblocking(true)?;
-    let address = listener.local_addr()?;
+    let (listener, address) = listen("--listen", settings.listen)?;
+    let admin = settings.admin.map(|admin| listen("--admin", admin)).transpose()?;
 
     let first = runtime()?;
-    let layer = first.block_on(async {
+    let (cache, layer) = first.block_on(async {
         drain.on_signals().context("signals")?;
         store::open(settings).await
     })?;
@@ -67,14 +66,38 @@ fn run(settings: &Settings) -> anyhow::Result<()> {
         })
         .collect::<anyhow::Result<_>>()?;
     writeln!(std::io::stdout(), "listening on http://{address}").context("output")?;
+    if let Some((_, address)) = &admin {
+        writeln!(std::io::stdout(), "figures on http://{address}/stats").context("output")?;
+    }
 
-    let served = first.block_on(serve_on(settings, &layer, listener, drain.clone()));
+    let served = first.block_on(async {
+        let figures = async {
+            match admin {
+                Some((listener, _)) => {
+                    let router = admin::router(cache, drain.clone());
+                    serve_router(router, listener, drain.clone()).await
+                }
+                None => Ok(()),
+            }
+        };
+        let clients = serve_on(settings, &layer, listener, drain.clone());
+        tokio::try_join!(clients, figures)
+    });
     // Also if this one could not serve: the others end with it.
     drain.begin();
     for thread in others {
         thread.join().map_err(|_| anyhow!("a thread panicked"))??;
     }
-    served
+    served.map(|_| ())
+}
+
+/// Listens; the address is the one that was found if any port will do.
+fn listen(option: &str, address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(address)
+        .with_context(|| format!("{option}: {address} cannot be listened on"))?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
@@ -89,9 +112,12 @@ async fn serve_on(
     listener: TcpListener,
     drain: Drain,
 ) -> anyhow::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(listener).context("listener")?;
     let front = Front::new(layer.layer(Upstream::new(settings)));
-    let router = Router::new().fallback_service(front);
+    serve_router(Router::new().fallback_service(front), listener, drain).await
+}
+
+async fn serve_router(router: Router, listener: TcpListener, drain: Drain) -> anyhow::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener).context("listener")?;
     let report = serve(listener, router, drain.clone()).await.context("serve")?;
     tracing::info!(?report, "requests are done");
     drain.stopped().await;

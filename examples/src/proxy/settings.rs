@@ -54,6 +54,9 @@ pub struct Settings {
     /// Longest time to connect to the origin.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = time)]
     pub connect_timeout: Duration,
+    /// Address of GET /stats, as JSON; absent: there is none.
+    #[arg(long, value_name = "ADDRESS")]
+    pub admin: Option<SocketAddr>,
     /// Threads that serve (default: one a CPU).
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,

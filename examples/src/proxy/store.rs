@@ -12,7 +12,7 @@ use super::settings::{Profile, Settings};
 ///
 /// # Errors
 /// Redis cannot be reached, or a setting breaks a rule of the cache.
-pub(super) async fn open(settings: &Settings) -> anyhow::Result<HttpCacheLayer> {
+pub(super) async fn open(settings: &Settings) -> anyhow::Result<(HttpCache, HttpCacheLayer)> {
     let mut builder = Cache::<String, StoredResponse>::builder(NAME)
         .memory(Memory::entries(settings.max_entries));
     if let Some(url) = &settings.redis {
@@ -20,12 +20,12 @@ pub(super) async fn open(settings: &Settings) -> anyhow::Result<HttpCacheLayer> 
     }
     let config = HttpCacheConfig::new(NAME).max_body_bytes(settings.max_body);
     let cache = HttpCache::new(builder.build()?, config)?;
-    let mut layer = HttpCacheLayer::new(cache).policy(match settings.profile {
+    let mut layer = HttpCacheLayer::new(cache.clone()).policy(match settings.profile {
         Profile::Safe => Policy::safe(),
         Profile::Rfc => Policy::rfc(),
     });
     if let Some(token) = &settings.purge_token {
         layer = layer.purge(PurgeConfig::new(token.reveal()).context("--purge-token")?);
     }
-    Ok(layer)
+    Ok((cache, layer))
 }

@@ -21,8 +21,8 @@ pub(crate) enum Answer {
     Full { status: StatusCode, headers: HeaderMap },
     /// 304, no body.
     NotModified { headers: HeaderMap },
-    /// 206. One range: `headers` have `Content-Range` and `Content-Length`, the body is those
-    /// bytes. Several: [`multipart::plan`](super::multipart::plan) completes headers and body.
+    /// A 206. For one range, `headers` have `Content-Range` and `Content-Length`, and the body is
+    /// those bytes; for several, [`multipart::plan`](super::multipart::plan) completes both.
     Partial { headers: HeaderMap, ranges: Vec<Range<u64>> },
     /// 416, no body.
     RangeNotSatisfiable { headers: HeaderMap },

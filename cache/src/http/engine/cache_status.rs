@@ -125,7 +125,7 @@ impl<'a> CacheStatus<'a> {
                 member = member.parameter(KeyRef::from_str(name).ok()?, text);
             }
         }
-        drop(member);
+        let _written = member;
         HeaderValue::try_from(list.finish()?).ok()
     }
 }

@@ -1,7 +1,7 @@
 //! Whether a request is answered from the store, and if not, why and how.
 
 use http::header::{HeaderMap, HeaderName};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 
 use super::cache_control::MaxStale;
 use super::cache_status::Fwd;
@@ -122,7 +122,9 @@ fn lookup(
         let fwd = if request.is_for_the_origin() { Fwd::Request } else { Fwd::Bypass };
         return forward(fwd, false);
     }
-    let may_store = !(policy.honour_no_store && request.directives.no_store);
+    // The answer to a `HEAD` has no body to store.
+    let may_store =
+        *request.method == Method::GET && !(policy.honour_no_store && request.directives.no_store);
     if stored.is_empty() {
         return forward(Fwd::UriMiss, may_store);
     }

@@ -93,8 +93,10 @@ pub(crate) fn freshen(
     response_at: UnixMs,
 ) -> Freshened {
     let headers = merged(&head.headers, not_modified);
+    let keeps_out = request.bypasses() || policy.honour_no_store && request.directives.no_store;
     let exchange = Exchange { request, status: head.status, request_at, response_at };
     match assess(policy, &exchange, headers.clone()) {
+        Ok((head, _)) if keeps_out => Freshened { head, fate: Fate::Leave },
         Ok((head, _)) => Freshened { head, fate: Fate::Replace },
         Err(refusal) => {
             let mut head = StoredHead { request_at, response_at, ..head.clone() };

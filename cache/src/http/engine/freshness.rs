@@ -143,7 +143,10 @@ pub(crate) struct Stale {
 impl Stale {
     /// What the response says, else what the policy says (section 4.2.4). `s-maxage` says
     /// `proxy-revalidate` as well (section 5.2.2.10).
-    pub(crate) fn of(policy: &Policy, directives: &CacheControl) -> Self {
+    ///
+    /// The policy speaks only for responses that were fresh for a while: what never was is not
+    /// kept for a bad day, and requests for it need not wait for one another.
+    pub(crate) fn of(policy: &Policy, directives: &CacheControl, lifetime_ms: u64) -> Self {
         let never = directives.must_revalidate
             || directives.proxy_revalidate
             || directives.s_maxage != Seconds::Absent
@@ -151,9 +154,10 @@ impl Stale {
         if never {
             return Self { never, ..Self::default() };
         }
-        let window = |directive, default| match directive {
+        let default = |window| if lifetime_ms > 0 { millis(window) } else { 0 };
+        let window = |directive, otherwise| match directive {
             Seconds::Is(seconds) => seconds_to_ms(seconds),
-            Seconds::Absent => millis(default),
+            Seconds::Absent => default(otherwise),
             Seconds::Invalid => 0,
         };
         Self {
@@ -162,7 +166,7 @@ impl Stale {
                 policy.stale_while_revalidate,
             ),
             if_error_ms: window(directives.stale_if_error, policy.stale_if_error),
-            if_unreachable_ms: millis(policy.stale_if_unreachable),
+            if_unreachable_ms: default(policy.stale_if_unreachable),
             never,
         }
     }

@@ -152,7 +152,7 @@ pub(crate) fn assess(
     if has_cookie(&headers) && !(policy.store_set_cookie && lifetime.source == Source::Explicit) {
         return Err(Refusal::SetCookie);
     }
-    let stale = Stale::of(policy, directives);
+    let stale = Stale::of(policy, directives, lifetime.ms);
     let head = StoredHead {
         status,
         request_at,

@@ -214,20 +214,70 @@ async fn followers_that_need_another_variant_share_that_one() {
     assert_eq!(origin.requests(), 2);
 }
 
+/// One of the ways to purge what the origins of these tests answer.
+async fn purge(cache: &HttpCache, how: usize) {
+    let uri = "/".parse().unwrap();
+    let removal = match how {
+        0 => cache.purge_uri(None, &uri).await,
+        1 => cache.purge_tag(None, "all").await,
+        _ => cache.clear().await,
+    };
+    assert!(removal.is_complete());
+}
+
+const TAGGED: &[(&str, &str)] = &[("cache-control", "max-age=60"), ("surrogate-key", "all")];
+const VARYING: &[(&str, &str)] =
+    &[("cache-control", "max-age=60"), ("surrogate-key", "all"), ("vary", "accept")];
+
 #[tokio::test(start_paused = true)]
 async fn a_purge_while_the_origin_is_asked_wins() {
-    let origin = Origin::counting(&[("cache-control", "max-age=60")]);
-    origin.close();
-    let (cache, app) = stack(&origin);
-    let before = many(&app, 1).await;
-    cache.purge_uri(None, &"/".parse().unwrap()).await;
-    let after = many(&app, 1).await;
-    assert_eq!(origin.requests(), 2, "who comes after the purge joins nothing from before it");
-    origin.open();
-    assert_eq!(before.join_all().await[0].body, "answer 0");
-    assert_eq!(after.join_all().await[0].body, "answer 1");
-    assert_eq!(get(&app, "/").await.body, "answer 1");
-    assert_eq!(cache.stats().discarded, 1);
+    for (how, fields) in (0..3).flat_map(|how| [(how, TAGGED), (how, VARYING)]) {
+        let origin = Origin::counting(fields);
+        origin.close();
+        let (cache, app) = stack(&origin);
+        let before = many(&app, 1).await;
+        purge(&cache, how).await;
+        origin.let_through(1);
+        assert_eq!(before.join_all().await[0].body, "answer 0");
+        settle().await;
+        origin.open();
+        assert_eq!(get(&app, "/").await.body, "answer 1", "purge {how}, {fields:?}");
+        assert!(get(&app, "/").await.is_hit());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_after_a_purge_joins_nothing_from_before_it() {
+    for (how, fields) in (0..3).flat_map(|how| [(how, TAGGED), (how, VARYING)]) {
+        let origin = Origin::counting(fields);
+        origin.close();
+        let (cache, app) = stack(&origin);
+        let before = many(&app, 1).await;
+        purge(&cache, how).await;
+        let after = many(&app, 1).await;
+        assert_eq!(origin.requests(), 2, "purge {how}, {fields:?}");
+        origin.open();
+        assert_eq!(before.join_all().await[0].body, "answer 0");
+        assert_eq!(after.join_all().await[0].body, "answer 1");
+        assert_eq!(get(&app, "/").await.body, "answer 1");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_purge_while_a_body_is_under_way_wins() {
+    for (how, fields) in (0..3).flat_map(|how| [(how, TAGGED), (how, VARYING)]) {
+        let (origin, sender) = super::bodies::piecewise(fields);
+        let (cache, app) = stack(&origin);
+        let reading = many(&app, 1).await;
+        sender.send(Ok("old".into())).await.unwrap();
+        settle().await;
+        purge(&cache, how).await;
+        drop(sender);
+        assert_eq!(reading.join_all().await[0].body, "old");
+        settle().await;
+        let cached = get_with(&app, "/", &[("cache-control", "only-if-cached")]).await;
+        assert_eq!(cached.status, StatusCode::GATEWAY_TIMEOUT, "purge {how}, {fields:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

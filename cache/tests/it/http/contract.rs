@@ -133,3 +133,28 @@ fn service_future_and_body_may_go_to_other_threads() {
     sendable::<ResponseFuture<mock::future::ResponseFuture<Out>, Full<Bytes>, BoxError>>();
     sendable::<Body<Full<Bytes>>>();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_hit_allocates_its_key_and_its_headers_and_not_its_body() {
+    let (mut service, mut handle, _) = stack();
+    handle.allow(1);
+    let call = tokio::spawn(service.ready().await.unwrap().call(request("GET")));
+    let long = Full::from(vec![b'x'; 100_000]);
+    let response = Response::builder().header("cache-control", "max-age=60").body(long).unwrap();
+    handle.next_request().await.unwrap().1.send_response(response);
+    text(call.await.unwrap().unwrap()).await;
+    settle().await;
+    handle.allow(1);
+    let service = service.ready().await.unwrap();
+    let hit = |service: &mut HttpCacheService<Mock>| {
+        let mut future = pin!(service.call(request("GET")));
+        match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(response)) => assert_eq!(response.headers().len(), 4),
+            _ => panic!("a hit does not wait"),
+        }
+    };
+    hit(service);
+    let allocations = allocation_counter::measure(|| hit(service));
+    assert!(allocations.count_total <= 12, "{allocations:?}");
+    assert!(allocations.bytes_total < 2_000, "{allocations:?}");
+}

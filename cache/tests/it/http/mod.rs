@@ -7,6 +7,8 @@ mod contract;
 mod hits;
 mod purge;
 mod safety;
+mod settings;
+mod shared;
 mod stale;
 mod support;
 mod tenants;

@@ -73,6 +73,24 @@ async fn errors_and_strange_answers_are_not_kept_by_a_default_lifetime() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_of_events_is_not_shared_whatever_its_lifetime() {
+    let origin = Origin::counting(&[("content-type", "text/event-stream; charset=utf-8")]);
+    let app = origin.behind(layer());
+    get(&app, "/").await;
+    assert_eq!(get(&app, "/").await.body, "answer 1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn preconditions_that_are_the_origins_to_judge_reach_it() {
+    let origin = Origin::counting(&[("cache-control", "max-age=60"), ("etag", "\"x\"")]);
+    let app = origin.behind(layer());
+    get(&app, "/").await;
+    let asked = get_with(&app, "/", &[("if-match", "\"y\"")]).await;
+    assert_eq!(asked.how(), "fwd=request; fwd-status=200");
+    assert_eq!(origin.last().headers["if-match"], "\"y\"");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_get_with_a_body_passes_the_cache_by() {
     let origin = Origin::counting(&[("cache-control", "max-age=60")]);
     let app = origin.behind(layer());

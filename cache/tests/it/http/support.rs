@@ -24,8 +24,7 @@ const START: u64 = 1_767_225_600;
 
 /// A cache in memory whose clock is the test's.
 pub(crate) fn cache(config: HttpCacheConfig) -> HttpCache {
-    let cache = Cache::<String, StoredResponse>::builder("pages").jitter(0.0).build().unwrap();
-    over(cache, config)
+    over(HttpCache::storage("pages").build().unwrap(), config)
 }
 
 pub(crate) fn over(cache: Cache<String, StoredResponse>, config: HttpCacheConfig) -> HttpCache {

@@ -179,6 +179,46 @@ async fn purge_is_for_who_has_the_token() {
 }
 
 #[tokio::test]
+async fn the_figures_add_up() {
+    let mut scene = Scene::start("--profile rfc --admin 127.0.0.1:0").await;
+    let admin = scene.proxy.admin().await;
+    let path = scene.path();
+    scene.fetch(&path, "", reply(200, FRESH, "x")).await;
+    for _ in 0..3 {
+        scene.get(&path, "").await;
+    }
+    scene.origin.script(&path, [passing("x")]);
+    scene.request("POST", &path, "").await;
+    scene.get(&scene.path(), "cache-control: only-if-cached").await;
+
+    let stats: serde_json::Value =
+        serde_json::from_slice(&Client::connect(admin).await.get("/stats", &[]).await.body)
+            .unwrap();
+    let http = &stats["http"];
+    for (figure, value) in
+        [("requests", 6), ("hits", 3), ("misses", 1), ("unsatisfiable", 1), ("stored", 1)]
+    {
+        assert_eq!(http[figure], value, "{figure}: {http}");
+    }
+    let ends = [
+        "hits",
+        "stale",
+        "revalidated",
+        "coalesced",
+        "misses",
+        "bypassed",
+        "unsatisfiable",
+        "purges",
+        "failed",
+        "cancelled",
+        "in_flight",
+    ];
+    let sum: u64 = ends.iter().map(|end| http[end].as_u64().expect("a figure")).sum();
+    assert_eq!(http["requests"], sum, "{http}");
+    assert_eq!(scene.get("/stats", "cache-control: only-if-cached").await.status, 504, "not here");
+}
+
+#[tokio::test]
 async fn without_a_token_purge_is_a_method_as_any_other() {
     let scene = Scene::rfc().await;
     let path = scene.path();

@@ -164,7 +164,7 @@ fn ranges_are_cut_from_the_whole() {
     let head = stored(&[(CC, "max-age=600"), ("content-length", "100"), ("x-a", "1")]);
     let answer = answered(&head, &[("range", "bytes=10-19")], NOW);
     let Answer::Partial { headers, ranges } = &answer else { panic!("{answer:?}") };
-    assert_eq!(ranges.as_slice(), [10..20]);
+    assert_eq!((ranges.len(), &ranges[0]), (1, &(10..20)));
     assert_eq!(values(headers, "content-range"), ["bytes 10-19/100"]);
     assert_eq!(values(headers, "content-length"), ["10"]);
     assert_eq!(values(headers, "x-a"), ["1"]);

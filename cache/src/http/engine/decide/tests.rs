@@ -59,6 +59,13 @@ fn nothing_stored_and_nothing_fitting_are_told_apart() {
     let policy = Policy::safe();
     let request = get(&[("foo", "2")]);
     assert_eq!(rank(&decide(&policy, &request.view(), &[], NOW)), "uri-miss");
+    let head = Request::new("HEAD", "/page", &[]);
+    for (request, expected) in [(&request, true), (&head, false)] {
+        match decide(&policy, &request.view(), &[], NOW) {
+            Decision::Forward(forward) => assert_eq!(forward.may_store, expected),
+            other => panic!("{other:?}"),
+        }
+    }
     let other = store(&policy, &get(&[("foo", "1")]), 200, &[(CC, "max-age=9"), ("vary", "foo")]);
     assert_eq!(rank(&decide(&policy, &request.view(), &[&other.unwrap()], NOW)), "vary-miss");
 }

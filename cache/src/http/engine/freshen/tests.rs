@@ -174,6 +174,17 @@ fn an_authorized_validation_leaves_the_stored_response_alone() {
     assert_eq!(of(&[(CC, "max-age=1, public")]), Fate::Replace);
 }
 
+/// RFC 9111 section 5.2.1.5: nothing of the answer to such a request is stored, a 304 included.
+#[test]
+fn a_validation_with_no_store_leaves_the_stored_response_alone() {
+    let head = stored(&[(CC, "max-age=1"), ("etag", "\"a\"")]);
+    let request = get(&[(CC, "no-store")]);
+    let update = headers(&[(CC, "max-age=60"), ("x", "1")]);
+    let updated = freshen(&Policy::rfc(), &request.view(), &head, &update, NOW, NOW);
+    assert_eq!(updated.fate, Fate::Leave);
+    assert_eq!(values(&updated.head.headers, "x"), ["1"]);
+}
+
 /// RFC 9111 section 4.1: the fields of the request that was validated select it from now on.
 #[test]
 fn vary_is_taken_from_the_validating_request() {

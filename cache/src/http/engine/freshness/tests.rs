@@ -151,7 +151,7 @@ fn a_routes_lifetimes_stand_where_they_are_meant_to() {
 #[test]
 fn staleness_is_for_the_response_to_grant() {
     let of = |policy: &Policy, value: &str| {
-        Stale::of(policy, &CacheControl::parse(&headers(&[(CC, value)])))
+        Stale::of(policy, &CacheControl::parse(&headers(&[(CC, value)])), 1000)
     };
     let safe = Policy::safe();
     let granted = of(&safe, "max-age=1, stale-while-revalidate=2, stale-if-error=3");
@@ -167,4 +167,8 @@ fn staleness_is_for_the_response_to_grant() {
         assert_eq!(of(&Policy::rfc(), &value), expected, "{never}");
     }
     assert!(!of(&safe, "no-cache=\"a\"").never);
+    // What was never fresh gets only what it asks for itself.
+    let directives = CacheControl::parse(&headers(&[(CC, "stale-while-revalidate=2")]));
+    let never_fresh = Stale { while_revalidate_ms: 2000, ..Stale::default() };
+    assert_eq!(Stale::of(&Policy::rfc(), &directives, 0), never_fresh);
 }

@@ -213,6 +213,8 @@ fn something_has_to_allow_storing() {
 fn what_can_neither_be_served_nor_validated_is_not_stored() {
     assert_eq!(safe(200, &[(CC, "max-age=0")]), Some(Refusal::Useless));
     assert_eq!(rfc(200, &[(CC, "no-cache")]), Some(Refusal::Useless));
+    assert_eq!(rfc(200, &[(CC, "max-age=0")]), Some(Refusal::Useless));
+    assert_eq!(rfc(200, &[]), Some(Refusal::Useless));
     assert_eq!(rfc(200, &[(CC, "max-age=0, must-revalidate")]), Some(Refusal::Useless));
     assert_eq!(safe(200, &[(CC, "max-age=60"), ("age", "60")]), Some(Refusal::Useless));
     assert_eq!(safe(200, &[(CC, "max-age=60"), ("age", "59")]), None);

@@ -1,0 +1,149 @@
+//! Whether all messages have arrived, told by their numbers: pure.
+
+/// What was heard of one channel.
+#[derive(Debug, Default)]
+pub(super) struct Ear {
+    /// The highest number heard, or known to have been given before there was anything to hear.
+    last: Option<u64>,
+    /// The number given last when it was asked for the time before.
+    asked: u64,
+    /// Messages that were given a number and not heard, since one was heard.
+    unheard: u64,
+}
+
+/// What a comparison with the store's number says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Beat {
+    /// Every message has been heard.
+    Whole,
+    /// One may be on its way.
+    Behind,
+    /// One never came.
+    Missed,
+}
+
+impl Ear {
+    /// Hears a message; true if one before it is missing, or the numbers began anew.
+    pub(super) fn hear(&mut self, sequence: u64) -> bool {
+        self.unheard = 0;
+        let Some(last) = self.last else {
+            // Before the first comparison nobody can tell what came before.
+            self.last = Some(sequence);
+            return false;
+        };
+        if sequence == last.wrapping_add(1) {
+            self.last = Some(sequence);
+            return false;
+        }
+        if sequence > last {
+            self.last = Some(sequence);
+            return true;
+        }
+        // Twice, or late: late ones were reported when they were missing. Far behind, the store
+        // has begun to count anew.
+        let anew = last - sequence > LATE;
+        if anew {
+            self.last = Some(sequence);
+        }
+        anew
+    }
+
+    /// Takes the number that the store gave last.
+    pub(super) fn beat(&mut self, sequence: u64) -> Beat {
+        let before = std::mem::replace(&mut self.asked, sequence);
+        let Some(last) = self.last else {
+            self.last = Some(sequence);
+            return Beat::Whole;
+        };
+        if sequence == last {
+            return Beat::Whole;
+        }
+        if sequence < last {
+            self.last = Some(sequence);
+            return Beat::Missed;
+        }
+        if before <= last || before > sequence {
+            return Beat::Behind;
+        }
+        self.unheard += before - last;
+        self.last = Some(before);
+        Beat::Missed
+    }
+
+    /// How many messages have not been heard yet.
+    pub(super) fn behind(&self, sequence: u64) -> u64 {
+        self.last.map_or(0, |last| sequence.saturating_sub(last))
+    }
+
+    /// Whether messages arrive at all.
+    pub(super) fn is_plausible(&self) -> bool {
+        self.unheard < DEAD
+    }
+}
+
+/// A message may overtake this many.
+const LATE: u64 = 1_024;
+
+/// So many messages missed in a row, none heard between, are no accident.
+const DEAD: u64 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(sequence: u64) -> Ear {
+        let mut ear = Ear::default();
+        assert_eq!(ear.beat(sequence), Beat::Whole);
+        ear
+    }
+
+    #[test]
+    fn messages_in_order_are_whole() {
+        let mut ear = at(7);
+        assert!(!ear.hear(8) && !ear.hear(9));
+        assert_eq!(ear.beat(9), Beat::Whole);
+    }
+
+    #[test]
+    fn a_missing_message_is_noticed_with_the_next_one() {
+        let mut ear = at(7);
+        assert!(ear.hear(9));
+        assert!(!ear.hear(8), "late, and already reported");
+        assert!(!ear.hear(9), "twice");
+        assert_eq!(ear.beat(9), Beat::Whole);
+    }
+
+    #[test]
+    fn a_missing_last_message_is_noticed_by_the_second_beat() {
+        let mut ear = at(7);
+        assert_eq!(ear.beat(8), Beat::Behind);
+        assert_eq!(ear.behind(8), 1);
+        assert_eq!(ear.beat(8), Beat::Missed);
+        assert_eq!(ear.beat(8), Beat::Whole);
+        let mut ear = at(7);
+        assert_eq!(ear.beat(8), Beat::Behind);
+        assert!(!ear.hear(8));
+        assert_eq!(ear.beat(9), Beat::Behind, "another one, on its way");
+    }
+
+    #[test]
+    fn a_store_that_counts_anew_has_lost_messages() {
+        let mut ear = at(5_000);
+        assert_eq!(ear.beat(3), Beat::Missed);
+        assert_eq!(ear.beat(3), Beat::Whole);
+        let mut ear = at(5_000);
+        assert!(ear.hear(1));
+        assert!(!ear.hear(2));
+    }
+
+    #[test]
+    fn numbers_without_messages_mean_a_dead_subscription() {
+        let mut ear = at(0);
+        for sequence in 1..=4 {
+            ear.beat(sequence);
+        }
+        assert!(!ear.is_plausible());
+        ear.hear(5);
+        assert!(ear.is_plausible());
+    }
+}
