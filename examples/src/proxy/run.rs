@@ -11,6 +11,7 @@ use anyhow::{Context, anyhow};
 use axum::Router;
 use escala_cache::http::HttpCacheLayer;
 use escala_cluster::{Drain, DrainConfig, serve};
+use tokio::net::TcpSocket;
 use tower::Layer as _;
 use tracing_subscriber::EnvFilter;
 
@@ -22,6 +23,8 @@ use super::upstream::Upstream;
 
 /// How long an orderly stop may take once no connection is accepted.
 const STOP_DEADLINE: Duration = Duration::from_secs(15);
+/// Connections that may wait to be accepted by one thread.
+const BACKLOG: u32 = 1_024;
 
 /// Runs the proxy; says on the error stream why it cannot.
 pub(super) fn main_until(settings: &Settings) -> ExitCode {
@@ -42,26 +45,27 @@ pub(super) fn main_until(settings: &Settings) -> ExitCode {
     }
 }
 
-/// Serves on one runtime a thread, which share the listening socket and the cache: a connection
-/// stays with the thread that accepted it, so that a hit never crosses to another one.
+/// Serves on one runtime a thread, which share the cache: a connection stays with its thread, so
+/// that a hit never crosses to another one.
 fn run(settings: &Settings) -> anyhow::Result<()> {
     let config = DrainConfig::default().lame_duck(Duration::ZERO).deadline(STOP_DEADLINE);
     let drain = Drain::new(config);
-    let (listener, address) = listen("--listen", settings.listen)?;
-    let admin = settings.admin.map(|admin| listen("--admin", admin)).transpose()?;
-
-    let first = runtime()?;
-    let (cache, layer) = first.block_on(async {
-        drain.on_signals().context("signals")?;
-        store::open(settings).await
-    })?;
     let threads = settings.threads.or_else(|| std::thread::available_parallelism().ok());
-    let others: Vec<JoinHandle<anyhow::Result<()>>> = (1..threads.map_or(1, NonZeroUsize::get))
-        .map(|number| {
-            let (listener, drain) = (listener.try_clone()?, drain.clone());
-            let (settings, layer) = (settings.clone(), layer.clone());
+    let first = runtime()?;
+    let (cache, layer, mut listeners, address, admin) = first.block_on(async {
+        drain.on_signals().context("signals")?;
+        let (listeners, address) = listen_often("--listen", settings.listen, threads)?;
+        let admin = settings.admin.map(|admin| listen("--admin", admin)).transpose()?;
+        let (cache, layer) = store::open(settings).await?;
+        anyhow::Ok((cache, layer, listeners, address, admin))
+    })?;
+    let listener = listeners.pop().context("no listener")?;
+    let others: Vec<JoinHandle<anyhow::Result<()>>> = listeners
+        .into_iter()
+        .map(|listener| {
+            let (settings, layer, drain) = (settings.clone(), layer.clone(), drain.clone());
             let serve = move || runtime()?.block_on(serve_on(&settings, &layer, listener, drain));
-            let thread = std::thread::Builder::new().name(format!("cache-proxy-{number}"));
+            let thread = std::thread::Builder::new().name("cache-proxy".to_owned());
             thread.spawn(serve).context("thread")
         })
         .collect::<anyhow::Result<_>>()?;
@@ -98,6 +102,39 @@ fn listen(option: &str, address: SocketAddr) -> anyhow::Result<(TcpListener, Soc
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     Ok((listener, address))
+}
+
+/// One socket a thread, among which the kernel spreads the connections: of threads that share a
+/// socket, one takes a whole burst before another has woken.
+///
+/// # Panics
+/// Outside of a runtime.
+fn listen_often(
+    option: &str,
+    address: SocketAddr,
+    times: Option<NonZeroUsize>,
+) -> anyhow::Result<(Vec<TcpListener>, SocketAddr)> {
+    // Finds the port, and that nobody has it: sockets that share one would not mind.
+    let (alone, address) = listen(option, address)?;
+    let times = times.map_or(1, NonZeroUsize::get);
+    if times == 1 {
+        return Ok((vec![alone], address));
+    }
+    drop(alone);
+    let shared = || {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        }?;
+        socket.set_reuseaddr(true)?;
+        socket.set_reuseport(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)?.into_std()
+    };
+    let listeners: std::io::Result<Vec<TcpListener>> = (0..times).map(|_| shared()).collect();
+    let listeners =
+        listeners.with_context(|| format!("{option}: {address} cannot be listened on"))?;
+    Ok((listeners, address))
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

@@ -196,7 +196,7 @@ async fn the_figures_add_up() {
             .unwrap();
     let http = &stats["http"];
     for (figure, value) in
-        [("requests", 6), ("hits", 3), ("misses", 1), ("unsatisfiable", 1), ("stored", 1)]
+        [("requests", 6), ("hits", 3), ("misses", 2), ("unsatisfiable", 1), ("stored", 1)]
     {
         assert_eq!(http[figure], value, "{figure}: {http}");
     }
