@@ -158,12 +158,12 @@ where
     async fn beat(&mut self, core: &Arc<Core<K, V>>, shared: &Arc<Shared<V>>) {
         let heartbeat = core.hearing.config.heartbeat;
         self.next_beat = Instant::now() + heartbeat;
-        let Ok(sequence) = shared.sequence().await else {
+        let Ok(pulse) = shared.pulse().await else {
             self.deafen(core);
             return;
         };
-        core.hearing.behind.store(self.ear.behind(sequence), Ordering::Relaxed);
-        match self.ear.beat(sequence) {
+        core.hearing.behind.store(self.ear.behind(pulse.sequence), Ordering::Relaxed);
+        match self.ear.beat(pulse) {
             Beat::Whole => self.hears(core),
             Beat::Behind => {
                 self.next_beat = Instant::now() + ON_ITS_WAY.min(heartbeat);

@@ -49,7 +49,7 @@ pub use layer::CacheLayer;
 pub use load::Previous;
 pub use service::{CacheService, ServiceError};
 #[cfg(feature = "redis")]
-pub use shared::redis::{ConnectError, RedisConfig, RedisStats, RedisStore};
+pub use shared::redis::{ConnectError, RedisConfig, RedisStats, RedisStore, RedisTls, Topology};
 pub use shared::{SharedStore, Signal, StoreFuture, When};
 pub use stats::{CacheStats, CoherenceStats, Emit, LayerStats, SharedLayerStats};
 pub use write::{Fence, Removal};

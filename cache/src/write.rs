@@ -23,7 +23,6 @@ use crate::shared::{Filled, View, wall_ms};
 /// unless other processes matter at once.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-#[must_use = "it says whether other processes were reached; removed here it is in any case"]
 pub enum Removal {
     /// Every layer is clear, and the other processes have been told.
     Complete,

@@ -32,13 +32,14 @@ pub(crate) fn postgres(addr: SocketAddr) -> io::Result<bool> {
     Ok(ready)
 }
 
-/// Redis: `+PONG` to `PING`. While it loads its file it answers `-LOADING`.
+/// Redis: `+PONG` to `PING`, or `-NOAUTH` where a password is asked for. While it loads its file
+/// it answers `-LOADING`.
 pub(crate) fn redis(addr: SocketAddr) -> io::Result<bool> {
     let mut stream = connect(addr)?;
     stream.write_all(b"PING\r\n")?;
     let mut answer = [0; 7];
     stream.read_exact(&mut answer)?;
-    Ok(&answer == b"+PONG\r\n")
+    Ok(&answer == b"+PONG\r\n" || &answer == b"-NOAUTH")
 }
 
 /// NATS: the server speaks first, one `INFO` line.
@@ -46,6 +47,18 @@ pub(crate) fn nats(addr: SocketAddr) -> io::Result<bool> {
     let mut answer = [0; 5];
     connect(addr)?.read_exact(&mut answer)?;
     Ok(&answer == b"INFO ")
+}
+
+/// The path that answers 204 whatever else the server is configured to do.
+pub(crate) const NGINX_PATH: &str = "/testkit-greeting";
+
+/// nginx: the master listens before it has a worker, so a worker has to answer.
+pub(crate) fn nginx(addr: SocketAddr) -> io::Result<bool> {
+    let mut stream = connect(addr)?;
+    stream.write_all(format!("GET {NGINX_PATH} HTTP/1.0\r\n\r\n").as_bytes())?;
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer)?;
+    Ok(&answer == b"HTTP/1.1 204")
 }
 
 /// AMQP 0-9-1: the answer to the protocol header is the method frame `connection.start`

@@ -15,14 +15,18 @@ mod shared_memory;
 mod wait;
 
 mod nats;
+mod nginx;
 mod postgres;
 mod proxy;
+mod pubsub_proxy;
 mod rabbitmq;
 mod redis;
 
 pub use error::Error;
 pub use nats::Nats;
+pub use nginx::{Nginx, NginxBuilder};
 pub use postgres::{PgBuilder, PgCluster, PgNode};
 pub use proxy::FaultProxy;
+pub use pubsub_proxy::{PubSubFaults, PubSubProxy};
 pub use rabbitmq::RabbitMq;
-pub use redis::{Redis, RedisBuilder};
+pub use redis::{Certificates, Redis, RedisBuilder, RedisCluster, RedisSentinel};

@@ -24,9 +24,10 @@ use crate::frame::{self, Format, Meta, Opened, Stored};
 use crate::key;
 use control::{Control, Marker, Trust};
 use counts::{Counts, raise};
-use lookups::Lookups;
+use lookups::{Answer, Lookups};
 use recovery::Recovery;
 pub use store::{SharedStore, Signal, StoreFuture, When};
+pub(crate) use update::Pulse;
 
 /// The shared layer of one cache.
 pub(crate) struct Shared<V> {
@@ -303,7 +304,12 @@ impl<V> Shared<V> {
             return Ok(Vec::new());
         }
         let keys = tags.iter().map(|tag| self.names.tag(*tag)).collect();
-        let values = self.lookups.get(keys).await?.values;
+        let Answer { control: now, values } = self.lookups.get(keys).await?;
+        let now = now.as_deref().and_then(Control::decode);
+        if now.is_none_or(|now| now.incarnation != control.incarnation) {
+            // The markers may have gone with everything else since the frames were read.
+            return Err(StoreError::failed("the shared store was emptied meanwhile"));
+        }
         let decode = |bytes: Option<Vec<u8>>| bytes.as_deref().and_then(Marker::decode);
         let markers = tags.into_iter().zip(values);
         Ok(markers.filter_map(|(tag, bytes)| Some((tag, decode(bytes)?))).collect())

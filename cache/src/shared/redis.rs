@@ -1,20 +1,33 @@
 //! The shared store on Redis: one pipelining connection, a hard timeout and a breaker.
 
+mod backoff;
 mod config;
+mod connector;
+mod feed;
 mod gate;
+mod hub;
+mod link;
+mod scripts;
+mod server;
+mod tls;
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use ::redis::io::tcp::TcpSettings;
-use ::redis::{Client, Cmd, FromRedisValue, IntoConnectionInfo, RedisError};
+use ::redis::{Cmd, FromRedisValue, Value};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
-pub use config::RedisConfig;
+pub use config::{RedisConfig, Topology};
+use connector::Connector;
 use gate::Gate;
 pub use gate::RedisStats;
+use hub::Hub;
+use link::Link;
+use server::{Server, Share};
+pub use tls::RedisTls;
 
 use super::{SharedStore, Signal, StoreFuture, When};
 use crate::config::ConfigError;
@@ -29,6 +42,12 @@ pub enum ConnectError {
     /// A setting breaks its rule.
     #[error("the settings for redis are not valid")]
     Config(#[from] ConfigError),
+    /// A file with certificates cannot be read.
+    #[error("the certificates for redis cannot be read")]
+    Certificates(#[source] io::Error),
+    /// Redis refused the user or the password, or the user may not do what is needed.
+    #[error("redis refused the user")]
+    Denied(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Redis could not be reached or refused the connection.
     #[error("redis cannot be reached")]
     Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -37,48 +56,59 @@ pub enum ConnectError {
     TimedOut,
 }
 
-/// A shared store on one Redis server; clones share the connection.
+/// A shared store on Redis: one server, the primary that Sentinel names, or a cluster. Clones
+/// share the connections.
 ///
-/// All operations share one connection and are pipelined on it as they come. Each is given
-/// [`operation_timeout`](RedisConfig::operation_timeout); after
+/// All operations share one connection (in a cluster, one to each node) and are pipelined on it
+/// as they come. Each is given [`operation_timeout`](RedisConfig::operation_timeout); after
 /// [`failures`](RedisConfig::failures) in a row Redis is left alone for a pause, then one
-/// operation tries it again. A lost connection is made anew in the background.
+/// operation tries it again. Subscriptions share one further connection, made with the first of
+/// them and ended with the last. A lost connection is made anew in the background, for as long
+/// as the store or one of its subscriptions lives.
 #[derive(Clone)]
 pub struct RedisStore {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    connection: ConnectionManager,
+    server: Server,
+    hub: Arc<Hub>,
+    config: RedisConfig,
     /// Namespace, escaped, with its colon.
     prefix: String,
     gate: Gate,
+    _keeper: Option<Keeper>,
 }
 
 impl RedisStore {
     /// Connects and makes sure that the server answers.
     ///
     /// Later faults are no errors of anyone; only this first contact is, since a wrong address
-    /// is better known at once.
+    /// or password is better known at once.
     ///
     /// # Errors
-    /// When a setting is not valid or the server does not answer in time.
+    /// When a setting is not valid, or the server refuses the connection or does not answer in
+    /// time.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with time and I/O.
     pub async fn connect(config: impl Into<RedisConfig>) -> Result<Self, ConnectError> {
         let config = config.into();
         config.validate()?;
-        let unreachable = |error: RedisError| ConnectError::Unreachable(error.into());
-        let info = config.url.as_str().into_connection_info().map_err(unreachable)?;
-        let client = Client::open(info.set_tcp_settings(tcp_settings())).map_err(unreachable)?;
-        let connect = ConnectionManager::new_with_config(client, manager_config(&config));
-        let connection = tokio::time::timeout(config.connect_timeout, connect)
-            .await
-            .map_err(|_| ConnectError::TimedOut)?
-            .map_err(unreachable)?;
         let mut prefix = String::new();
         key::push_escaped(&config.namespace, &mut prefix);
         prefix.push(':');
+        let hub = Arc::new(Hub::new(prefix.clone()));
+        let (server, keeper) = match &config.topology {
+            Topology::Cluster => (open_cluster(&config).await?, None),
+            Topology::Standalone | Topology::Sentinel { .. } => {
+                let (link, keeper) = open_link(&config, &hub).await?;
+                (Server::One(link), Some(keeper))
+            }
+        };
         let gate = Gate::new(&config);
-        Ok(Self { inner: Arc::new(Inner { connection, prefix, gate }) })
+        let inner = Inner { server, hub, config, prefix, gate, _keeper: keeper };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// What this connection has done so far.
@@ -88,9 +118,51 @@ impl RedisStore {
     }
 }
 
+async fn open_cluster(config: &RedisConfig) -> Result<Server, ConnectError> {
+    let client = connector::cluster(config)?;
+    let nodes = u32::try_from(config.nodes.len()).unwrap_or(u32::MAX);
+    // Each node that is named may be away before one answers, and then all others are asked.
+    let patience = config.connect_timeout.saturating_mul(nodes.saturating_add(1));
+    tokio::time::timeout(patience, client.get_async_connection())
+        .await
+        .map_err(|_| ConnectError::TimedOut)?
+        .map(Server::Cluster)
+        .map_err(connector::unreachable)
+}
+
+async fn open_link(
+    config: &RedisConfig,
+    hub: &Arc<Hub>,
+) -> Result<(Arc<Link>, Keeper), ConnectError> {
+    let connector = Connector::new(config)?;
+    let link = Arc::new(Link::new(hub));
+    let keep = link::keep(Arc::clone(&link), Arc::clone(hub), connector, config.keepalive);
+    let keeper = Keeper(tokio::spawn(keep));
+    link.opened().await.map_err(connector::unreachable)?;
+    if config.tracking {
+        // Changes nothing yet, and shows whether this user may.
+        let mut off = ::redis::cmd("CLIENT");
+        off.arg("TRACKING").arg("OFF");
+        let allowed = tokio::time::timeout(config.connect_timeout, link.query::<Value>(&off));
+        let answer = allowed.await.map_err(|_| ConnectError::TimedOut)?;
+        answer.map_err(connector::unreachable)?;
+    }
+    Ok((link, keeper))
+}
+
+/// The task that keeps the connection, ended with the store.
+struct Keeper(JoinHandle<()>);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStore")
+            .field("topology", &self.inner.config.topology)
             .field("prefix", &self.inner.prefix)
             .field("stats", &self.stats())
             .finish_non_exhaustive()
@@ -99,11 +171,14 @@ impl fmt::Debug for RedisStore {
 
 impl SharedStore for RedisStore {
     fn get_many<'a>(&'a self, keys: &'a [String]) -> StoreFuture<'a, Vec<Option<Vec<u8>>>> {
-        let mut get = ::redis::cmd("MGET");
-        for key in keys {
-            get.arg(self.inner.key(key));
-        }
-        Box::pin(self.inner.run(get))
+        Box::pin(async move {
+            let mut get = ::redis::cmd("MGET");
+            for key in keys {
+                get.arg(self.inner.key(key));
+            }
+            // Redis takes no MGET of nothing.
+            if keys.is_empty() { Ok(Vec::new()) } else { self.inner.run(get).await }
+        })
     }
 
     fn set<'a>(
@@ -111,59 +186,87 @@ impl SharedStore for RedisStore {
         key: &'a str,
         value: Vec<u8>,
         ttl: Option<Duration>,
-        _when: When,
+        when: When,
     ) -> StoreFuture<'a, bool> {
-        let ttl = ttl.map_or(MAX_TTL_MS, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
-        let mut set = ::redis::cmd("SET");
-        set.arg(self.inner.key(key)).arg(value).arg("PX").arg(ttl.clamp(1, MAX_TTL_MS));
-        Box::pin(async move { self.inner.run::<()>(set).await.map(|()| true) })
+        let key = self.inner.key(key);
+        let ttl = ttl.map(|ttl| {
+            u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).clamp(1, MAX_TTL_MS).to_string()
+        });
+        Box::pin(async move {
+            if let When::StartsWith(start) = when {
+                let ttl = ttl.unwrap_or_default();
+                let arguments = [start.as_slice(), value.as_slice(), ttl.as_bytes()];
+                let set = scripts::SET_IF_STARTS_WITH.run(&self.inner.server, &key, &arguments);
+                return self.inner.gate.pass(set).await;
+            }
+            let mut set = ::redis::cmd("SET");
+            set.arg(key).arg(value);
+            if when == When::Absent {
+                set.arg("NX");
+            }
+            if let Some(ttl) = ttl {
+                set.arg("PX").arg(ttl);
+            }
+            // Nil: something stood there.
+            Ok(self.inner.run::<Value>(set).await? != Value::Nil)
+        })
     }
 
     fn remove<'a>(&'a self, keys: &'a [String]) -> StoreFuture<'a, ()> {
-        let mut unlink = ::redis::cmd("UNLINK");
-        for key in keys {
-            unlink.arg(self.inner.key(key));
-        }
-        Box::pin(self.inner.run(unlink))
+        Box::pin(async move {
+            for chunk in keys.chunks(UNLINK_CHUNK) {
+                let mut unlink = ::redis::cmd("UNLINK");
+                for key in chunk {
+                    unlink.arg(self.inner.key(key));
+                }
+                self.inner.run::<()>(unlink).await?;
+            }
+            Ok(())
+        })
     }
 
     fn remove_matching<'a>(&'a self, prefix: &'a str, pattern: &'a Pattern) -> StoreFuture<'a, ()> {
         Box::pin(async move {
             let prefix = self.inner.key(prefix);
-            let glob = pattern.to_redis(&prefix);
-            let mut cursor = 0_u64;
-            loop {
-                let mut scan = ::redis::cmd("SCAN");
-                scan.arg(cursor).arg("MATCH").arg(&glob).arg("COUNT").arg(SCAN_COUNT);
-                let (next, mut keys): (u64, Vec<Vec<u8>>) = self.inner.run(scan).await?;
-                // Redis may have been asked for more than the pattern means.
-                keys.retain(|key| {
-                    let text = key.strip_prefix(prefix.as_bytes()).map(std::str::from_utf8);
-                    text.is_some_and(|text| text.is_ok_and(|text| pattern.matches(text)))
-                });
-                for chunk in keys.chunks(UNLINK_CHUNK) {
-                    let mut unlink = ::redis::cmd("UNLINK");
-                    unlink.arg(chunk);
-                    self.inner.run::<()>(unlink).await?;
-                }
-                if next == 0 {
-                    return Ok(());
-                }
-                cursor = next;
+            // One server need not be asked; what asks nobody must not pass for an answer.
+            let shares = match &self.inner.server {
+                Server::One(_) => vec![Share::All],
+                cluster @ Server::Cluster(_) => self.inner.gate.pass(cluster.shares()).await?,
+            };
+            for share in shares {
+                self.inner.remove_matching(&share, &prefix, pattern).await?;
             }
+            Ok(())
         })
     }
 
-    fn publish<'a>(&'a self, _channel: &'a str, _body: Vec<u8>) -> StoreFuture<'a, u64> {
-        Box::pin(async { Err(StoreError::Suspended) })
+    fn publish<'a>(&'a self, channel: &'a str, body: Vec<u8>) -> StoreFuture<'a, u64> {
+        Box::pin(async move {
+            let (channel, key) = (self.inner.key(channel), self.inner.sequence_key(channel));
+            let arguments = [channel.as_bytes(), body.as_slice()];
+            let publish = scripts::PUBLISH.run(&self.inner.server, &key, &arguments);
+            self.inner.gate.pass(publish).await
+        })
     }
 
-    fn sequence<'a>(&'a self, _channel: &'a str) -> StoreFuture<'a, u64> {
-        Box::pin(async { Err(StoreError::Suspended) })
+    fn sequence<'a>(&'a self, channel: &'a str) -> StoreFuture<'a, u64> {
+        Box::pin(async move {
+            let mut get = ::redis::cmd("GET");
+            get.arg(self.inner.sequence_key(channel));
+            Ok(self.inner.run::<Option<u64>>(get).await?.unwrap_or(0))
+        })
     }
 
-    fn subscribe(&self, _channel: &str, _tracked: Option<&str>) -> mpsc::Receiver<Signal> {
-        mpsc::channel(1).1
+    /// Subscribes; with [`tracking`](RedisConfig::tracking) off, `tracked` is not heeded.
+    fn subscribe(&self, channel: &str, tracked: Option<&str>) -> mpsc::Receiver<Signal> {
+        let inner = &self.inner;
+        let tracked = tracked.filter(|_| inner.config.tracking).map(|prefix| inner.key(prefix));
+        let (receiver, start) = inner.hub.add(inner.key(channel), tracked);
+        // The settings were good for a connection before.
+        if start && let Ok(connector) = Connector::new(&inner.config) {
+            inner.hub.spawn(feed::run(Arc::clone(inner), connector));
+        }
+        receiver
     }
 }
 
@@ -172,9 +275,44 @@ impl Inner {
         format!("{}{key}", self.prefix)
     }
 
+    /// Keys of caches begin with the version of their frames, which is a number: no removal of
+    /// a cache's keys takes this one along.
+    fn sequence_key(&self, channel: &str) -> String {
+        format!("{}sequence:{channel}", self.prefix)
+    }
+
     async fn run<T: FromRedisValue>(&self, command: Cmd) -> Result<T, StoreError> {
-        let mut connection = self.connection.clone();
-        self.gate.pass(command.query_async(&mut connection)).await
+        self.gate.pass(self.server.query(&command)).await
+    }
+
+    async fn remove_matching(
+        &self,
+        share: &Share,
+        prefix: &str,
+        pattern: &Pattern,
+    ) -> Result<(), StoreError> {
+        let glob = pattern.to_redis(prefix);
+        let mut cursor = 0_u64;
+        loop {
+            let mut scan = ::redis::cmd("SCAN");
+            scan.arg(cursor).arg("MATCH").arg(&glob).arg("COUNT").arg(SCAN_COUNT);
+            let step = self.server.query_share(share, &scan);
+            let (next, mut keys): (u64, Vec<Vec<u8>>) = self.gate.pass(step).await?;
+            // Redis may have been asked for more than the pattern means.
+            keys.retain(|key| {
+                let text = key.strip_prefix(prefix.as_bytes()).map(std::str::from_utf8);
+                text.is_some_and(|text| text.is_ok_and(|text| pattern.matches(text)))
+            });
+            for chunk in keys.chunks(UNLINK_CHUNK) {
+                let mut unlink = ::redis::cmd("UNLINK");
+                unlink.arg(chunk);
+                self.run::<()>(unlink).await?;
+            }
+            if next == 0 {
+                return Ok(());
+            }
+            cursor = next;
+        }
     }
 }
 
@@ -187,27 +325,3 @@ const UNLINK_CHUNK: usize = 500;
 
 /// Ten years; Redis refuses what overflows its clock.
 const MAX_TTL_MS: u64 = 10 * 365 * 24 * 3_600 * 1_000;
-
-/// Answers are small and waited for, so Nagle's algorithm (on by default in this client) would
-/// only hold them back. Data without an acknowledgement for two seconds ends the connection: a
-/// way that swallows packets otherwise stays open for a quarter of an hour.
-fn tcp_settings() -> TcpSettings {
-    let settings = TcpSettings::default().set_nodelay(true);
-    #[cfg(target_os = "linux")]
-    let settings = settings.set_user_timeout(Duration::from_secs(2));
-    settings
-}
-
-fn manager_config(config: &RedisConfig) -> ConnectionManagerConfig {
-    ConnectionManagerConfig::new()
-        .set_connection_timeout(Some(config.connect_timeout))
-        // The one timeout is ours, around each operation.
-        .set_response_timeout(None)
-        // Few attempts and short pauses: the breaker's probes start the next round, and a
-        // server that is back must not wait out a long one.
-        .set_number_of_retries(3)
-        .set_min_delay(Duration::from_millis(50))
-        .set_max_delay(Duration::from_millis(500))
-        // The client's 50 make callers wait for room at a hundred at once.
-        .set_pipeline_buffer_size(1024)
-}

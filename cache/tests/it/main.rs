@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 mod allocation;
+mod coherence;
 mod config;
 mod errors;
 #[cfg(feature = "tracing")]
@@ -14,9 +15,13 @@ mod fuzz;
 mod http;
 mod layer;
 mod lifetime;
+mod many;
 mod matching;
+mod model;
 #[cfg(feature = "redis")]
 mod redis;
 mod shared;
+mod stale;
 mod stats;
 mod support;
+mod tags;

@@ -2,6 +2,10 @@
 
 #[cfg(feature = "http")]
 mod pages;
+mod store;
+mod subscription;
+mod topologies;
+mod tracking;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -52,16 +56,18 @@ async fn processes_share_values_under_an_escaped_name_with_a_lifetime() {
     cache(&store).insert("BTC:x".to_owned(), 7).await;
     assert_eq!(cache(&store).get("BTC:x").await, Some(7));
     let mut raw = raw(&redis).await;
-    let keys: Vec<String> = raw.keys("*").await.unwrap();
-    assert_eq!(keys, ["test:2:quotes:BTC:x"]);
-    let left: i64 = raw.pttl(&keys[0]).await.unwrap();
+    let mut keys: Vec<String> = raw.keys("*").await.unwrap();
+    keys.sort();
+    let names = ["test:2:quotes:c", "test:2:quotes:k:BTC:x", "test:sequence:2:quotes:m"];
+    assert_eq!(keys, names, "control record, value, number of the last message");
+    let left: i64 = raw.pttl(&keys[1]).await.unwrap();
     assert!((1..=60_000).contains(&left), "{left}");
 
     let other = RedisStore::connect(config(redis.url()).namespace("te:st")).await.unwrap();
     assert_eq!(cache(&other).get("BTC:x").await, None, "another namespace");
     assert!(cache(&store).remove("BTC:x").await.is_complete());
-    let keys: Vec<String> = raw.keys("*").await.unwrap();
-    assert!(keys.is_empty());
+    let left: Vec<u8> = raw.get(&keys[1]).await.unwrap();
+    assert_eq!(left.len(), 80, "a tombstone, which keeps older loads out");
 }
 
 #[tokio::test]
@@ -69,14 +75,14 @@ async fn rubbish_in_redis_is_a_miss_and_is_replaced() {
     let (redis, store) = healthy().await;
     let mut raw = raw(&redis).await;
     cache(&store).insert("BTC".to_owned(), 7).await;
-    let good: Vec<u8> = raw.get("test:2:quotes:BTC").await.unwrap();
+    let good: Vec<u8> = raw.get("test:2:quotes:k:BTC").await.unwrap();
     let mut corrupted = good.clone();
     *corrupted.last_mut().unwrap() ^= 1;
     let mut foreign = good.clone();
     foreign[4] += 1;
     let rubbish = [vec![], b"hello".to_vec(), corrupted, foreign, vec![0xff; 100_000]];
     for (value, bytes) in (8_u64..).zip(rubbish) {
-        let () = raw.set("test:2:quotes:BTC", bytes).await.unwrap();
+        let () = raw.set("test:2:quotes:k:BTC", bytes).await.unwrap();
         let reader = cache(&store);
         assert_eq!(Source::new(value).read(&reader, "BTC").await, value);
         assert!(reader.remove("ETH").await.is_complete());
@@ -86,8 +92,8 @@ async fn rubbish_in_redis_is_a_miss_and_is_replaced() {
         assert_eq!(cache(&store).get("BTC").await, Some(value));
     }
     // A key of another Redis type answers with an error, which is a miss as well.
-    let () = raw.del("test:2:quotes:BTC").await.unwrap();
-    let () = raw.lpush("test:2:quotes:BTC", "x").await.unwrap();
+    let () = raw.del("test:2:quotes:k:BTC").await.unwrap();
+    let () = raw.lpush("test:2:quotes:k:BTC", "x").await.unwrap();
     assert_eq!(Source::new(20).read(&cache(&store), "BTC").await, 20);
     assert!(!store.stats().open);
 }

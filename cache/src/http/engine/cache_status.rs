@@ -17,8 +17,6 @@ pub(crate) enum Fwd {
     UriMiss,
     /// Something is, but not for these request fields.
     VaryMiss,
-    /// Nothing usable, for another reason.
-    Miss,
     /// The request's directives or conditions ask for it.
     Request,
     /// What is stored is stale.
@@ -33,7 +31,6 @@ impl Fwd {
             Self::Method => "method",
             Self::UriMiss => "uri-miss",
             Self::VaryMiss => "vary-miss",
-            Self::Miss => "miss",
             Self::Request => "request",
             Self::Stale => "stale",
         }

@@ -15,6 +15,8 @@
 
 mod age;
 mod answer;
+#[cfg(test)]
+mod bounds;
 pub(crate) mod cache_control;
 pub(crate) mod cache_status;
 mod conditional;

@@ -37,7 +37,10 @@ impl Origin {
                 .unwrap()
         };
         let layer = HttpCacheLayer::new(cache.clone());
-        let router = Router::new().fallback(move |request: Request| answer.clone()(request));
+        let router = Router::new().fallback(move |request: Request| {
+            let answer = answer.clone();
+            async move { answer(request).await }
+        });
         (cache, router.layer(layer))
     }
 }

@@ -38,7 +38,6 @@ fn each_reason_has_its_token() {
         (Fwd::Method, "method"),
         (Fwd::UriMiss, "uri-miss"),
         (Fwd::VaryMiss, "vary-miss"),
-        (Fwd::Miss, "miss"),
         (Fwd::Request, "request"),
         (Fwd::Stale, "stale"),
     ];
