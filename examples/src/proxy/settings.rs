@@ -48,7 +48,7 @@ pub struct Settings {
     pub purge_token: Option<Secret>,
 
     /// Longest silence of the origin: until the head of its response, and between two parts of the
-    /// body.
+    /// body; and of a client between two parts of its own.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
     pub origin_timeout: Duration,
     /// Longest time to connect to the origin.
