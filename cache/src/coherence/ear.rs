@@ -9,6 +9,8 @@ pub(super) struct Ear {
     incarnation: Option<u64>,
     /// The highest number heard, or known to have been given before there was anything to hear.
     last: Option<u64>,
+    /// What came before the first answer was not heard: the store was asked in vain.
+    late: bool,
     /// The number given last when it was asked for the time before.
     asked: u64,
     /// Messages that were given a number and not heard, since one was heard.
@@ -32,7 +34,6 @@ impl Ear {
         self.unheard = 0;
         let Some(last) = self.last else {
             // Before the first comparison nobody can tell what came before.
-            self.last = Some(sequence);
             return false;
         };
         if sequence == last.wrapping_add(1) {
@@ -63,7 +64,7 @@ impl Ear {
         }
         let Some(last) = self.last else {
             self.last = Some(sequence);
-            return Beat::Whole;
+            return if self.late { Beat::Missed } else { Beat::Whole };
         };
         if sequence == last {
             return Beat::Whole;
@@ -78,6 +79,11 @@ impl Ear {
         self.unheard += before - last;
         self.last = Some(before);
         Beat::Missed
+    }
+
+    /// The store could not say.
+    pub(super) fn asked_in_vain(&mut self) {
+        self.late |= self.last.is_none();
     }
 
     /// How many messages have not been heard yet.
@@ -156,6 +162,15 @@ mod tests {
         assert!(!ear.hear(1), "late, for all that the number tells");
         assert_eq!(ear.beat(Pulse { sequence: 2, incarnation: 9 }), Beat::Missed);
         assert_eq!(ear.beat(Pulse { sequence: 2, incarnation: 9 }), Beat::Whole);
+    }
+
+    #[test]
+    fn what_came_before_the_first_answer_may_have_been_missed() {
+        let mut ear = Ear::default();
+        ear.asked_in_vain();
+        assert_eq!(ear.beat(pulse(7)), Beat::Missed);
+        ear.asked_in_vain();
+        assert_eq!(ear.beat(pulse(7)), Beat::Whole);
     }
 
     #[test]

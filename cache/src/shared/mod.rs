@@ -10,6 +10,7 @@ mod recovery;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
 mod store;
+mod sweeps;
 mod update;
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use counts::{Counts, raise};
 use lookups::{Answer, Lookups};
 use recovery::Recovery;
 pub use store::{SharedStore, Signal, StoreFuture, When};
+use sweeps::Sweeps;
 pub(crate) use update::Pulse;
 
 /// The shared layer of one cache.
@@ -41,6 +43,7 @@ pub(crate) struct Shared<V> {
     /// How long a tag's removal must be remembered: as long as what it concerns may stand there.
     memory_of_tags: Duration,
     recovery: Mutex<Recovery>,
+    sweeps: Sweeps,
     counts: Counts,
     #[cfg(feature = "tracing")]
     events: crate::events::FaultEvents,
@@ -117,6 +120,7 @@ impl<V> Shared<V> {
             fence: config.load_timeout.saturating_add(SLACK),
             memory_of_tags: longest.saturating_add(config.load_timeout),
             recovery: Mutex::new(Recovery::default()),
+            sweeps: Sweeps::new(config.load_timeout.saturating_add(SLACK)),
             counts: Counts::default(),
             #[cfg(feature = "tracing")]
             events: crate::events::FaultEvents::new(&config.name),
@@ -320,8 +324,10 @@ impl<V> Shared<V> {
             raise(&self.counts.rejected);
             return None;
         };
+        let text = key.strip_prefix(&self.names.prefix).and_then(|key| key.strip_prefix("k:"));
         let kept = !matches!(opened.content, Stored::Removed)
-            && control.trust(&opened.meta) == Trust::Current;
+            && control.trust(&opened.meta) == Trust::Current
+            && !text.is_none_or(|text| self.sweeps.removed(text, opened.meta.clock));
         kept.then_some(opened)
     }
 

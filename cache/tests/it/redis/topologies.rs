@@ -330,6 +330,34 @@ async fn messages_cross_a_cluster_and_a_lost_node_is_replaced_by_another() {
 }
 
 #[tokio::test]
+async fn a_cluster_that_was_down_as_a_whole_is_used_again() {
+    let cluster = RedisCluster::start().await.unwrap();
+    let settings = RedisConfig::cluster(cluster.urls()).namespace("test");
+    let store = RedisStore::connect(settings.pause(Duration::from_millis(100))).await.unwrap();
+    let mut signals = store.subscribe("c", None);
+    assert_eq!(next(&mut signals).await, Signal::Up);
+    for node in cluster.nodes() {
+        node.kill().unwrap();
+    }
+    assert_eq!(next(&mut signals).await, Signal::Down);
+    until_fails(&store).await;
+    for node in cluster.nodes() {
+        node.restart().await.unwrap();
+    }
+    for n in 0..10 {
+        written(&store, n).await;
+    }
+    assert_eq!(next(&mut signals).await, Signal::Up);
+    add_up(&store);
+}
+
+async fn until_fails(store: &RedisStore) {
+    while store.set("k", vec![0], None, When::Always).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_topology_that_redis_does_not_have_is_told() {
     let redis = Redis::start().await.unwrap();
     for settings in [
