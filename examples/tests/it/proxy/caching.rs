@@ -126,7 +126,7 @@ async fn a_client_that_goes_away_leaves_the_whole_behind() {
 
 #[tokio::test]
 async fn a_body_too_long_to_store_is_served_all_the_same() {
-    let scene = Scene::start("--profile rfc --max-body 1000").await;
+    let scene = Scene::start("--profile rfc --max-body-bytes 1000").await;
     for (length, reused) in [(1_000, true), (1_001, false)] {
         let body = "x".repeat(length);
         assert_eq!(scene.reuses("", reply(200, FRESH, &body), "").await, reused, "{length}");

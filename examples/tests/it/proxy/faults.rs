@@ -126,7 +126,7 @@ async fn settings_that_cannot_be_are_named_and_secrets_are_not() {
     for (options, told) in [
         (&["--profile", "lax"][..], &["--profile", "lax", "safe", "rfc"][..]),
         (&["--origin-timeout", "soon"], &["--origin-timeout", "soon"]),
-        (&["--max-entries", "0"], &["--max-entries", "0"]),
+        (&["--memory-bytes", "0"], &["--memory-bytes", "0"]),
         (&["--listen", &port, "--purge-token", "hunter2"], &["--listen", &port]),
         (&["--purge-token", "hunter2"], &["--purge-token", "16"]),
         (&["--redis", "redis://:hunter2@127.0.0.1:1/"], &["--redis", "refused"]),
