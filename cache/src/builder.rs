@@ -172,6 +172,16 @@ impl<K, V> CacheBuilder<K, V> {
         self
     }
 
+    /// Sets how many bytes a key and its value take, for [`Memory::bytes`]. It is asked once for
+    /// each entry that goes into memory; 128 are added for the entry itself. An entry that weighs
+    /// more than the whole memory is not kept.
+    #[must_use]
+    pub fn weigher(mut self, weigh: impl Fn(&K, &V) -> usize + Send + Sync + 'static) -> Self {
+        let weigh = move |key: &K, value: &V| u32::try_from(weigh(key, value)).unwrap_or(u32::MAX);
+        self.parts.weigher = Some(Arc::new(weigh));
+        self
+    }
+
     /// Builds the cache.
     ///
     /// # Errors

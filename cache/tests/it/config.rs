@@ -42,6 +42,16 @@ fn each_rule_names_field_value_and_rule() {
 }
 
 #[test]
+fn bytes_and_a_weigher_go_together() {
+    let builder = || Cache::<String, u64>::builder("quotes");
+    let alone = builder().memory(Memory::bytes(1_000)).build().unwrap_err();
+    assert_eq!(alone.field, "memory.unit");
+    let without = builder().weigher(|_, _| 8).build().unwrap_err();
+    assert_eq!(without.field, "memory.unit");
+    builder().memory(Memory::bytes(1_000)).weigher(|_, _| 8).build().unwrap();
+}
+
+#[test]
 fn the_defaults_are_valid_once_named() {
     CacheConfig::new("quotes").validate().unwrap();
     assert_eq!(CacheConfig::default().validate().unwrap_err().field, "name");

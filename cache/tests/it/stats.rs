@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use escala_cache::CacheStats;
+use escala_cache::{Cache, CacheStats, Memory};
 
 use crate::support::{FakeStore, Source, builder, memory};
 
@@ -121,4 +121,22 @@ async fn clones_share_entries_and_figures() {
     cache.clone().insert("BTC".to_owned(), 7).await;
     assert_eq!(cache.get("BTC").await, Some(7));
     assert_eq!(cache.clone().stats(), cache.stats());
+}
+
+#[tokio::test]
+async fn a_memory_of_bytes_holds_no_more_than_them() {
+    let cache = Cache::<String, Vec<u8>>::builder("pages")
+        .memory(Memory::bytes(100_000))
+        .weigher(|key, value| key.len() + value.len())
+        .build()
+        .unwrap();
+    for n in 0..100 {
+        cache.insert(format!("{n}"), vec![0; 10_000]).await;
+    }
+    cache.insert("too long for all of it".to_owned(), vec![0; 200_000]).await;
+    let memory = cache.stats().memory;
+    let bytes = memory.bytes.expect("counted in bytes");
+    assert!((10_000..=100_000).contains(&bytes), "{memory:?}");
+    assert_eq!(memory.capacity, 100_000);
+    assert_eq!(cache.get("too long for all of it").await, None);
 }

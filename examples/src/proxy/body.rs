@@ -15,35 +15,50 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::error::OriginError;
 
-/// When the last part of a request's body went to the origin.
+/// How a request's body gets on.
 ///
-/// An upload may take as long as it likes; only from its last part on is the origin the one that
-/// keeps silent.
+/// An upload may take as long as it likes while it moves. When it stands still, this knows who is
+/// waited for.
 #[derive(Clone, Debug)]
-pub(super) struct Progress(Arc<Mutex<Instant>>);
+pub(super) struct Progress(Arc<Mutex<Moved>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Moved {
+    at: Instant,
+    /// Whether the client's next part is waited for, or else the origin.
+    waits_for_client: bool,
+}
 
 impl Progress {
     pub(super) fn new() -> Self {
-        Self(Arc::new(Mutex::new(Instant::now())))
+        Self(Arc::new(Mutex::new(Moved { at: Instant::now(), waits_for_client: false })))
     }
 
     fn moved(&self) {
-        *self.0.lock() = Instant::now();
+        *self.0.lock() = Moved { at: Instant::now(), waits_for_client: false };
     }
 
-    /// Ends when nothing has moved for `patience`.
-    pub(super) async fn stalled(&self, patience: Duration) {
+    fn waits_for_client(&self) {
+        self.0.lock().waits_for_client = true;
+    }
+
+    /// Ends when nothing has moved for `patience`, with who has to answer for it.
+    pub(super) async fn stalled(&self, patience: Duration) -> OriginError {
         loop {
-            let due = *self.0.lock() + patience;
-            if due <= Instant::now() {
-                return;
+            let Moved { at, waits_for_client } = *self.0.lock();
+            let due = at + patience;
+            if due > Instant::now() {
+                tokio::time::sleep_until(due).await;
+            } else if waits_for_client {
+                return OriginError::RequestTimeout;
+            } else {
+                return OriginError::Timeout;
             }
-            tokio::time::sleep_until(due).await;
         }
     }
 }
 
-/// A request's body that tells when it moves.
+/// A request's body that tells how it gets on.
 #[derive(Debug)]
 pub(super) struct RequestBody {
     body: AxumBody,
@@ -64,9 +79,12 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        self.progress.moved();
-        Poll::Ready(frame)
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        match frame {
+            Poll::Ready(_) => self.progress.moved(),
+            Poll::Pending => self.progress.waits_for_client(),
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

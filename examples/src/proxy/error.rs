@@ -4,7 +4,7 @@ use std::io;
 
 use axum::Json;
 use axum::body::Body;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE};
 use axum::http::{HeaderName, HeaderValue, Response, StatusCode};
 use axum::response::IntoResponse as _;
 use serde_json::json;
@@ -29,6 +29,9 @@ pub(super) enum OriginError {
     /// The client's own body ended early, so that the request could not be sent.
     #[error("the request's body ended early")]
     RequestBody(#[source] hyper_util::client::legacy::Error),
+    /// The client's own body was silent for too long.
+    #[error("the request's body was silent for too long")]
+    RequestTimeout,
     /// The response's body ended early.
     #[error("the origin's body ended early")]
     ResponseBody(#[source] hyper::Error),
@@ -48,12 +51,13 @@ impl From<hyper_util::client::legacy::Error> for OriginError {
 }
 
 impl OriginError {
-    /// 502, or 504 if time ran out; 400 if it is the client's own fault.
+    /// 502, or 504 if time ran out; 400 or 408 if it is the client's own fault.
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Connect(error) if timed_out(error) => StatusCode::GATEWAY_TIMEOUT,
             Self::RequestBody(_) => StatusCode::BAD_REQUEST,
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             _ => StatusCode::BAD_GATEWAY,
         }
     }
@@ -69,14 +73,19 @@ impl OriginError {
             },
             Self::Closed(_) => "connection_terminated",
             Self::Protocol(_) => "http_protocol_error",
-            Self::RequestBody(_) => "http_request_error",
+            Self::RequestBody(_) | Self::RequestTimeout => "http_request_error",
             Self::ResponseBody(_) => "http_response_incomplete",
         }
     }
 
     /// What the client gets instead.
     pub(super) fn response(&self) -> Response<Body> {
-        page(self.status(), Some(self.kind()), &self.to_string())
+        let mut response = page(self.status(), Some(self.kind()), &self.to_string());
+        if let Self::RequestTimeout = self {
+            // RFC 9110, section 15.5.9: the rest of its body is not waited for.
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
     }
 }
 

@@ -5,6 +5,7 @@
 //! and the origin see the same request; the upstream does the same to the origin's response, so
 //! that the cache stores nothing it would have to take off at each hit.
 
+mod admin;
 mod body;
 mod error;
 mod front;

@@ -1,7 +1,7 @@
 //! From settings to a served listener and back to a clean stop.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::thread::JoinHandle;
@@ -11,9 +11,11 @@ use anyhow::{Context, anyhow};
 use axum::Router;
 use escala_cache::http::HttpCacheLayer;
 use escala_cluster::{Drain, DrainConfig, serve};
+use tokio::net::TcpSocket;
 use tower::Layer as _;
 use tracing_subscriber::EnvFilter;
 
+use super::admin;
 use super::front::Front;
 use super::settings::Settings;
 use super::store;
@@ -21,6 +23,8 @@ use super::upstream::Upstream;
 
 /// How long an orderly stop may take once no connection is accepted.
 const STOP_DEADLINE: Duration = Duration::from_secs(15);
+/// Connections that may wait to be accepted by one thread.
+const BACKLOG: u32 = 1_024;
 
 /// Runs the proxy; says on the error stream why it cannot.
 pub(super) fn main_until(settings: &Settings) -> ExitCode {
@@ -41,40 +45,96 @@ pub(super) fn main_until(settings: &Settings) -> ExitCode {
     }
 }
 
-/// Serves on one runtime a thread, which share the listening socket and the cache: a connection
-/// stays with the thread that accepted it, so that a hit never crosses to another one.
+/// Serves on one runtime a thread, which share the cache: a connection stays with its thread, so
+/// that a hit never crosses to another one.
 fn run(settings: &Settings) -> anyhow::Result<()> {
     let config = DrainConfig::default().lame_duck(Duration::ZERO).deadline(STOP_DEADLINE);
     let drain = Drain::new(config);
-    let listener = TcpListener::bind(settings.listen)
-        .with_context(|| format!("--listen: {} cannot be listened on", settings.listen))?;
-    listener.set_nonblocking(true)?;
-    let address = listener.local_addr()?;
-
-    let first = runtime()?;
-    let layer = first.block_on(async {
-        drain.on_signals().context("signals")?;
-        store::open(settings).await
-    })?;
     let threads = settings.threads.or_else(|| std::thread::available_parallelism().ok());
-    let others: Vec<JoinHandle<anyhow::Result<()>>> = (1..threads.map_or(1, NonZeroUsize::get))
-        .map(|number| {
-            let (listener, drain) = (listener.try_clone()?, drain.clone());
-            let (settings, layer) = (settings.clone(), layer.clone());
+    let first = runtime()?;
+    let (cache, layer, mut listeners, address, admin) = first.block_on(async {
+        drain.on_signals().context("signals")?;
+        let (listeners, address) = listen_often("--listen", settings.listen, threads)?;
+        let admin = settings.admin.map(|admin| listen("--admin", admin)).transpose()?;
+        let (cache, layer) = store::open(settings).await?;
+        anyhow::Ok((cache, layer, listeners, address, admin))
+    })?;
+    let listener = listeners.pop().context("no listener")?;
+    let others: Vec<JoinHandle<anyhow::Result<()>>> = listeners
+        .into_iter()
+        .map(|listener| {
+            let (settings, layer, drain) = (settings.clone(), layer.clone(), drain.clone());
             let serve = move || runtime()?.block_on(serve_on(&settings, &layer, listener, drain));
-            let thread = std::thread::Builder::new().name(format!("cache-proxy-{number}"));
+            let thread = std::thread::Builder::new().name("cache-proxy".to_owned());
             thread.spawn(serve).context("thread")
         })
         .collect::<anyhow::Result<_>>()?;
     writeln!(std::io::stdout(), "listening on http://{address}").context("output")?;
+    if let Some((_, address)) = &admin {
+        writeln!(std::io::stdout(), "figures on http://{address}/stats").context("output")?;
+    }
 
-    let served = first.block_on(serve_on(settings, &layer, listener, drain.clone()));
+    let served = first.block_on(async {
+        let figures = async {
+            match admin {
+                Some((listener, _)) => {
+                    let router = admin::router(cache, drain.clone());
+                    serve_router(router, listener, drain.clone()).await
+                }
+                None => Ok(()),
+            }
+        };
+        let clients = serve_on(settings, &layer, listener, drain.clone());
+        tokio::try_join!(clients, figures)
+    });
     // Also if this one could not serve: the others end with it.
     drain.begin();
     for thread in others {
         thread.join().map_err(|_| anyhow!("a thread panicked"))??;
     }
-    served
+    served.map(|_| ())
+}
+
+/// Listens; the address is the one that was found if any port will do.
+fn listen(option: &str, address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(address)
+        .with_context(|| format!("{option}: {address} cannot be listened on"))?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}
+
+/// One socket a thread, among which the kernel spreads the connections: of threads that share a
+/// socket, one takes a whole burst before another has woken.
+///
+/// # Panics
+/// Outside of a runtime.
+fn listen_often(
+    option: &str,
+    address: SocketAddr,
+    times: Option<NonZeroUsize>,
+) -> anyhow::Result<(Vec<TcpListener>, SocketAddr)> {
+    // Finds the port, and that nobody has it: sockets that share one would not mind.
+    let (alone, address) = listen(option, address)?;
+    let times = times.map_or(1, NonZeroUsize::get);
+    if times == 1 {
+        return Ok((vec![alone], address));
+    }
+    drop(alone);
+    let shared = || {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        }?;
+        socket.set_reuseaddr(true)?;
+        socket.set_reuseport(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)?.into_std()
+    };
+    let listeners: std::io::Result<Vec<TcpListener>> = (0..times).map(|_| shared()).collect();
+    let listeners =
+        listeners.with_context(|| format!("{option}: {address} cannot be listened on"))?;
+    Ok((listeners, address))
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
@@ -89,9 +149,12 @@ async fn serve_on(
     listener: TcpListener,
     drain: Drain,
 ) -> anyhow::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(listener).context("listener")?;
     let front = Front::new(layer.layer(Upstream::new(settings)));
-    let router = Router::new().fallback_service(front);
+    serve_router(Router::new().fallback_service(front), listener, drain).await
+}
+
+async fn serve_router(router: Router, listener: TcpListener, drain: Drain) -> anyhow::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener).context("listener")?;
     let report = serve(listener, router, drain.clone()).await.context("serve")?;
     tracing::info!(?report, "requests are done");
     drain.stopped().await;

@@ -28,13 +28,13 @@ pub struct Settings {
     /// what no application is surprised by.
     #[arg(long, value_name = "PROFILE", default_value = "safe")]
     pub profile: Profile,
-    /// Most responses that are kept in memory.
-    #[arg(long, value_name = "N", default_value_t = 100_000,
+    /// Memory for responses, in bytes; past it the least valuable leave.
+    #[arg(long, value_name = "BYTES", default_value_t = 256 * 1024 * 1024,
           value_parser = clap::value_parser!(u64).range(1..))]
-    pub max_entries: u64,
+    pub memory_bytes: u64,
     /// Longest body that is stored, in bytes; a longer one is passed through.
     #[arg(long, value_name = "BYTES", default_value_t = 1024 * 1024)]
-    pub max_body: usize,
+    pub max_body_bytes: usize,
     /// Redis as the cache's second layer, which proxies share.
     #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
     pub redis: Option<String>,
@@ -48,12 +48,15 @@ pub struct Settings {
     pub purge_token: Option<Secret>,
 
     /// Longest silence of the origin: until the head of its response, and between two parts of the
-    /// body.
+    /// body; and of a client between two parts of its own.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
     pub origin_timeout: Duration,
     /// Longest time to connect to the origin.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = time)]
     pub connect_timeout: Duration,
+    /// Address of GET /stats, as JSON; absent: there is none.
+    #[arg(long, value_name = "ADDRESS")]
+    pub admin: Option<SocketAddr>,
     /// Threads that serve (default: one a CPU).
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,

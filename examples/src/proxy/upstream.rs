@@ -74,7 +74,7 @@ impl Upstream {
         let response = tokio::select! {
             biased;
             response = self.client.request(request) => response?,
-            () = progress.stalled(self.patience) => return Err(OriginError::Timeout),
+            error = progress.stalled(self.patience) => return Err(error),
         };
         // An upgrade was not asked for: the field for it is taken off.
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {

@@ -126,7 +126,7 @@ async fn a_client_that_goes_away_leaves_the_whole_behind() {
 
 #[tokio::test]
 async fn a_body_too_long_to_store_is_served_all_the_same() {
-    let scene = Scene::start("--profile rfc --max-body 1000").await;
+    let scene = Scene::start("--profile rfc --max-body-bytes 1000").await;
     for (length, reused) in [(1_000, true), (1_001, false)] {
         let body = "x".repeat(length);
         assert_eq!(scene.reuses("", reply(200, FRESH, &body), "").await, reused, "{length}");
@@ -176,6 +176,46 @@ async fn purge_is_for_who_has_the_token() {
     assert_eq!(scene.request("PURGE", &paths[2], &softly).await.status, 200);
     let confirmed = Reply::new(304).header("ETag", "\"e\"");
     assert_eq!(scene.fetch(&paths[2], "", confirmed).await.text(), "old");
+}
+
+#[tokio::test]
+async fn the_figures_add_up() {
+    let mut scene = Scene::start("--profile rfc --admin 127.0.0.1:0").await;
+    let admin = scene.proxy.admin().await;
+    let path = scene.path();
+    scene.fetch(&path, "", reply(200, FRESH, "x")).await;
+    for _ in 0..3 {
+        scene.get(&path, "").await;
+    }
+    scene.origin.script(&path, [passing("x")]);
+    scene.request("POST", &path, "").await;
+    scene.get(&scene.path(), "cache-control: only-if-cached").await;
+
+    let stats: serde_json::Value =
+        serde_json::from_slice(&Client::connect(admin).await.get("/stats", &[]).await.body)
+            .unwrap();
+    let http = &stats["http"];
+    for (figure, value) in
+        [("requests", 6), ("hits", 3), ("misses", 2), ("unsatisfiable", 1), ("stored", 1)]
+    {
+        assert_eq!(http[figure], value, "{figure}: {http}");
+    }
+    let ends = [
+        "hits",
+        "stale",
+        "revalidated",
+        "coalesced",
+        "misses",
+        "bypassed",
+        "unsatisfiable",
+        "purges",
+        "failed",
+        "cancelled",
+        "in_flight",
+    ];
+    let sum: u64 = ends.iter().map(|end| http[end].as_u64().expect("a figure")).sum();
+    assert_eq!(http["requests"], sum, "{http}");
+    assert_eq!(scene.get("/stats", "cache-control: only-if-cached").await.status, 504, "not here");
 }
 
 #[tokio::test]

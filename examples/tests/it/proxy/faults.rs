@@ -85,6 +85,18 @@ async fn a_body_that_breaks_off_is_not_ended_as_if_it_were_whole() {
 }
 
 #[tokio::test]
+async fn a_client_that_stops_in_its_own_body_is_told_so() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(origin.address, "--origin-timeout 300ms").await;
+    let mut client = proxy.client().await;
+    client.send("POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf").await;
+    let answer = client.answer(false).await;
+    check(&answer, 408, "http_request_error");
+    assert_eq!(answer.header("connection").as_deref(), Some("close"));
+    assert!(client.rest().await.unwrap_or_default().is_empty());
+}
+
+#[tokio::test]
 async fn a_stop_lets_the_open_request_finish() {
     let origin = Origin::start().await;
     let proxy = Proxy::start(origin.address, "--threads 2").await;
@@ -114,8 +126,11 @@ async fn settings_that_cannot_be_are_named_and_secrets_are_not() {
     for (options, told) in [
         (&["--profile", "lax"][..], &["--profile", "lax", "safe", "rfc"][..]),
         (&["--origin-timeout", "soon"], &["--origin-timeout", "soon"]),
-        (&["--max-entries", "0"], &["--max-entries", "0"]),
+        (&["--memory-bytes", "0"], &["--memory-bytes", "0"]),
         (&["--listen", &port, "--purge-token", "hunter2"], &["--listen", &port]),
+        (&["--purge-token", "hunter2"], &["--purge-token", "16"]),
+        (&["--redis", "redis://:hunter2@127.0.0.1:1/"], &["--redis", "refused"]),
+        (&["--redis", "postgres://:hunter2@127.0.0.1:1/"], &["--redis"]),
     ] {
         let mut command = command(address, options);
         command.stderr(Stdio::piped());

@@ -5,8 +5,8 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
 use super::client::{Answer, Client};
@@ -17,6 +17,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// A running proxy.
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
+    lines: Lines<BufReader<ChildStdout>>,
     process: Child,
 }
 
@@ -38,10 +39,16 @@ impl Proxy {
         let options: Vec<&str> = options.split_whitespace().collect();
         let mut process = command(origin, &options).spawn().expect("spawn");
         let mut lines = BufReader::new(process.stdout.take().expect("piped")).lines();
-        let line = timeout(PATIENCE, lines.next_line()).await.expect("in time").expect("a line");
-        let line = line.expect("the proxy ended before it listened");
+        let line = next(&mut lines).await;
         let address = line.strip_prefix("listening on http://").expect("address").parse();
-        Self { address: address.expect("address"), process }
+        Self { address: address.expect("address"), lines, process }
+    }
+
+    /// Where its figures are, if it was started with `--admin`.
+    pub(crate) async fn admin(&mut self) -> SocketAddr {
+        let line = next(&mut self.lines).await;
+        let address = line.strip_prefix("figures on http://").expect("figures");
+        address.strip_suffix("/stats").expect("path").parse().expect("address")
     }
 
     pub(crate) async fn client(&self) -> Client {
@@ -64,4 +71,9 @@ impl Proxy {
     pub(crate) async fn ended(mut self) -> ExitStatus {
         timeout(PATIENCE, self.process.wait()).await.expect("stops in time").expect("waited")
     }
+}
+
+async fn next(lines: &mut Lines<BufReader<ChildStdout>>) -> String {
+    let line = timeout(PATIENCE, lines.next_line()).await.expect("in time").expect("a line");
+    line.expect("the proxy ended before it listened")
 }

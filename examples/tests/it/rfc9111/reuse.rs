@@ -190,6 +190,7 @@ async fn the_time_a_response_took_is_part_of_its_age() {
     );
     let slow = Reply::raw("").wait(&go).bytes(&head);
     let late = async {
+        scene.until("it is asked", async || scene.asked(&path) == 1).await;
         // Time is what this is about, and Age counts whole seconds.
         tokio::time::sleep(Duration::from_millis(1_100)).await;
         go.add_permits(1);
