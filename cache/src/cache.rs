@@ -290,6 +290,9 @@ where
                 }
             }
         }
+        if !waiting.is_empty() {
+            coherence::listen(&self.core);
+        }
         if !leads.is_empty() {
             load::spawn(load::fly_many(Arc::clone(&self.core), leads, load));
         }

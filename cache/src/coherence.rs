@@ -164,6 +164,11 @@ where
         };
         core.hearing.behind.store(self.ear.behind(pulse.sequence), Ordering::Relaxed);
         match self.ear.beat(pulse) {
+            Beat::First => {
+                // What was read before may have been removed before anybody listened.
+                core.removals.suspect_all();
+                self.hears(core);
+            }
             Beat::Whole => self.hears(core),
             Beat::Behind => {
                 self.next_beat = Instant::now() + ON_ITS_WAY.min(heartbeat);

@@ -18,6 +18,8 @@ pub(super) struct Ear {
 /// What a comparison with the store's number says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Beat {
+    /// The first one: nobody can tell what came before.
+    First,
     /// Every message has been heard.
     Whole,
     /// One may be on its way.
@@ -30,11 +32,8 @@ impl Ear {
     /// Hears a message; true if one before it is missing, or the numbers began anew.
     pub(super) fn hear(&mut self, sequence: u64) -> bool {
         self.unheard = 0;
-        let Some(last) = self.last else {
-            // Before the first comparison nobody can tell what came before.
-            self.last = Some(sequence);
-            return false;
-        };
+        // Before the first beat nobody can tell what came before, and the beat says so.
+        let Some(last) = self.last else { return false };
         if sequence == last.wrapping_add(1) {
             self.last = Some(sequence);
             return false;
@@ -63,7 +62,7 @@ impl Ear {
         }
         let Some(last) = self.last else {
             self.last = Some(sequence);
-            return Beat::Whole;
+            return Beat::First;
         };
         if sequence == last {
             return Beat::Whole;
@@ -107,8 +106,17 @@ mod tests {
 
     fn at(sequence: u64) -> Ear {
         let mut ear = Ear::default();
-        assert_eq!(ear.beat(pulse(sequence)), Beat::Whole);
+        assert_eq!(ear.beat(pulse(sequence)), Beat::First);
         ear
+    }
+
+    #[test]
+    fn what_is_heard_before_the_first_beat_does_not_count_as_a_beginning() {
+        let mut ear = Ear::default();
+        assert!(!ear.hear(7));
+        assert_eq!(ear.beat(pulse(9)), Beat::First);
+        assert!(!ear.hear(9) && !ear.hear(10));
+        assert_eq!(ear.beat(pulse(10)), Beat::Whole);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tower::{Layer, Service, ServiceExt};
 use tower_test::mock::{self, Mock};
 use tower_test::{assert_request_eq, mock::Spawn};
 
-use crate::support::FakeStore;
+use crate::support::{FakeStore, hears};
 
 type Key = fn(&String) -> Option<String>;
 type Served = CacheService<Mock<String, u64>, String, u64, Key>;
@@ -153,11 +153,12 @@ async fn an_error_past_the_cache_is_the_inner_one() {
 async fn services_of_one_layer_share_the_cache_and_the_shared_layer_fills_them() {
     let store = FakeStore::default();
     let build = || Cache::builder("responses").shared(store.clone()).build().unwrap();
-    let cache = build();
-    cache.insert("a".to_owned(), 7).await;
+    build().insert("a".to_owned(), 7).await;
     let before = store.gets();
 
-    let layer = CacheLayer::new(build(), key as Key);
+    let cache = build();
+    hears(&cache).await;
+    let layer = CacheLayer::new(cache, key as Key);
     let refuse = |_: String| async { Err::<u64, _>(Down) };
     let mut one = layer.layer(tower::service_fn(refuse));
     let mut other = layer.clone().layer(tower::service_fn(refuse));

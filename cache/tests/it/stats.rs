@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use escala_cache::CacheStats;
 
-use crate::support::{FakeStore, Source, builder, memory};
+use crate::support::{FakeStore, Source, builder, hears, memory};
 
 fn add_up(stats: &CacheStats) {
     let ended = stats.load_successes
@@ -73,6 +73,8 @@ async fn hits_and_misses_are_counted_by_layer() {
     let store = FakeStore::default();
     let here = builder("quotes").shared(store.clone()).build().unwrap();
     let there = builder("quotes").shared(store.clone()).build().unwrap();
+    hears(&here).await;
+    hears(&there).await;
     let source = Source::new(7);
     source.read(&here, "BTC").await;
     source.read(&here, "BTC").await;
@@ -95,6 +97,7 @@ async fn hits_and_misses_are_counted_by_layer() {
 #[tokio::test]
 async fn visit_hands_out_every_figure_with_its_labels() {
     let cache = builder("quotes").shared(FakeStore::default()).build().unwrap();
+    hears(&cache).await;
     Source::new(7).read(&cache, "BTC").await;
     cache.get("BTC").await;
     let mut lines = Vec::new();

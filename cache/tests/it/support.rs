@@ -22,6 +22,15 @@ pub(crate) fn memory(name: &str) -> Cache<String, u64> {
     builder(name).build().unwrap()
 }
 
+/// Waits until a cache hears of other processes: what it reads from here on is not read again
+/// to be confirmed.
+pub(crate) async fn hears(cache: &Cache<String, u64>) {
+    let _ = cache.remove("nothing").await;
+    while !cache.stats().coherence.unwrap().up {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Answers with the value it holds when asked, after passing its gate.
 #[derive(Clone, Default)]
 pub(crate) struct Source {
