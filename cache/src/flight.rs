@@ -11,8 +11,8 @@
 //!    callers start a new load.
 //! 3. A published fill may still be writing the shared layer. Who makes it void waits for that
 //!    write before its own, so that the older write cannot land last.
-//! 4. While a removal's shared part is under way ([`Hold`]), new flights do not read the shared
-//!    layer: what stands there may be what is being removed.
+//! 4. While the shared part of a removal or insertion is under way ([`Hold`]), new flights do not
+//!    read the shared layer: what stands there may be what is being removed or replaced.
 //!
 //! Slots exist only while something is under way, so memory is bounded by the callers.
 

@@ -99,9 +99,12 @@ where
             core.flights.void(&key, store);
             return;
         };
+        // Until the write has ended, what stands in the shared layer is older than this.
+        let hold = core.flights.hold(key.clone());
         let (before, ticket) = core.flights.replace(&key, store);
         let source = core.source;
         let write = async move {
+            let _hold = hold;
             before.wait().await;
             if ticket.is_void() {
                 return;

@@ -10,7 +10,6 @@ mod recovery;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
 mod store;
-mod sweeps;
 mod update;
 
 use std::sync::Arc;
@@ -28,7 +27,6 @@ use counts::{Counts, raise};
 use lookups::{Answer, Lookups};
 use recovery::Recovery;
 pub use store::{SharedStore, Signal, StoreFuture, When};
-use sweeps::Sweeps;
 pub(crate) use update::Pulse;
 
 /// The shared layer of one cache.
@@ -43,7 +41,6 @@ pub(crate) struct Shared<V> {
     /// How long a tag's removal must be remembered: as long as what it concerns may stand there.
     memory_of_tags: Duration,
     recovery: Mutex<Recovery>,
-    sweeps: Sweeps,
     counts: Counts,
     #[cfg(feature = "tracing")]
     events: crate::events::FaultEvents,
@@ -120,7 +117,6 @@ impl<V> Shared<V> {
             fence: config.load_timeout.saturating_add(SLACK),
             memory_of_tags: longest.saturating_add(config.load_timeout),
             recovery: Mutex::new(Recovery::default()),
-            sweeps: Sweeps::new(config.load_timeout.saturating_add(SLACK)),
             counts: Counts::default(),
             #[cfg(feature = "tracing")]
             events: crate::events::FaultEvents::new(&config.name),
@@ -163,14 +159,19 @@ impl<V> Shared<V> {
     }
 
     /// Writes a value, unless what `view` saw under the key is no longer there.
+    ///
+    /// # Cost
+    /// Three round trips; nobody but a removal of the key waits for them.
     pub(crate) async fn fill(&self, text: &str, view: &View, outgoing: &Outgoing<'_, V>) -> Filled {
         let key = self.names.value(text);
         let Some((bytes, ttl)) = self.seal(&key, view.control, outgoing) else {
             return Filled::Skipped;
         };
-        let when = view.expected.clone().map_or(When::Absent, When::StartsWith);
-        match self.store.set(&key, bytes, Some(ttl), when).await {
-            Ok(true) => self.confirm(key, view.control).await,
+        match self.write(&key, view, bytes, ttl).await {
+            Ok(true) => {
+                raise(&self.counts.writes);
+                Filled::Stored
+            }
             Ok(false) => {
                 raise(&self.counts.refused);
                 Filled::Refused
@@ -252,26 +253,31 @@ impl<V> Shared<V> {
         bytes.map(|bytes| (bytes, ttl))
     }
 
-    /// A pattern may have been removed while the load ran and before its write: then what was
-    /// written is taken back.
-    async fn confirm(&self, key: String, loaded: Control) -> Filled {
-        raise(&self.counts.writes);
-        match self.lookups.get(Vec::new()).await.map(|answer| answer.control) {
-            Ok(Some(control)) if Control::decode(&control).is_some_and(|c| c.admits(loaded)) => {
-                Filled::Stored
-            }
-            Ok(_) => {
-                raise(&self.counts.refused);
-                if let Err(error) = self.store.remove(&[key]).await {
-                    self.note(&error);
-                }
-                Filled::Refused
-            }
-            Err(error) => {
-                self.note(&error);
-                Filled::Stored
-            }
+    /// Writes in three steps: a tombstone in the place of what was seen, a look whether a pattern
+    /// was removed since, the value in the place of the tombstone.
+    ///
+    /// A removal by pattern moves the control record and then takes away what it finds. One that
+    /// moved the record before the look keeps the value out; a later one finds the tombstone, or
+    /// the value. With the value written first and looked after, others could read it in between
+    /// and keep it.
+    async fn write(
+        &self,
+        key: &str,
+        view: &View,
+        bytes: Vec<u8>,
+        ttl: Duration,
+    ) -> Result<bool, StoreError> {
+        let seen = view.expected.clone().map_or(When::Absent, When::StartsWith);
+        let claim = frame::tombstone(key, fastrand::u64(..));
+        if !self.store.set(key, claim.clone(), Some(self.fence), seen).await? {
+            return Ok(false);
         }
+        let control = self.lookups.get(Vec::new()).await?.control;
+        let now = control.as_deref().and_then(Control::decode);
+        if now.is_none_or(|now| !now.admits(view.control)) {
+            return Ok(false);
+        }
+        self.store.set(key, bytes, Some(ttl), When::StartsWith(claim)).await
     }
 
     async fn read(&self, keys: &[String]) -> Result<Vec<Looked<V>>, StoreError> {
@@ -324,10 +330,8 @@ impl<V> Shared<V> {
             raise(&self.counts.rejected);
             return None;
         };
-        let text = key.strip_prefix(&self.names.prefix).and_then(|key| key.strip_prefix("k:"));
         let kept = !matches!(opened.content, Stored::Removed)
-            && control.trust(&opened.meta) == Trust::Current
-            && !text.is_none_or(|text| self.sweeps.removed(text, opened.meta.clock));
+            && control.trust(&opened.meta) == Trust::Current;
         kept.then_some(opened)
     }
 

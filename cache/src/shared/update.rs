@@ -32,8 +32,7 @@ impl<V> Shared<V> {
             Change::RemoveTag(tag) => self.mark_tag(*tag, true).await?,
             Change::ExpireTag(tag) => self.mark_tag(*tag, false).await?,
             Change::RemoveMatching(pattern) => {
-                let control = self.move_control(Control::swept).await?;
-                self.sweeps.note(pattern, control.clock);
+                self.move_control(Control::swept).await?;
                 self.store.remove_matching(&self.names.values(), pattern).await?;
             }
             // Nothing is looked for: what bears an earlier clock is not believed any more.

@@ -32,6 +32,8 @@ async fn pair(store: &FakeStore, coherence: Coherence) -> (Cache<String, u64>, C
     here.insert_with("BTC".to_owned(), Entry::new(1).tag("t")).await;
     assert_eq!(there.get("BTC").await, Some(1));
     sleep(Duration::from_millis(10)).await;
+    // Read again: what was read before the first beat is confirmed once.
+    assert_eq!(there.get("BTC").await, Some(1));
     (here, there)
 }
 
@@ -333,4 +335,88 @@ async fn a_process_that_dies_with_the_right_to_load_holds_the_others_up_only_for
     let begun = tokio::time::Instant::now();
     assert_eq!(Source::new(7).read(&other, "BTC").await, 7);
     assert!(begun.elapsed() <= Duration::from_secs(11), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_only_loads_many_at_once_hears_of_removals_too() {
+    let store = FakeStore::default();
+    let (here, there) = (process(&store, messages()), process(&store, messages()));
+    let load = |value: u64| {
+        async move |keys: Vec<String>| {
+            let values = keys.into_iter().map(|key| (key, value)).collect();
+            Ok::<std::collections::HashMap<_, _>, std::convert::Infallible>(values)
+        }
+    };
+    let keys = ["BTC".to_owned()];
+    assert_eq!(there.get_or_load_many(&keys, load(1)).await.unwrap()["BTC"], 1);
+    settle().await;
+    assert!(here.remove("BTC").await.is_complete());
+    sleep(BOUND).await;
+    assert_eq!(there.get_or_load_many(&keys, load(2)).await.unwrap()["BTC"], 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_between_the_first_read_and_the_first_beat_is_found_out() {
+    let store = FakeStore::default();
+    let (here, there) = (process(&store, messages()), process(&store, messages()));
+    here.insert("BTC".to_owned(), 1).await;
+    settle().await;
+    store.lose_messages(true);
+    let gate = store.gate_gets();
+    let read = tokio::spawn({
+        let there = there.clone();
+        async move { there.get("BTC").await }
+    });
+    // It has read the store, and nobody in its process has listened yet.
+    gate.arrived().await;
+    assert!(here.remove("BTC").await.is_complete());
+    gate.open();
+    assert_eq!(read.await.unwrap(), Some(1), "who asked before gets what was there");
+    sleep(BOUND).await;
+    assert_eq!(there.get("BTC").await, None);
+}
+
+/// The old value must not be there even for the moment that its writer needs to find out.
+#[tokio::test(start_paused = true)]
+async fn a_pattern_removed_during_a_load_elsewhere_is_read_by_nobody_afterwards() {
+    let store = FakeStore::default();
+    let (here, there) = (process(&store, messages()), process(&store, messages()));
+    let source = Source::gated(1);
+    let load = tokio::spawn({
+        let (there, source) = (there.clone(), source.clone());
+        async move { source.read(&there, "BTC").await }
+    });
+    source.begun().await;
+    store.lose_messages(true);
+    assert!(here.remove_matching("B*").await.is_complete());
+    store.unsteady(1, 100);
+    source.let_through(1);
+    assert_eq!(load.await.unwrap(), 1);
+    for _ in 0..50 {
+        assert_eq!(here.get("BTC").await, None);
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_being_inserted_is_not_confirmed_by_what_it_replaces() {
+    let store = FakeStore::default();
+    let (here, there) = pair(&store, messages()).await;
+    // Nothing has been written yet.
+    let gate = store.gate_removes();
+    let insertion = tokio::spawn({
+        let there = there.clone();
+        async move { there.insert("BTC".to_owned(), 2).await }
+    });
+    gate.arrived().await;
+    // A message is missing, so that memory must be confirmed.
+    store.signal(&Signal::Flushed);
+    settle().await;
+    assert_ne!(there.get("BTC").await, Some(1));
+    assert_eq!(Source::new(2).read(&there, "BTC").await, 2);
+    gate.open();
+    insertion.await.unwrap();
+    assert_eq!(there.get("BTC").await, Some(2));
+    sleep(BOUND).await;
+    assert_eq!(here.get("BTC").await, Some(2));
 }

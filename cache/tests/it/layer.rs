@@ -153,11 +153,11 @@ async fn an_error_past_the_cache_is_the_inner_one() {
 async fn services_of_one_layer_share_the_cache_and_the_shared_layer_fills_them() {
     let store = FakeStore::default();
     let build = || Cache::builder("responses").shared(store.clone()).build().unwrap();
-    let cache = build();
-    cache.insert("a".to_owned(), 7).await;
+    build().insert("a".to_owned(), 7).await;
     let before = store.gets();
 
-    let layer = CacheLayer::new(build(), key as Key);
+    let cache = build();
+    let layer = CacheLayer::new(cache, key as Key);
     let refuse = |_: String| async { Err::<u64, _>(Down) };
     let mut one = layer.layer(tower::service_fn(refuse));
     let mut other = layer.clone().layer(tower::service_fn(refuse));

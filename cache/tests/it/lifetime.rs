@@ -116,6 +116,7 @@ async fn a_promoted_value_lives_only_for_the_rest_of_its_life() {
     let store = FakeStore::default();
     let here = builder("quotes").shared_ttl(5 * SECOND).shared(store.clone()).build().unwrap();
     let there = builder("quotes").shared_ttl(5 * SECOND).shared(store.clone()).build().unwrap();
+    let third = builder("quotes").shared(store.clone()).build().unwrap();
     here.insert("BTC".to_owned(), 7).await;
     assert_eq!(store.last_ttl(), 5 * SECOND);
     let before = store.gets();
@@ -123,7 +124,6 @@ async fn a_promoted_value_lives_only_for_the_rest_of_its_life() {
     // Promoted by both ways of reading, for at most the five seconds its frame has left, not
     // for the ten minutes of memory.
     assert_eq!(there.get("BTC").await, Some(7));
-    let third = builder("quotes").shared(store.clone()).build().unwrap();
     let load = async || -> Result<u64, Infallible> { panic!("it is in the shared layer") };
     assert_eq!(third.get_or_load("BTC", load).await.unwrap(), 7);
     assert_eq!(store.gets() - before, 2);

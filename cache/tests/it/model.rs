@@ -206,8 +206,14 @@ fn run(steps: &[Step], seed: u64, loss: u64, shared: bool) -> Result<(), TestCas
     outcome.map_err(TestCaseError::fail)
 }
 
+/// So many that an ordinary run takes seconds; the variable asks for more.
+fn cases() -> ProptestConfig {
+    let given = std::env::var_os("PROPTEST_CASES").is_some();
+    if given { ProptestConfig::default() } else { ProptestConfig::with_cases(200) }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(cases())]
 
     #[test]
     fn one_process_never_reads_what_a_finished_removal_took_away(
