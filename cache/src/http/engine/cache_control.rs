@@ -99,6 +99,8 @@ pub(crate) struct CacheControl {
     pub(crate) proxy_revalidate: bool,
     pub(crate) must_understand: bool,
     pub(crate) public: bool,
+    /// RFC 8246.
+    pub(crate) immutable: bool,
     pub(crate) stale_while_revalidate: Seconds,
     pub(crate) stale_if_error: Seconds,
     /// Something was unreadable in a way that may hide a directive: a string without an end.
@@ -145,6 +147,8 @@ impl CacheControl {
             self.proxy_revalidate = true;
         } else if is("public") {
             self.public |= directive.is_bare();
+        } else if is("immutable") {
+            self.immutable |= directive.is_bare();
         } else if is("must-understand") {
             self.must_understand |= directive.is_bare();
         } else if is("stale-while-revalidate") {

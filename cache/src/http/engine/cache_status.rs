@@ -1,7 +1,10 @@
 //! The `Cache-Status` response field (RFC 9211).
 
-use http::StatusCode;
-use http::header::HeaderMap;
+use http::header::{HeaderMap, HeaderName};
+use http::{HeaderValue, StatusCode};
+use sfv::{Integer, KeyRef, ListSerializer, StringRef, TokenRef};
+
+use super::fields::add;
 
 /// Why a request went to the origin: the values of `fwd`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -14,8 +17,6 @@ pub(crate) enum Fwd {
     UriMiss,
     /// Something is, but not for these request fields.
     VaryMiss,
-    /// Nothing usable, for another reason.
-    Miss,
     /// The request's directives or conditions ask for it.
     Request,
     /// What is stored is stale.
@@ -30,7 +31,6 @@ impl Fwd {
             Self::Method => "method",
             Self::UriMiss => "uri-miss",
             Self::VaryMiss => "vary-miss",
-            Self::Miss => "miss",
             Self::Request => "request",
             Self::Stale => "stale",
         }
@@ -50,8 +50,8 @@ pub(crate) struct CacheStatus<'a> {
     pub(crate) ttl: Option<i64>,
     /// Whether the response was stored.
     pub(crate) stored: bool,
-    /// Whether the request shared another one's answer; `None` if it did not go to the origin.
-    pub(crate) collapsed: Option<bool>,
+    /// Whether the request shared another one's answer instead of going to the origin itself.
+    pub(crate) collapsed: bool,
     /// The key, if the cache shows keys.
     pub(crate) key: Option<&'a str>,
     /// A word for whoever debugs.
@@ -67,7 +67,7 @@ impl<'a> CacheStatus<'a> {
             fwd_status: None,
             ttl: None,
             stored: false,
-            collapsed: None,
+            collapsed: false,
             key: None,
             detail: None,
         }
@@ -80,6 +80,60 @@ impl<'a> CacheStatus<'a> {
 
     /// Adds itself after the members that caches nearer the origin have written.
     pub(crate) fn append_to(&self, headers: &mut HeaderMap) {
-        let _ = headers;
+        if let Some(value) = self.to_value() {
+            add(headers, CACHE_STATUS, value);
+        }
+    }
+
+    /// The member, as a field value.
+    pub(crate) fn to_value(self) -> Option<HeaderValue> {
+        let mut list = ListSerializer::new();
+        let member = match (TokenRef::from_str(self.name), StringRef::from_str(self.name)) {
+            (Ok(token), _) => list.bare_item(token),
+            (_, Ok(string)) => list.bare_item(string),
+            // A name that is no text at all; the layer's configuration refuses it.
+            _ => list.bare_item(TokenRef::constant("cache")),
+        };
+        let mut member = match self.fwd {
+            None => member.parameter(KeyRef::constant("hit"), true),
+            Some(fwd) => {
+                let token = TokenRef::from_str(fwd.as_str()).ok()?;
+                member.parameter(KeyRef::constant("fwd"), token)
+            }
+        };
+        if self.fwd.is_some() {
+            if let Some(status) = self.fwd_status {
+                let status = i64::from(status.as_u16());
+                member = member.parameter(KeyRef::constant("fwd-status"), sf_integer(status));
+            }
+            if self.stored {
+                member = member.parameter(KeyRef::constant("stored"), true);
+            }
+            if self.collapsed {
+                member = member.parameter(KeyRef::constant("collapsed"), true);
+            }
+        }
+        if let Some(ttl) = self.ttl {
+            member = member.parameter(KeyRef::constant("ttl"), sf_integer(ttl));
+        }
+        for (name, text) in [("key", self.key), ("detail", self.detail)] {
+            // What cannot be written as a string is left out; it is there for people only.
+            if let Some(text) = text.and_then(|text| StringRef::from_str(text).ok()) {
+                member = member.parameter(KeyRef::from_str(name).ok()?, text);
+            }
+        }
+        let _written = member;
+        HeaderValue::try_from(list.finish()?).ok()
     }
 }
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// The nearest integer that a structured field can hold.
+fn sf_integer(value: i64) -> Integer {
+    let limit = i64::from(Integer::MAX);
+    Integer::try_from(value.clamp(-limit, limit)).unwrap_or(Integer::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -140,6 +140,16 @@ pub(crate) fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'
     values.all(|other| other == first).then_some(first)
 }
 
+/// Sets a field. A map that is full (32,768 fields) stays as it is; `http` would panic.
+pub(crate) fn set(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
+    let _full = headers.try_insert(name, value);
+}
+
+/// Adds a line of a field, with the same bound.
+pub(crate) fn add(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
+    let _full = headers.try_append(name, value);
+}
+
 /// Removes what is meant for one connection or one proxy and so is neither stored nor taken over
 /// from a 304 (RFC 9111 section 3.1, RFC 9110 section 7.6.1).
 ///

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::policy::Policy;
 use super::time::{UnixMs, millis};
+use super::validators::EntityTag;
 use super::vary::VaryField;
 
 /// A stored response without its body.
@@ -43,6 +44,8 @@ pub(crate) struct StoredHead {
     pub(crate) no_cache: bool,
     /// `must-revalidate`, `proxy-revalidate`, `s-maxage` or `no-cache`: never served stale.
     pub(crate) never_stale: bool,
+    /// `immutable`: while it is fresh, a client's reload is no reason to ask the origin.
+    pub(crate) immutable: bool,
     /// The request fields that selected it, and their values (section 4.1).
     pub(crate) vary: Vec<VaryField>,
 }
@@ -95,7 +98,7 @@ impl StoredHead {
 
     /// Whether it has an entity tag or a modification date to ask the origin about.
     pub(crate) fn has_validator(&self) -> bool {
-        self.headers.contains_key(http::header::ETAG) || self.last_modified.is_some()
+        EntityTag::of(&self.headers).is_some() || self.last_modified.is_some()
     }
 
     /// How long the store should keep it from `now` on.
@@ -178,3 +181,6 @@ mod headers_form {
         Bytes::copy_from_slice(value.as_bytes())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,8 @@
 
 mod age;
 mod answer;
+#[cfg(test)]
+mod bounds;
 pub(crate) mod cache_control;
 pub(crate) mod cache_status;
 mod conditional;
@@ -32,6 +34,8 @@ pub(crate) mod range;
 mod request;
 mod storable;
 pub(crate) mod targeted;
+#[cfg(test)]
+mod testing;
 mod time;
 mod validators;
 pub(crate) mod vary;
@@ -39,7 +43,7 @@ pub(crate) mod vary;
 pub(crate) use answer::{Answer, answer};
 pub(crate) use cache_status::{CacheStatus, Fwd};
 pub(crate) use decide::{Decision, Failure, Forward, Served, Validation, decide};
-pub(crate) use freshen::{Freshened, freshen, nominated};
+pub(crate) use freshen::{Fate, Freshened, freshen, nominated};
 pub(crate) use head::{Retention, StoredHead};
 pub(crate) use head_update::{HeadUpdate, head_update};
 pub(crate) use invalidation::invalidations;

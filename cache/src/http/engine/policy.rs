@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use crate::config::{ConfigError, check};
+
 /// The choices of a shared cache.
 ///
 /// No choice here lets the cache break a MUST of RFC 9111. [`safe`](Self::safe), the default, is
@@ -16,7 +18,8 @@ use http::HeaderName;
 #[non_exhaustive]
 pub struct Policy {
     /// Lifetime of a response that names none, if its status is a success, a permanent redirect
-    /// or 410. Default: `None`, as only the application knows what may be old.
+    /// or 410. Default: `None`, as only the application knows what may be old. Set it only where the
+    /// answer does not depend on who asks: a response without `Vary: Cookie` is everybody's.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub default_ttl: Option<Duration>,
     /// The same for 404, 405, 414 and 501. Default: `None`; keep it short, as what is missing now
@@ -72,7 +75,8 @@ pub struct Policy {
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub stale_while_revalidate: Duration,
     /// How long past its lifetime a response that does not say `stale-if-error` is served when the
-    /// origin answers 500, 502, 503 or 504. Default: zero, as RFC 5861 has it.
+    /// origin answers 500, 502, 503 or 504. Default: zero, as RFC 5861 has it (`rfc`: 1 day, since
+    /// RFC 9111 section 4.3.3 lets a cache take a failed validation for no answer at all).
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub stale_if_error: Duration,
     /// How long past its lifetime a response is served when the origin cannot be reached at all
@@ -149,10 +153,84 @@ impl Policy {
             store_post: true,
             honour_no_cache: true,
             honour_max_age: true,
+            stale_if_error: DAY,
             stale_if_unreachable: DAY,
             validate_other_variants: true,
             ..Self::safe()
         }
+    }
+}
+
+/// The choices most often made, in chains.
+impl Policy {
+    /// Sets the lifetime of successes that name none.
+    #[must_use]
+    pub fn default_ttl(mut self, ttl: Duration) -> Self {
+        self.default_ttl = Some(ttl);
+        self
+    }
+
+    /// Sets the lifetime of 404, 405, 414 and 501 that name none.
+    #[must_use]
+    pub fn negative_ttl(mut self, ttl: Duration) -> Self {
+        self.negative_ttl = Some(ttl);
+        self
+    }
+
+    /// Sets the lifetime that wins over what a response names.
+    #[must_use]
+    pub fn forced_ttl(mut self, ttl: Duration) -> Self {
+        self.forced_ttl = Some(ttl);
+        self
+    }
+
+    /// Sets the longest lifetime.
+    #[must_use]
+    pub fn max_ttl(mut self, ttl: Duration) -> Self {
+        self.max_ttl = Some(ttl);
+        self
+    }
+
+    /// Sets how long a stale response is served while it is fetched anew, if it does not say.
+    #[must_use]
+    pub fn stale_while_revalidate(mut self, window: Duration) -> Self {
+        self.stale_while_revalidate = window;
+        self
+    }
+
+    /// Sets how long a stale response is served in place of an error and of no answer at all, if
+    /// it does not say.
+    #[must_use]
+    pub fn stale_if_error(mut self, window: Duration) -> Self {
+        self.stale_if_error = window;
+        self.stale_if_unreachable = window;
+        self
+    }
+
+    /// Sets the targeted fields this cache obeys, the first valid one winning.
+    #[must_use]
+    pub fn targeted(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
+        self.targeted = names.into_iter().collect();
+        self
+    }
+
+    /// Checks every rule.
+    ///
+    /// # Errors
+    /// The first field whose value breaks its rule.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        for (field, ttl) in [
+            ("default_ttl", self.default_ttl),
+            ("negative_ttl", self.negative_ttl),
+            ("forced_ttl", self.forced_ttl),
+            ("max_ttl", self.max_ttl),
+        ] {
+            let keeps = ttl.is_none_or(|ttl| !ttl.is_zero());
+            check(field, ttl, keeps, "must be longer than zero, or left out")?;
+        }
+        let percent = self.heuristic_percent;
+        check("heuristic_percent", percent, percent <= 100, "must be from 0 to 100")?;
+        check("max_variants", self.max_variants, self.max_variants > 0, "must be at least 1")
     }
 }
 
@@ -187,5 +265,30 @@ mod names {
     ) -> Result<Vec<HeaderName>, D::Error> {
         let names = Vec::<String>::deserialize(deserializer)?;
         names.iter().map(|name| name.parse().map_err(D::Error::custom)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_profiles_keep_the_rules_and_a_broken_one_is_named() {
+        assert_eq!(Policy::safe().validate(), Ok(()));
+        assert_eq!(Policy::rfc().validate(), Ok(()));
+        let field = |policy: Policy| policy.validate().unwrap_err().field;
+        assert_eq!(field(Policy::safe().default_ttl(Duration::ZERO)), "default_ttl");
+        assert_eq!(field(Policy { heuristic_percent: 101, ..Policy::rfc() }), "heuristic_percent");
+        assert_eq!(field(Policy { max_variants: 0, ..Policy::rfc() }), "max_variants");
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn a_policy_survives_its_file_form() {
+        let policy = Policy::rfc().default_ttl(Duration::from_secs(600));
+        let json = serde_json::to_string(&policy).unwrap();
+        assert_eq!(serde_json::from_str::<Policy>(&json).unwrap(), policy);
+        assert!(serde_json::from_str::<Policy>(r#"{"targeted": ["a b"]}"#).is_err());
+        assert!(serde_json::from_str::<Policy>(r#"{"default_tll": "5s"}"#).is_err());
     }
 }

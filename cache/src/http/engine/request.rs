@@ -43,9 +43,12 @@ impl<'a> RequestView<'a> {
     /// to it would poison the key. An upgrade changes the protocol. `If-Match` and
     /// `If-Unmodified-Since` are the origin's to judge (RFC 9111 section 4.3.2).
     pub(crate) fn bypasses(&self) -> bool {
-        self.has_body
-            || [header::UPGRADE, header::IF_MATCH, header::IF_UNMODIFIED_SINCE]
-                .iter()
-                .any(|name| self.headers.contains_key(name))
+        self.has_body || self.headers.contains_key(header::UPGRADE) || self.is_for_the_origin()
+    }
+
+    /// Whether it has a condition that a cache must not answer by itself.
+    pub(crate) fn is_for_the_origin(&self) -> bool {
+        self.headers.contains_key(header::IF_MATCH)
+            || self.headers.contains_key(header::IF_UNMODIFIED_SINCE)
     }
 }

@@ -23,6 +23,11 @@ impl UnixMs {
         self.0.saturating_sub(earlier.0)
     }
 
+    /// The moment `ms` earlier.
+    pub(crate) fn minus(self, ms: u64) -> Self {
+        Self(self.0.saturating_sub(ms))
+    }
+
     /// The moment `ms` later.
     pub(crate) fn plus(self, ms: u64) -> Self {
         Self(self.0.saturating_add(ms))
