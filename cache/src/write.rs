@@ -55,6 +55,15 @@ where
     begun: clock::Tick,
 }
 
+impl<K: std::hash::Hash + Eq, V> Fence<K, V> {
+    /// The same right as of when `earlier` was made, for a key that was not known then. Removals
+    /// between the two by tag make it void; those of its key do not.
+    #[cfg(feature = "http")]
+    pub(crate) fn backdated(self, earlier: &Self) -> Self {
+        Self { origin: earlier.origin, begun: earlier.begun, ..self }
+    }
+}
+
 impl<K: std::hash::Hash + Eq, V> std::fmt::Debug for Fence<K, V> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Fence").finish_non_exhaustive()

@@ -1,0 +1,162 @@
+//! Everything the HTTP cache asks of the core cache, in one place.
+
+use std::time::Duration;
+
+use http::HeaderName;
+
+use crate::cache::{Cache, Found as Stored};
+use crate::entry::Entry;
+use crate::http::engine::{Retention, UnixMs};
+use crate::http::key;
+use crate::http::stored::{StoredResponse, Whole};
+use crate::write::{Fence as CoreFence, Removal};
+
+/// The core calls nothing fresh that lives shorter; the engine has the last word on freshness.
+const LEAST_FRESH: Duration = Duration::from_secs(1);
+
+/// Nothing is kept longer, whatever its origin says: what nobody asked about for so long is not
+/// worth the removals that must be remembered as long.
+pub(crate) const LONGEST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// A stored response and where it was found.
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
+    pub(crate) key: String,
+    pub(crate) response: StoredResponse,
+    /// Whether the core calls it stale: softly purged, or past its lifetime.
+    pub(crate) stale: bool,
+}
+
+/// Where the answers to a request are stored.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    pub(crate) tenant: Option<String>,
+    pub(crate) primary: String,
+}
+
+/// How long and with whom a response is stored.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms<'a> {
+    pub(crate) life: Retention,
+    pub(crate) now: UnixMs,
+    pub(crate) max_variants: usize,
+    /// The request fields that select it, and its request's hash of them.
+    pub(crate) names: &'a [HeaderName],
+    pub(crate) secondary: u128,
+}
+
+/// Tells removals that came before the origin was asked from later ones, which win.
+pub(crate) type Fence = CoreFence<String, StoredResponse>;
+
+/// The core cache, as the HTTP cache uses it.
+pub(crate) struct Store {
+    cache: Cache<String, StoredResponse>,
+}
+
+impl Store {
+    pub(crate) fn new(cache: Cache<String, StoredResponse>) -> Self {
+        Self { cache }
+    }
+
+    pub(crate) fn cache(&self) -> &Cache<String, StoredResponse> {
+        &self.cache
+    }
+
+    /// What memory has, without waiting; and whether it is stale.
+    pub(crate) fn peek(&self, key: &str) -> Option<(StoredResponse, bool)> {
+        self.cache.lookup_memory(key).map(|Stored { value, stale }| (value, stale))
+    }
+
+    /// What any layer has.
+    pub(crate) async fn find(&self, key: &str) -> Option<(StoredResponse, bool)> {
+        self.cache.lookup(key).await.map(|Stored { value, stale }| (value, stale))
+    }
+
+    /// To be taken before the origin is asked.
+    pub(crate) async fn fence(&self, target: &Target) -> Fence {
+        self.cache.fence(&target.primary).await
+    }
+
+    /// Stores a response whose origin was asked after `fence`; says whether it was.
+    pub(crate) async fn insert(
+        &self,
+        target: &Target,
+        whole: Whole,
+        terms: Terms<'_>,
+        fence: Fence,
+    ) -> bool {
+        let index = match self.find(&target.primary).await {
+            Some((found, _)) => found.as_variants().cloned(),
+            None => None,
+        };
+        let entry = entry(target, whole, terms.life);
+        if terms.names.is_empty() && index.is_none() {
+            return self.cache.insert_fenced(fence, entry);
+        }
+        let variant = key::variant(&target.primary, terms.secondary);
+        // Its key was not known when the origin was asked, so it is by tags that a removal since
+        // then finds it.
+        let entry = entry.tag(key::target_tag(&target.primary)).tag(key::EVERYTHING);
+        let fence = self.cache.fence(&variant).await.backdated(&fence);
+        if !self.cache.insert_fenced(fence, entry) {
+            return false;
+        }
+        let life = terms.life.fresh.saturating_add(terms.life.stale).min(LONGEST);
+        let mut index = index.unwrap_or_default();
+        let until = terms.now.plus(u64::try_from(life.as_millis()).unwrap_or(u64::MAX));
+        let (changed, crowded_out) =
+            index.add(terms.names, terms.secondary, until, terms.max_variants);
+        for secondary in crowded_out {
+            // Whether other processes were reached does not matter: it is not in the index.
+            let _ = self.cache.remove(&key::variant(&target.primary, secondary)).await;
+        }
+        if changed {
+            let left = Duration::from_millis(index.until().since(terms.now));
+            // Softly purged or not, it outlives its variants: they cannot be found without it.
+            let life = Retention { fresh: left, stale: left };
+            let index = timed(target, StoredResponse::variants(index), life);
+            self.cache.insert_with(target.primary.clone(), index).await;
+        }
+        true
+    }
+
+    /// Removes (or with `soft` makes stale) every variant of a target.
+    pub(crate) async fn remove_target(&self, primary: &str, soft: bool) -> Removal {
+        let by_tag = self.remove_tag(&key::target_tag(primary), soft).await;
+        let by_key = self.remove_key(primary, soft).await;
+        if by_tag.is_complete() { by_key } else { by_tag }
+    }
+
+    /// Removes (or with `soft` makes stale) one entry.
+    pub(crate) async fn remove_key(&self, key: &str, soft: bool) -> Removal {
+        if soft { self.cache.expire(key).await } else { self.cache.remove(key).await }
+    }
+
+    /// Removes (or with `soft` makes stale) everything with a tag.
+    pub(crate) async fn remove_tag(&self, tag: &str, soft: bool) -> Removal {
+        if soft { self.cache.expire_tag(tag).await } else { self.cache.remove_tag(tag).await }
+    }
+
+    /// Removes everything.
+    pub(crate) async fn clear(&self) -> Removal {
+        let variants = self.remove_tag(key::EVERYTHING, false).await;
+        let all = self.cache.clear().await;
+        if variants.is_complete() { all } else { variants }
+    }
+}
+
+fn entry(target: &Target, whole: Whole, life: Retention) -> Entry<StoredResponse> {
+    let tags = whole.tags.clone();
+    timed(target, StoredResponse::whole(whole), life).tags(tags)
+}
+
+/// An entry of the target's tenant that lives as long in every layer.
+fn timed(target: &Target, response: StoredResponse, life: Retention) -> Entry<StoredResponse> {
+    let fresh = life.fresh.clamp(LEAST_FRESH, LONGEST);
+    Entry::new(response)
+        .ttl(fresh)
+        .memory_ttl(fresh)
+        .shared_ttl(fresh)
+        .stale(life.stale.min(LONGEST))
+        .tags(target.tenant.as_deref().map(key::tenant_tag))
+}
