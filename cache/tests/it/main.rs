@@ -11,6 +11,8 @@ mod events;
 mod flight;
 #[cfg(feature = "fuzzing")]
 mod fuzz;
+#[cfg(feature = "http")]
+mod http;
 mod layer;
 mod lifetime;
 mod many;

@@ -1,5 +1,7 @@
 //! The shared layer on a real Redis that is killed, frozen, restarted and filled with rubbish.
 
+#[cfg(feature = "http")]
+mod pages;
 mod store;
 mod subscription;
 mod topologies;

@@ -1,0 +1,15 @@
+//! The HTTP cache in front of axum routers, in process.
+
+mod bodies;
+mod cancel;
+mod collapse;
+mod contract;
+mod hits;
+mod purge;
+mod safety;
+mod settings;
+mod shared;
+mod stale;
+mod support;
+mod tenants;
+mod variants;
