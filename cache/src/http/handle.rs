@@ -20,7 +20,7 @@ use crate::http::landing::Landing;
 use crate::http::marks::Marks;
 use crate::http::stats::{Counts, Gauges, HttpCacheStats};
 use crate::http::store::{LONGEST, Store};
-use crate::http::stored::StoredResponse;
+use crate::http::stored::{SHAPE, StoredResponse};
 use crate::shared::wall_ms;
 use crate::write::Removal;
 
@@ -41,6 +41,9 @@ use crate::write::Removal;
 pub struct HttpCache {
     pub(crate) inner: Arc<Inner>,
 }
+
+/// Room for the longest body that is stored by default, and its head.
+const LONGEST_VALUE: usize = 2 * 1024 * 1024;
 
 /// What the handles, services and tasks of one HTTP cache share.
 pub(crate) struct Inner {
@@ -89,6 +92,8 @@ impl HttpCache {
             .ttl(LONGEST)
             .shared_ttl(LONGEST)
             .jitter(0.0)
+            .max_value_bytes(LONGEST_VALUE)
+            .schema_version(SHAPE)
     }
 
     /// The cache in which the responses stand.

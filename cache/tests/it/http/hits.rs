@@ -137,6 +137,24 @@ async fn a_forwarded_head_that_tells_of_a_change_makes_the_stored_get_stale() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_purge_while_a_head_is_under_way_is_not_undone_by_its_answer() {
+    let origin = Origin::counting(&[("cache-control", "max-age=60"), ("etag", "\"a\"")]);
+    let cache = cache(HttpCacheConfig::default());
+    let app = origin.behind(HttpCacheLayer::new(cache.clone()));
+    get(&app, "/").await;
+    tokio::time::advance(seconds(61)).await;
+    origin.begun().await;
+    origin.close();
+    let head = app.clone();
+    let head = tokio::spawn(async move { send(&head, request("HEAD", "/", &[])).await });
+    origin.begun().await;
+    assert!(cache.purge_uri(None, &"/".parse().unwrap()).await.is_complete());
+    origin.open();
+    head.await.unwrap();
+    assert_eq!(get(&app, "/").await.body, "answer 2");
+}
+
+#[tokio::test(start_paused = true)]
 async fn conditions_are_answered_from_the_store() {
     let modified = date(-3_600);
     let origin = Origin::new(move |_, _| {

@@ -1,5 +1,8 @@
 //! Processes that share one store.
 
+use std::future::Future;
+use std::pin::Pin;
+
 use axum::Router;
 use escala_cache::http::{HttpCache, HttpCacheConfig, HttpCacheLayer};
 
@@ -48,9 +51,11 @@ async fn what_one_process_stored_another_serves_with_all_its_fields() {
     assert_eq!(origin.requests(), 2);
 }
 
+type Purge = fn(&HttpCache) -> Pin<Box<dyn Future<Output = bool> + '_>>;
+
 #[tokio::test(start_paused = true)]
 async fn a_purge_in_one_process_reaches_the_others_and_the_store() {
-    let purges: [fn(&HttpCache) -> std::pin::Pin<Box<dyn Future<Output = bool> + '_>>; 3] = [
+    let purges: [Purge; 3] = [
         |cache| Box::pin(async { cache.purge_tag(None, "all").await.is_complete() }),
         |cache| {
             Box::pin(async { cache.purge_uri(None, &"/".parse().unwrap()).await.is_complete() })
