@@ -85,7 +85,10 @@ impl HttpCache {
     /// Starts to build the cache for the responses: as [`Cache::builder`], with the lifetimes of
     /// its layers and its jitter out of the way, so that each response's own lifetime counts.
     ///
-    /// Bound it by bytes if bodies differ much in length, with [`StoredResponse::weight`].
+    /// Its capacity is that of [`Memory`]'s default. To set another, give the lifetime again, or
+    /// [`Memory`]'s own of ten minutes ends what was found in the shared layer before its time:
+    /// `.memory(Memory::entries(5_000).ttl(Duration::from_secs(7 * 24 * 3_600)))`. If bodies differ
+    /// much in length, bound it by bytes, with [`StoredResponse::weight`].
     pub fn storage(name: impl Into<String>) -> CacheBuilder<String, StoredResponse> {
         Cache::builder(CacheConfig::new(name))
             .memory(Memory::default().ttl(LONGEST))
