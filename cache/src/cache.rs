@@ -270,6 +270,7 @@ where
         F: FnOnce(Vec<K>) -> Fut + Send + 'static,
         Fut: Future<Output = Result<HashMap<K, T>, E>> + Send + 'static,
     {
+        coherence::listen(&self.core).await;
         let mut found = HashMap::with_capacity(keys.len());
         let mut waiting = Vec::new();
         let mut leads = Vec::new();
@@ -394,7 +395,7 @@ where
         F: FnOnce(Previous<V>) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Entry<V>, E>> + Send + 'static,
     {
-        coherence::listen(&self);
+        coherence::listen(&self).await;
         let stand_in = match read {
             Read::Renew(content) if content.is_some() || !wants_value => {
                 self.refresh(&key, wants_value, load);
@@ -492,7 +493,7 @@ where
 
     /// Reads the shared layer and fills memory from it.
     async fn promote(self: &Arc<Self>, key: K) -> Option<Slot<V>> {
-        coherence::listen(self);
+        coherence::listen(self).await;
         let ticket = self.flights.promote(&key)?;
         let loaded = self.removals.now();
         let text = key.text();

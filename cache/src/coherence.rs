@@ -4,11 +4,12 @@
 
 mod ear;
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout_at};
 
 use crate::cache::Core;
@@ -28,6 +29,9 @@ const ON_ITS_WAY: Duration = Duration::from_millis(50);
 pub(crate) struct Hearing {
     config: Coherence,
     listening: AtomicBool,
+    /// Whether it is known which message was the last: from here on, a missing one is noticed.
+    ready: AtomicBool,
+    readiness: Notify,
     up: AtomicBool,
     received: AtomicU64,
     unreadable: AtomicU64,
@@ -40,13 +44,21 @@ impl Hearing {
     pub(crate) fn new(config: Coherence) -> Self {
         Self {
             config,
-            listening: AtomicBool::new(config.by == Tidings::None),
+            listening: AtomicBool::new(false),
+            ready: AtomicBool::new(config.by == Tidings::None),
+            readiness: Notify::new(),
             up: AtomicBool::new(false),
             received: AtomicU64::new(0),
             unreadable: AtomicU64::new(0),
             gaps: AtomicU64::new(0),
             resubscriptions: AtomicU64::new(0),
             behind: AtomicU64::new(0),
+        }
+    }
+
+    fn be_ready(&self) {
+        if !self.ready.swap(true, Ordering::AcqRel) {
+            self.readiness.notify_waiters();
         }
     }
 
@@ -63,26 +75,33 @@ impl Hearing {
     }
 }
 
-/// Makes sure that this cache listens. Costs one read once it does.
-pub(crate) fn listen<K, V>(core: &Arc<Core<K, V>>)
+/// Makes sure that this cache listens before it reads anything that others may remove. Costs one
+/// read once it does.
+pub(crate) async fn listen<K, V>(core: &Arc<Core<K, V>>)
 where
     K: CacheKey + Clone + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    let Some(shared) = &core.shared else { return };
-    if core.hearing.listening.load(Ordering::Relaxed)
-        || core.hearing.listening.swap(true, Ordering::AcqRel)
-    {
+    let hearing = &core.hearing;
+    let Some(shared) = core.shared.as_ref().filter(|_| !hearing.ready.load(Ordering::Acquire))
+    else {
         return;
-    }
-    let listener = Listener {
-        core: Arc::downgrade(core),
-        signals: shared.subscribe(core.hearing.config.by == Tidings::Tracking),
-        ear: Ear::default(),
-        deaf_since: None,
-        next_beat: Instant::now(),
     };
-    load::spawn(listener.run());
+    if !hearing.listening.swap(true, Ordering::AcqRel) {
+        let listener = Listener {
+            core: Arc::downgrade(core),
+            signals: shared.subscribe(hearing.config.by == Tidings::Tracking),
+            ear: Ear::default(),
+            deaf_since: None,
+            next_beat: Instant::now(),
+        };
+        load::spawn(listener.run());
+    }
+    let mut readiness = pin!(hearing.readiness.notified());
+    readiness.as_mut().enable();
+    if !hearing.ready.load(Ordering::Acquire) {
+        readiness.await;
+    }
 }
 
 /// The task that listens. It ends with its cache.
@@ -158,12 +177,17 @@ where
     async fn beat(&mut self, core: &Arc<Core<K, V>>, shared: &Arc<Shared<V>>) {
         let heartbeat = core.hearing.config.heartbeat;
         self.next_beat = Instant::now() + heartbeat;
-        let Ok(sequence) = shared.sequence().await else {
+        let pulse = shared.pulse().await;
+        if pulse.is_err() {
+            self.ear.asked_in_vain();
+        }
+        core.hearing.be_ready();
+        let Ok(pulse) = pulse else {
             self.deafen(core);
             return;
         };
-        core.hearing.behind.store(self.ear.behind(sequence), Ordering::Relaxed);
-        match self.ear.beat(sequence) {
+        core.hearing.behind.store(self.ear.behind(pulse.sequence), Ordering::Relaxed);
+        match self.ear.beat(pulse) {
             Beat::Whole => self.hears(core),
             Beat::Behind => {
                 self.next_beat = Instant::now() + ON_ITS_WAY.min(heartbeat);
@@ -225,7 +249,10 @@ where
         if let Some(core) = self.core.upgrade() {
             core.hearing.up.store(false, Ordering::Relaxed);
             core.removals.suspect_all();
+            core.hearing.ready.store(false, Ordering::Release);
             core.hearing.listening.store(false, Ordering::Release);
+            // Who waits for this task starts another.
+            core.hearing.readiness.notify_waiters();
         }
     }
 }

@@ -23,7 +23,6 @@ use crate::shared::{Filled, View, wall_ms};
 /// unless other processes matter at once.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-#[must_use = "it says whether other processes were reached; removed here it is in any case"]
 pub enum Removal {
     /// Every layer is clear, and the other processes have been told.
     Complete,
@@ -84,7 +83,7 @@ where
     /// As [`insert`](Self::insert), with lifetimes, tags or that there is nothing. A lifetime of
     /// zero removes the key.
     pub async fn insert_with(&self, key: K, entry: Entry<V>) {
-        coherence::listen(&self.core);
+        coherence::listen(&self.core).await;
         let core = &self.core;
         let origin = Origin { loaded: core.removals.now(), created_ms: wall_ms() };
         let text = core.text_of(&key);
@@ -128,7 +127,7 @@ where
     /// For callers whose loads are no plain futures (a response that is streamed, say); others
     /// use [`get_or_load`](Self::get_or_load). Dropped unused, it does nothing.
     pub async fn fence(&self, key: &K) -> Fence<K, V> {
-        coherence::listen(&self.core);
+        coherence::listen(&self.core).await;
         let origin = Origin { loaded: self.core.removals.now(), created_ms: wall_ms() };
         let ticket = self.core.flights.promote(key);
         let view = match &self.core.shared {
@@ -256,7 +255,6 @@ where
         change: impl FnOnce() -> Change,
     ) -> Removal {
         let Some(shared) = self.core.shared.clone() else { return Removal::Complete };
-        coherence::listen(&self.core);
         let (source, change) = (self.core.source, change());
         let carry_out = async move {
             before.wait().await;

@@ -49,6 +49,18 @@ pub(crate) fn nats(addr: SocketAddr) -> io::Result<bool> {
     Ok(&answer == b"INFO ")
 }
 
+/// The path that answers 204 whatever else the server is configured to do.
+pub(crate) const NGINX_PATH: &str = "/testkit-greeting";
+
+/// nginx: the master listens before it has a worker, so a worker has to answer.
+pub(crate) fn nginx(addr: SocketAddr) -> io::Result<bool> {
+    let mut stream = connect(addr)?;
+    stream.write_all(format!("GET {NGINX_PATH} HTTP/1.0\r\n\r\n").as_bytes())?;
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer)?;
+    Ok(&answer == b"HTTP/1.1 204")
+}
+
 /// AMQP 0-9-1: the answer to the protocol header is the method frame `connection.start`
 /// (type 1, channel 0, class 10, method 10).
 pub(crate) fn amqp(addr: SocketAddr) -> io::Result<bool> {

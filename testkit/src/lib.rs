@@ -15,6 +15,7 @@ mod shared_memory;
 mod wait;
 
 mod nats;
+mod nginx;
 mod postgres;
 mod proxy;
 mod pubsub_proxy;
@@ -23,6 +24,7 @@ mod redis;
 
 pub use error::Error;
 pub use nats::Nats;
+pub use nginx::{Nginx, NginxBuilder};
 pub use postgres::{PgBuilder, PgCluster, PgNode};
 pub use proxy::FaultProxy;
 pub use pubsub_proxy::{PubSubFaults, PubSubProxy};

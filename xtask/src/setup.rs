@@ -16,7 +16,7 @@ struct Package {
 
 /// Everything the tests need beyond Rust. A test that finds a binary missing fails and names
 /// the package; it is never skipped.
-const PACKAGES: [Package; 5] = [
+const PACKAGES: [Package; 6] = [
     Package {
         name: "postgresql",
         binaries: &["initdb", "postgres", "pg_rewind", "psql"],
@@ -37,6 +37,11 @@ const PACKAGES: [Package; 5] = [
         name: "rabbitmq-server",
         binaries: &["rabbitmq-server"],
         reason: "testkit starts RabbitMQ for the queue",
+    },
+    Package {
+        name: "nginx",
+        binaries: &["nginx"],
+        reason: "cache-proxy is measured beside its `proxy_cache`",
     },
     Package {
         name: "prometheus",

@@ -1,6 +1,9 @@
 //! The rules of the map one by one, and that it is empty when nothing is under way.
 
+use std::sync::Arc;
+
 use super::*;
+use crate::error::Failure;
 
 type Map = Arc<Flights<&'static str, u64>>;
 

@@ -10,6 +10,7 @@ mod recovery;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
 mod store;
+mod sweeps;
 mod update;
 
 use std::sync::Arc;
@@ -24,9 +25,11 @@ use crate::frame::{self, Format, Meta, Opened, Stored};
 use crate::key;
 use control::{Control, Marker, Trust};
 use counts::{Counts, raise};
-use lookups::Lookups;
+use lookups::{Answer, Lookups};
 use recovery::Recovery;
 pub use store::{SharedStore, Signal, StoreFuture, When};
+use sweeps::Sweeps;
+pub(crate) use update::Pulse;
 
 /// The shared layer of one cache.
 pub(crate) struct Shared<V> {
@@ -40,6 +43,7 @@ pub(crate) struct Shared<V> {
     /// How long a tag's removal must be remembered: as long as what it concerns may stand there.
     memory_of_tags: Duration,
     recovery: Mutex<Recovery>,
+    sweeps: Sweeps,
     counts: Counts,
     #[cfg(feature = "tracing")]
     events: crate::events::FaultEvents,
@@ -116,6 +120,7 @@ impl<V> Shared<V> {
             fence: config.load_timeout.saturating_add(SLACK),
             memory_of_tags: longest.saturating_add(config.load_timeout),
             recovery: Mutex::new(Recovery::default()),
+            sweeps: Sweeps::new(config.load_timeout.saturating_add(SLACK)),
             counts: Counts::default(),
             #[cfg(feature = "tracing")]
             events: crate::events::FaultEvents::new(&config.name),
@@ -303,7 +308,12 @@ impl<V> Shared<V> {
             return Ok(Vec::new());
         }
         let keys = tags.iter().map(|tag| self.names.tag(*tag)).collect();
-        let values = self.lookups.get(keys).await?.values;
+        let Answer { control: now, values } = self.lookups.get(keys).await?;
+        let now = now.as_deref().and_then(Control::decode);
+        if now.is_none_or(|now| now.incarnation != control.incarnation) {
+            // The markers may have gone with everything else since the frames were read.
+            return Err(StoreError::failed("the shared store was emptied meanwhile"));
+        }
         let decode = |bytes: Option<Vec<u8>>| bytes.as_deref().and_then(Marker::decode);
         let markers = tags.into_iter().zip(values);
         Ok(markers.filter_map(|(tag, bytes)| Some((tag, decode(bytes)?))).collect())
@@ -314,8 +324,10 @@ impl<V> Shared<V> {
             raise(&self.counts.rejected);
             return None;
         };
+        let text = key.strip_prefix(&self.names.prefix).and_then(|key| key.strip_prefix("k:"));
         let kept = !matches!(opened.content, Stored::Removed)
-            && control.trust(&opened.meta) == Trust::Current;
+            && control.trust(&opened.meta) == Trust::Current
+            && !text.is_none_or(|text| self.sweeps.removed(text, opened.meta.clock));
         kept.then_some(opened)
     }
 

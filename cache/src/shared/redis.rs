@@ -139,6 +139,14 @@ async fn open_link(
     let keep = link::keep(Arc::clone(&link), Arc::clone(hub), connector, config.keepalive);
     let keeper = Keeper(tokio::spawn(keep));
     link.opened().await.map_err(connector::unreachable)?;
+    if config.tracking {
+        // Changes nothing yet, and shows whether this user may.
+        let mut off = ::redis::cmd("CLIENT");
+        off.arg("TRACKING").arg("OFF");
+        let allowed = tokio::time::timeout(config.connect_timeout, link.query::<Value>(&off));
+        let answer = allowed.await.map_err(|_| ConnectError::TimedOut)?;
+        answer.map_err(connector::unreachable)?;
+    }
     Ok((link, keeper))
 }
 
@@ -220,7 +228,12 @@ impl SharedStore for RedisStore {
     fn remove_matching<'a>(&'a self, prefix: &'a str, pattern: &'a Pattern) -> StoreFuture<'a, ()> {
         Box::pin(async move {
             let prefix = self.inner.key(prefix);
-            for share in self.inner.gate.pass(self.inner.server.shares()).await? {
+            // One server need not be asked; what asks nobody must not pass for an answer.
+            let shares = match &self.inner.server {
+                Server::One(_) => vec![Share::All],
+                cluster @ Server::Cluster(_) => self.inner.gate.pass(cluster.shares()).await?,
+            };
+            for share in shares {
                 self.inner.remove_matching(&share, &prefix, pattern).await?;
             }
             Ok(())

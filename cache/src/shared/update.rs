@@ -9,6 +9,13 @@ use crate::change::{Change, Message};
 use crate::error::StoreError;
 use crate::frame;
 
+/// What a heartbeat finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pulse {
+    pub(crate) sequence: u64,
+    pub(crate) incarnation: u64,
+}
+
 /// Others may move a record at the same time; each try that fails means one of them succeeded.
 const RECORD_ATTEMPTS: usize = 32;
 
@@ -25,7 +32,8 @@ impl<V> Shared<V> {
             Change::RemoveTag(tag) => self.mark_tag(*tag, true).await?,
             Change::ExpireTag(tag) => self.mark_tag(*tag, false).await?,
             Change::RemoveMatching(pattern) => {
-                self.move_control(Control::swept).await?;
+                let control = self.move_control(Control::swept).await?;
+                self.sweeps.note(pattern, control.clock);
                 self.store.remove_matching(&self.names.values(), pattern).await?;
             }
             // Nothing is looked for: what bears an earlier clock is not believed any more.
@@ -44,9 +52,16 @@ impl<V> Shared<V> {
         Ok(())
     }
 
-    /// The number of the last message.
-    pub(crate) async fn sequence(&self) -> Result<u64, StoreError> {
-        self.store.sequence(&self.names.channel()).await
+    /// The number of the last message, and the incarnation of the store: one that has lost
+    /// everything counts its messages anew.
+    pub(crate) async fn pulse(&self) -> Result<Pulse, StoreError> {
+        let sequence = self.store.sequence(&self.names.channel()).await?;
+        let found = self.get(&self.names.control()).await?;
+        let control = match found.as_deref().and_then(Control::decode) {
+            Some(control) => control,
+            None => self.begin(found).await?,
+        };
+        Ok(Pulse { sequence, incarnation: control.incarnation })
     }
 
     /// Subscribes to the messages of this cache in other processes; with `tracking`, also to

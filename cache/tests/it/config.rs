@@ -52,6 +52,13 @@ fn the_defaults_are_valid_once_named() {
 fn a_redis_address_is_never_shown() {
     let config = escala_cache::RedisConfig::new("redis://user:hunter2@localhost");
     assert!(!format!("{config:?}").contains("hunter2"));
+    let secrets = escala_cache::RedisConfig::sentinel(["redis://:hunter2@a"], "main")
+        .username("alice")
+        .password("hunter2")
+        .tls(escala_cache::RedisTls::default().certificate("client.pem", "hunter2"));
+    let shown = format!("{secrets:?}");
+    assert!(shown.contains("alice") && shown.contains("client.pem") && shown.contains("main"));
+    assert!(!shown.contains("hunter2"), "{shown}");
     let error = escala_cache::RedisConfig::new("nonsense:hunter2").validate().unwrap_err();
     assert_eq!(error.field, "url");
     assert!(!format!("{error} {error:?}").contains("hunter2"));
@@ -79,4 +86,21 @@ fn a_redis_address_is_read_but_not_written() {
     let config: escala_cache::RedisConfig = serde_json::from_str(text).unwrap();
     assert_eq!(config.url, "redis://:hunter2@localhost");
     assert!(!serde_json::to_string(&config).unwrap().contains("hunter2"));
+
+    let text = r#"{
+        "topology": {"sentinel": {"master": "main"}},
+        "nodes": ["redis://:hunter2@a", "redis://b"],
+        "password": "hunter2",
+        "tls": {"authority": "ca.pem", "certificate": "client.pem", "key": "hunter2"},
+        "keepalive": "5s"
+    }"#;
+    let config: escala_cache::RedisConfig = serde_json::from_str(text).unwrap();
+    config.validate().unwrap();
+    assert_eq!(config.topology, escala_cache::Topology::Sentinel { master: "main".to_owned() });
+    assert_eq!(config.tls.key.as_deref(), Some("hunter2"));
+    let written = serde_json::to_string(&config).unwrap();
+    assert!(written.contains("ca.pem") && !written.contains("hunter2"), "{written}");
+    let cluster = r#"{"topology": "cluster", "nodes": ["redis://a"]}"#;
+    let cluster: escala_cache::RedisConfig = serde_json::from_str(cluster).unwrap();
+    assert_eq!(cluster, escala_cache::RedisConfig::cluster(["redis://a"]));
 }

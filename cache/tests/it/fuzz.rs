@@ -17,6 +17,21 @@ fn the_corpus_of_frames_and_its_mutations_pass() {
     check("frame", fuzzing::frame);
 }
 
+#[test]
+fn the_corpus_of_cache_control_and_its_mutations_pass() {
+    check("cache_control", fuzzing::cache_control);
+}
+
+#[test]
+fn the_corpus_of_vary_and_its_mutations_pass() {
+    check("vary", fuzzing::vary);
+}
+
+#[test]
+fn the_corpus_of_structured_fields_and_its_mutations_pass() {
+    check("structured_fields", fuzzing::structured_fields);
+}
+
 /// Runs a target over its corpus; a panic inside is the failure.
 fn check(target: &str, run: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);

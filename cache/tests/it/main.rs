@@ -17,6 +17,7 @@ mod layer;
 mod lifetime;
 mod many;
 mod matching;
+mod model;
 #[cfg(feature = "redis")]
 mod redis;
 mod shared;

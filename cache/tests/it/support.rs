@@ -99,6 +99,10 @@ pub(crate) struct FakeStore {
 struct StoreInner {
     entries: Mutex<HashMap<String, Vec<u8>>>,
     failing: AtomicBool,
+    /// Chance of how long each operation takes, before and after its effect.
+    latency: Mutex<Option<fastrand::Rng>>,
+    /// Chance of messages that are numbered and reach nobody, in percent.
+    loss: AtomicU64,
     /// Messages are numbered and reach nobody.
     losing: AtomicBool,
     gets: AtomicU64,
@@ -221,6 +225,25 @@ impl FakeStore {
         Arc::clone(self.inner.remove_gate.lock().insert(Gate::new()))
     }
 
+    /// Each operation takes up to a few milliseconds, and so many messages in a hundred are lost.
+    pub(crate) fn unsteady(&self, seed: u64, loss: u64) {
+        *self.inner.latency.lock() = Some(fastrand::Rng::with_seed(seed));
+        self.inner.loss.store(loss, Ordering::SeqCst);
+    }
+
+    async fn pause(&self) {
+        let pause = self.inner.latency.lock().as_mut().map(|chance| chance.u64(0..=3));
+        if let Some(pause) = pause {
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
+    }
+
+    fn loses(&self) -> bool {
+        let loss = self.inner.loss.load(Ordering::SeqCst);
+        let chance = self.inner.latency.lock().as_mut().map(|chance| chance.u64(0..100));
+        self.inner.losing.load(Ordering::SeqCst) || chance.is_some_and(|chance| chance < loss)
+    }
+
     fn check(&self) -> Result<(), StoreError> {
         if self.inner.failing.load(Ordering::SeqCst) {
             return Err(StoreError::failed("the store is away"));
@@ -236,6 +259,7 @@ fn is_value(key: &str) -> bool {
 impl SharedStore for FakeStore {
     fn get_many<'a>(&'a self, keys: &'a [String]) -> StoreFuture<'a, Vec<Option<Vec<u8>>>> {
         Box::pin(async move {
+            self.pause().await;
             let values = keys.iter().any(|key| is_value(key));
             self.inner.gets.fetch_add(u64::from(values), Ordering::SeqCst);
             self.check()?;
@@ -246,6 +270,7 @@ impl SharedStore for FakeStore {
             if values {
                 pass(&self.inner.get_gate).await;
             }
+            self.pause().await;
             Ok(found)
         })
     }
@@ -258,6 +283,7 @@ impl SharedStore for FakeStore {
         when: When,
     ) -> StoreFuture<'a, bool> {
         Box::pin(async move {
+            self.pause().await;
             self.check()?;
             if is_value(key) && value.get(5) != Some(&2) {
                 pass(&self.inner.set_gate).await;
@@ -266,16 +292,20 @@ impl SharedStore for FakeStore {
             } else if is_value(key) {
                 pass(&self.inner.remove_gate).await;
             }
-            let mut entries = self.inner.entries.lock();
-            let now = entries.get(key);
-            let holds = match when {
-                When::Absent => now.is_none(),
-                When::StartsWith(start) => now.is_some_and(|now| now.starts_with(&start)),
-                _ => true,
+            let holds = {
+                let mut entries = self.inner.entries.lock();
+                let now = entries.get(key);
+                let holds = match when {
+                    When::Absent => now.is_none(),
+                    When::StartsWith(start) => now.is_some_and(|now| now.starts_with(&start)),
+                    _ => true,
+                };
+                if holds {
+                    entries.insert(key.to_owned(), value);
+                }
+                holds
             };
-            if holds {
-                entries.insert(key.to_owned(), value);
-            }
+            self.pause().await;
             Ok(holds)
         })
     }
@@ -291,6 +321,7 @@ impl SharedStore for FakeStore {
 
     fn remove_matching<'a>(&'a self, prefix: &'a str, pattern: &'a Pattern) -> StoreFuture<'a, ()> {
         Box::pin(async move {
+            self.pause().await;
             self.check()?;
             pass(&self.inner.remove_gate).await;
             self.inner.entries.lock().retain(|key, _| {
@@ -302,13 +333,15 @@ impl SharedStore for FakeStore {
 
     fn publish<'a>(&'a self, channel: &'a str, body: Vec<u8>) -> StoreFuture<'a, u64> {
         Box::pin(async move {
+            self.pause().await;
             self.check()?;
+            let loses = self.loses();
             let mut channels = self.inner.channels.lock();
             let channel = channels.entry(channel.to_owned()).or_default();
             channel.sequence += 1;
             let sequence = channel.sequence;
             channel.subscribers.retain(|subscriber| !subscriber.is_closed());
-            if !self.inner.losing.load(Ordering::SeqCst) {
+            if !loses {
                 for subscriber in &channel.subscribers {
                     subscriber.try_send(Signal::Message { sequence, body: body.clone() }).ok();
                 }

@@ -5,4 +5,6 @@ mod bad_settings;
 mod load;
 mod postgres;
 mod process;
+mod proxy;
 mod restart;
+mod rfc9111;

@@ -1,7 +1,7 @@
 //! What a machine without the servers is told.
 
 use super::*;
-use crate::{Nats, PgBuilder, RabbitMq, RedisBuilder};
+use crate::{Nats, NginxBuilder, PgBuilder, RabbitMq, RedisBuilder};
 
 fn nowhere() -> Search {
     Search { folders: vec![PathBuf::from("/nonexistent")] }
@@ -23,6 +23,7 @@ async fn a_missing_server_names_its_debian_package() {
         RedisBuilder::default().search(nowhere()).start().await.err(),
         Nats::start_from(nowhere()).await.err(),
         RabbitMq::start_from(nowhere()).await.err(),
+        NginxBuilder::default().search(nowhere()).start().await.err(),
     ];
     let messages = missing.map(|error| {
         let error = error.expect("nothing can start");
@@ -36,6 +37,7 @@ async fn a_missing_server_names_its_debian_package() {
             "redis-server not found: install the Debian package redis-server",
             "nats-server not found: install the Debian package nats-server",
             "rabbitmq-server not found: install the Debian package rabbitmq-server",
+            "nginx not found: install the Debian package nginx",
         ]
     );
 }

@@ -1,6 +1,7 @@
 //! The kit's own tests: each server really starts, breaks and comes back.
 
 mod brokers;
+mod nginx;
 mod postgres;
 mod proxy;
 mod redis;

@@ -7,14 +7,18 @@ use ::redis::cluster::{ClusterClient, ClusterClientBuilder};
 use ::redis::io::tcp::TcpSettings;
 use ::redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use ::redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, ProtocolVersion, RedisError,
-    Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, ProtocolVersion,
+    RedisError, Value,
 };
 
 use super::ConnectError;
 #[cfg(feature = "redis-tls")]
 use super::config::is_encrypted;
 use super::config::{RedisConfig, Topology, parse};
+use super::server::Share;
+
+/// Nodes of a cluster that are remembered. Any one of them will do.
+const MOST_NODES: usize = 64;
 
 /// Opens connections, each time to whoever is the right server by then.
 pub(super) struct Connector {
@@ -61,12 +65,45 @@ impl Connector {
         open.await.unwrap_or_else(|_| Err(timed_out()))
     }
 
-    /// How long an attempt may take: with Sentinel, each of them may be away and the last one
+    /// How long an answer on an open connection may take.
+    pub(super) fn limit(&self) -> Duration {
+        self.timeout
+    }
+
+    /// How long an attempt to open one may take: with Sentinel, each of them may be away and the last one
     /// know the primary, which is then asked for its role.
-    pub(super) fn patience(&self) -> Duration {
+    fn patience(&self) -> Duration {
         match &self.origin {
             Origin::Server(_) | Origin::Nodes { .. } => self.timeout,
             Origin::Sentinels { count, .. } => self.timeout.saturating_mul(count.saturating_add(2)),
+        }
+    }
+
+    /// Adds nodes of a cluster: those that were named at the start may all be away.
+    pub(super) fn learn(&mut self, shares: Vec<Share>) {
+        let Origin::Nodes { clients, .. } = &mut self.origin else { return };
+        let Some(pattern) = clients.first().map(|client| client.get_connection_info().clone())
+        else {
+            return;
+        };
+        for share in shares {
+            let Share::Node { host, port } = share else { continue };
+            let addr = match pattern.addr() {
+                ConnectionAddr::TcpTls { insecure, tls_params, .. } => ConnectionAddr::TcpTls {
+                    host,
+                    port,
+                    insecure: *insecure,
+                    tls_params: tls_params.clone(),
+                },
+                _ => ConnectionAddr::Tcp(host, port),
+            };
+            let known = clients.iter().any(|client| *client.get_connection_info().addr() == addr);
+            if !known
+                && clients.len() < MOST_NODES
+                && let Ok(client) = Client::open(pattern.clone().set_addr(addr))
+            {
+                clients.push(client);
+            }
         }
     }
 
@@ -237,8 +274,12 @@ fn tcp_settings() -> TcpSettings {
 }
 
 pub(super) fn unreachable(error: RedisError) -> ConnectError {
-    let refused = matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM"))
-        || error.kind() == ErrorKind::AuthenticationFailed;
+    const REFUSALS: [&str; 3] = ["WRONGPASS", "NOAUTH", "NOPERM"];
+    // The client of a cluster wraps what a node has said into a text.
+    let text = error.to_string();
+    let refused = error.kind() == ErrorKind::AuthenticationFailed
+        || error.code().is_some_and(|code| REFUSALS.contains(&code))
+        || REFUSALS.iter().any(|code| text.contains(code));
     if refused {
         ConnectError::Denied(error.into())
     } else if error.is_timeout() {

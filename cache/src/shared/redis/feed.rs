@@ -25,6 +25,9 @@ pub(super) async fn run(inner: Arc<Inner>, mut connector: Connector) {
         let pushes =
             move |push: PushInfo| listener.upgrade().map(|hub| hub.fed(session, push)).ok_or(());
         backoff.failed();
+        if let Ok(Ok(shares)) = timeout(connector.limit(), inner.server.shares()).await {
+            connector.learn(shares);
+        }
         if let Ok(connection) = connector.open(pushes).await {
             let feed = Feed {
                 hub,
@@ -32,7 +35,7 @@ pub(super) async fn run(inner: Arc<Inner>, mut connector: Connector) {
                 connection,
                 sign: connector.sign_of_life(),
                 keepalive: inner.config.keepalive,
-                patience: connector.patience(),
+                limit: connector.limit(),
             };
             feed.attend(&mut backoff).await;
         }
@@ -47,7 +50,7 @@ struct Feed<'a> {
     connection: MultiplexedConnection,
     sign: SignOfLife,
     keepalive: Duration,
-    patience: Duration,
+    limit: Duration,
 }
 
 impl Feed<'_> {
@@ -60,7 +63,7 @@ impl Feed<'_> {
             if wanted.is_empty() {
                 return;
             }
-            let changed = timeout(self.patience, change(&mut self.connection, &asked, &wanted));
+            let changed = timeout(self.limit, change(&mut self.connection, &asked, &wanted));
             if !matches!(changed.await, Ok(Ok(()))) {
                 return;
             }
@@ -69,7 +72,7 @@ impl Feed<'_> {
                 continue;
             }
             next = Instant::now() + self.keepalive;
-            if !self.sign.shown_by(&mut self.connection, self.patience).await {
+            if !self.sign.shown_by(&mut self.connection, self.limit).await {
                 return;
             }
             // One that breaks before the first sign of life counts as a failed attempt.

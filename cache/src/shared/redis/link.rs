@@ -163,9 +163,9 @@ struct Keeper<'a> {
 impl Keeper<'_> {
     /// Shows the connection to callers and looks after it until it is lost.
     async fn attend(&mut self, connector: &Connector, keepalive: Duration, backoff: &mut Backoff) {
-        let patience = connector.patience();
+        let limit = connector.limit();
         // Before any caller writes by it, so that no own write is taken for another's.
-        if !matches!(timeout(patience, self.track()).await, Ok(Ok(()))) {
+        if !matches!(timeout(limit, self.track()).await, Ok(Ok(()))) {
             return;
         }
         let (session, connection) = (self.session, self.connection.clone());
@@ -173,13 +173,13 @@ impl Keeper<'_> {
         let mut next = Instant::now() + keepalive;
         while self.link.is_open(session) {
             if timeout_at(next, self.link.wake.notified()).await.is_ok() {
-                if !matches!(timeout(patience, self.track()).await, Ok(Ok(()))) {
+                if !matches!(timeout(limit, self.track()).await, Ok(Ok(()))) {
                     return;
                 }
                 continue;
             }
             next = Instant::now() + keepalive;
-            if !connector.sign_of_life().shown_by(&mut self.connection, patience).await {
+            if !connector.sign_of_life().shown_by(&mut self.connection, limit).await {
                 return;
             }
             // One that breaks before the first sign of life counts as a failed attempt.
@@ -187,8 +187,16 @@ impl Keeper<'_> {
         }
     }
 
-    /// Has the server track what subscribers want by now.
+    /// Has the server track what subscribers want by now. One that refuses is no reason to give
+    /// the connection up; those subscriptions just do not stand.
     async fn track(&mut self) -> Result<(), RedisError> {
+        match self.try_track().await {
+            Err(error) if !error.is_unrecoverable_error() => Ok(()),
+            tracked => tracked,
+        }
+    }
+
+    async fn try_track(&mut self) -> Result<(), RedisError> {
         let wanted = self.hub.prefixes();
         // Those nobody wants any more are kept, unless one begins with, or is the beginning of,
         // a new one: Redis refuses prefixes that overlap.

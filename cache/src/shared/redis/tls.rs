@@ -63,11 +63,13 @@ impl fmt::Debug for RedisTls {
 pub(super) fn certificates(tls: &RedisTls) -> io::Result<::redis::TlsCertificates> {
     let client_tls = match (&tls.certificate, &tls.key) {
         (Some(certificate), Some(key)) => {
-            Some(::redis::ClientTlsConfig { client_cert: pem(certificate)?, client_key: pem(key)? })
+            let client_cert = pem("tls.certificate", certificate)?;
+            Some(::redis::ClientTlsConfig { client_cert, client_key: pem("tls.key", key)? })
         }
         _ => None,
     };
-    let root_cert = tls.authority.as_deref().map(pem).transpose()?;
+    let root_cert =
+        tls.authority.as_deref().map(|source| pem("tls.authority", source)).transpose()?;
     Ok(::redis::TlsCertificates { client_tls, root_cert })
 }
 
@@ -81,11 +83,12 @@ pub(super) fn install_provider() {
     }
 }
 
+/// Names the setting and not its value, which may be a key without its first line.
 #[cfg(feature = "redis-tls")]
-fn pem(source: &str) -> io::Result<Vec<u8>> {
+fn pem(setting: &str, source: &str) -> io::Result<Vec<u8>> {
     if source.contains("-----BEGIN ") {
         return Ok(source.as_bytes().to_vec());
     }
     std::fs::read(source)
-        .map_err(|error| io::Error::new(error.kind(), format!("{source}: {error}")))
+        .map_err(|error| io::Error::new(error.kind(), format!("{setting}: {error}")))
 }

@@ -12,7 +12,7 @@ use testkit::{Redis, RedisCluster, RedisSentinel};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
 
-use super::{config, raw};
+use super::{Traffic, add_up, config, raw, until_open, until_used};
 
 async fn next(signals: &mut Receiver<Signal>) -> Signal {
     let signal = timeout(Duration::from_secs(30), signals.recv()).await;
@@ -67,6 +67,8 @@ async fn a_user_of_redis_may_do_what_its_rules_say() {
         RedisConfig::new(&url).username("alice").password("wr0ng"),
         RedisConfig::new(&url).username("nobody").password("wr0ng"),
         RedisConfig::new(&url),
+        RedisConfig::cluster([&url]).username("alice").password("wr0ng"),
+        RedisConfig::cluster([format!("redis://alice:wr0ng@{addr}")]),
     ];
     for settings in refused {
         let error = connect(settings.clone()).await.unwrap_err();
@@ -125,6 +127,10 @@ async fn certificates_are_checked_on_both_sides() {
     }
     let error = connect(RedisTls::default().authority("/nowhere.pem")).await.unwrap_err();
     assert!(matches!(error, ConnectError::Certificates(_)), "{error:?}");
+    let key = tls.clone().certificate(&good.client, "n0nsense");
+    let error = connect(key).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Certificates(_)), "{error:?}");
+    assert!(!whole(&error).contains("n0nsense"), "{error:?}");
     let error = connect(tls.certificate(&good.client, "-----BEGIN nonsense")).await.unwrap_err();
     assert!(!whole(&error).contains("nonsense"), "{error:?}");
 }
@@ -159,6 +165,12 @@ async fn a_failover_is_followed_and_a_frozen_primary_comes_back_as_a_replica() {
     assert_eq!(next(&mut signals).await, Signal::Up);
     assert!(store.set("k", vec![1], None, When::Always).await.unwrap());
 
+    // Signs of life have been asked for and given.
+    while role_calls(&redis.servers()[0]).await < 20 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(signals.try_recv().is_err(), "the connection stands");
+
     // Its connections stay open, and only silence tells.
     redis.servers()[0].freeze().unwrap();
     redis.until_primary(1).await.unwrap();
@@ -176,9 +188,37 @@ async fn a_failover_is_followed_and_a_frozen_primary_comes_back_as_a_replica() {
     // One sentinel is enough, and a name that none knows is told.
     redis.sentinels()[0].kill().unwrap();
     works(&RedisStore::connect(settings).await.unwrap()).await;
+    let user = RedisConfig::sentinel(redis.urls(), redis.name()).username("alice");
+    let error = RedisStore::connect(user.password("wr0ng")).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Denied(_)), "{error:?}");
     let unknown = RedisConfig::sentinel(redis.urls(), "another");
     let error = RedisStore::connect(unknown).await.unwrap_err();
     assert!(matches!(error, ConnectError::Unreachable(_)), "{error:?}");
+}
+
+async fn role_calls(redis: &Redis) -> u64 {
+    let stats = redis.cli(&["INFO", "commandstats"]).await.unwrap();
+    let calls = stats.split("cmdstat_role:calls=").nth(1).and_then(|rest| rest.split(',').next());
+    calls.map_or(0, |calls| calls.parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_fails_no_request() {
+    let redis = RedisSentinel::start().await.unwrap();
+    let settings = RedisConfig::sentinel(redis.urls(), redis.name())
+        .namespace("test")
+        .pause(Duration::from_millis(100));
+    let store = RedisStore::connect(settings).await.unwrap();
+    let traffic = Traffic::start(&store);
+    traffic.flows().await;
+    redis.servers()[0].kill().unwrap();
+    until_open(&store, true).await;
+    traffic.flows().await;
+    redis.until_primary(1).await.unwrap();
+    until_used(&store).await;
+    traffic.flows().await;
+    traffic.end().await;
+    add_up(&store);
 }
 
 /// Tries until a write succeeds; none may hang.
@@ -243,8 +283,8 @@ async fn sizes(cluster: &RedisCluster) -> Vec<u64> {
 #[tokio::test]
 async fn messages_cross_a_cluster_and_a_lost_node_is_replaced_by_another() {
     let cluster = RedisCluster::start().await.unwrap();
-    let settings = patient(RedisConfig::cluster(cluster.urls()));
-    let store = RedisStore::connect(settings.clone()).await.unwrap();
+    let settings = patient(RedisConfig::cluster(&cluster.urls()[..1]));
+    let store = RedisStore::connect(settings).await.unwrap();
     // Channels whose numbers are kept by different nodes.
     let channels: Vec<String> = (0..10).map(|n| format!("c{n}")).collect();
     let mut subscriptions: Vec<_> =
@@ -257,7 +297,7 @@ async fn messages_cross_a_cluster_and_a_lost_node_is_replaced_by_another() {
         }
         assert_eq!(store.sequence(channel).await.unwrap(), 3);
     }
-    // The first node that is named is the one they are subscribed at.
+    // The one node that was named is the one they are subscribed at.
     cluster.nodes()[0].kill().unwrap();
     for signals in &mut subscriptions {
         assert_eq!(next(signals).await, Signal::Down);
@@ -282,6 +322,39 @@ async fn messages_cross_a_cluster_and_a_lost_node_is_replaced_by_another() {
     timeout(Duration::from_secs(30), write).await.expect("the node is used again");
     let found = store.get_many(&all).await.unwrap();
     assert!(found.iter().all(Option::is_some), "{found:?}");
+
+    drop((store, subscriptions));
+    while tokio::runtime::Handle::current().metrics().num_alive_tasks() > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_that_was_down_as_a_whole_is_used_again() {
+    let cluster = RedisCluster::start().await.unwrap();
+    let settings = RedisConfig::cluster(cluster.urls()).namespace("test");
+    let store = RedisStore::connect(settings.pause(Duration::from_millis(100))).await.unwrap();
+    let mut signals = store.subscribe("c", None);
+    assert_eq!(next(&mut signals).await, Signal::Up);
+    for node in cluster.nodes() {
+        node.kill().unwrap();
+    }
+    assert_eq!(next(&mut signals).await, Signal::Down);
+    until_fails(&store).await;
+    for node in cluster.nodes() {
+        node.restart().await.unwrap();
+    }
+    for n in 0..10 {
+        written(&store, n).await;
+    }
+    assert_eq!(next(&mut signals).await, Signal::Up);
+    add_up(&store);
+}
+
+async fn until_fails(store: &RedisStore) {
+    while store.set("k", vec![0], None, When::Always).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test]

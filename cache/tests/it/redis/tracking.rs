@@ -117,3 +117,26 @@ async fn without_the_setting_redis_is_not_asked_to_track_and_a_cluster_cannot() 
     let Err(ConnectError::Config(error)) = refused else { panic!("not refused") };
     assert_eq!(error.to_string(), "tracking = true: must be off with a cluster");
 }
+
+#[tokio::test]
+async fn a_user_who_may_not_track_is_told_at_once_and_one_who_may_no_more_still_works() {
+    let rules = ["on", ">s3cret", "~*", "&*", "+@all", "-client|tracking"];
+    let redis = Redis::builder().user("alice", &rules).start().await.unwrap();
+    let settings = config(redis.url())
+        .username("alice")
+        .password("s3cret")
+        .operation_timeout(Duration::from_secs(5))
+        .tracking(true);
+    let refused = RedisStore::connect(settings.clone()).await.unwrap_err();
+    assert!(matches!(refused, ConnectError::Denied(_)), "{refused:?}");
+
+    let acl = async |rule| redis.cli(&["ACL", "SETUSER", "alice", rule]).await.unwrap();
+    assert_eq!(acl("+client|tracking").await, "OK\n");
+    let store = RedisStore::connect(settings).await.unwrap();
+    acl("-client|tracking").await;
+    let mut plain = store.subscribe("c", None);
+    let mut tracked = store.subscribe("c", Some("1:q:"));
+    assert_eq!(next(&mut plain).await, Signal::Up);
+    assert!(store.set("k", vec![1], None, When::Always).await.unwrap());
+    assert!(tracked.try_recv().is_err(), "it does not stand");
+}

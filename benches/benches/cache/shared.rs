@@ -1,0 +1,186 @@
+//! A hit in Redis, by a hundred tasks on one connection.
+//!
+//! The layer in memory is defeated by a capacity of one entry and ten thousand keys: it is asked,
+//! misses, and is filled, as on any hit in Redis. No two tasks share a key, so that no lookup is
+//! spared by joining another one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::ensure;
+use escala_cache::{Cache, Memory, RedisConfig, RedisStore};
+use futures_util::future::{BoxFuture, FutureExt as _, try_join_all};
+use redis::AsyncCommands as _;
+use redis::aio::MultiplexedConnection;
+use tokio::runtime::Builder;
+use tokio::time::Instant;
+
+use crate::Effort;
+use crate::profile::{Profile, key};
+use crate::table::{median, row, title};
+
+const TASKS: u64 = 100;
+const KEYS: u64 = 10_000;
+/// The lifetime of everything here, longer than any run.
+const LIFE: Duration = Duration::from_secs(3_600);
+
+/// Reads the keys of one task, the n-th of every hundred, in one round; says how many.
+type Round = Arc<dyn Fn(u64, u64) -> BoxFuture<'static, anyhow::Result<u64>> + Send + Sync>;
+
+struct Contender {
+    name: &'static str,
+    tasks: u64,
+    round: Round,
+    rates: Vec<f64>,
+}
+
+pub(crate) fn run(effort: Effort) -> anyhow::Result<()> {
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(compare(effort))
+}
+
+async fn compare(effort: Effort) -> anyhow::Result<()> {
+    let server = testkit::Redis::start().await?;
+    let mut contenders = contenders(&server.url()).await?;
+    let reads = effort.of(200, 2);
+    for _ in 0..effort.of(15, 1) {
+        for contender in &mut contenders {
+            contender.rates.push(rate(contender, reads).await?);
+        }
+    }
+    title("Redis hit, one connection, values of 300 bytes: keys per second");
+    row("", &["keys/s", "ratio"].map(ToOwned::to_owned));
+    let mut first = f64::NAN;
+    for Contender { name, tasks, rates, .. } in &contenders {
+        let rate = median(rates);
+        // Each group begins with the bare client.
+        if name.starts_with("redis-rs") {
+            first = rate;
+        }
+        let name = format!("{name}, {tasks} tasks");
+        row(&name, &[format!("{rate:.0}"), format!("{:.2}", rate / first)]);
+    }
+    Ok(())
+}
+
+async fn rate(contender: &Contender, reads: u64) -> anyhow::Result<f64> {
+    let begun = Instant::now();
+    let tasks = (0..contender.tasks).map(|task| tokio::spawn((contender.round)(task, reads)));
+    let mut keys = 0;
+    for read in try_join_all(tasks).await? {
+        keys += read?;
+    }
+    Ok(keys as f64 / begun.elapsed().as_secs_f64())
+}
+
+async fn contenders(url: &str) -> anyhow::Result<Vec<Contender>> {
+    let client = redis::Client::open(url)?;
+    let bare = client.get_multiplexed_async_connection().await?;
+    // A busy machine must not turn a slow hit into a miss.
+    let config = RedisConfig::new(url).operation_timeout(Duration::from_secs(10));
+    let store = RedisStore::connect(config).await?;
+    let ours: Cache<String, Profile> = Cache::builder("bench")
+        .ttl(LIFE)
+        .shared_ttl(LIFE)
+        .memory(Memory::entries(1))
+        .shared(store)
+        .build()?;
+    let mut filling = bare.clone();
+    for number in 0..KEYS {
+        let profile = Profile::new(number);
+        let () = filling.set(key(number), &profile.text).await?;
+        ours.insert(key(number), profile).await;
+    }
+    let contender = |name, tasks, round| Contender { name, tasks, round, rates: Vec::new() };
+    let (batch, loading, loading_many) = (bare.clone(), ours.clone(), ours.clone());
+    Ok(vec![
+        contender(
+            "redis-rs GET",
+            TASKS,
+            Arc::new(move |task, reads| get(bare.clone(), task, reads).boxed()),
+        ),
+        contender(
+            "escala get",
+            TASKS,
+            Arc::new(move |task, reads| ours_get(ours.clone(), task, reads).boxed()),
+        ),
+        contender(
+            "escala get_or_load",
+            TASKS,
+            Arc::new(move |task, reads| ours_load(loading.clone(), task, reads).boxed()),
+        ),
+        contender(
+            "redis-rs MGET of 100",
+            1,
+            Arc::new(move |_, reads| mget(batch.clone(), reads).boxed()),
+        ),
+        contender(
+            "escala get_or_load_many of 100",
+            1,
+            Arc::new(move |_, reads| ours_many(loading_many.clone(), reads).boxed()),
+        ),
+    ])
+}
+
+/// The keys of a task: all that are its number modulo the number of tasks, over and over.
+fn keys(task: u64, reads: u64) -> impl Iterator<Item = u64> {
+    (0..reads).map(move |read| (task + TASKS * read) % KEYS)
+}
+
+async fn get(mut connection: MultiplexedConnection, task: u64, reads: u64) -> anyhow::Result<u64> {
+    for number in keys(task, reads) {
+        let text: Vec<u8> = connection.get(key(number)).await?;
+        ensure!(text.ends_with(number.to_string().as_bytes()), "{number}");
+    }
+    Ok(reads)
+}
+
+async fn ours_get(cache: Cache<String, Profile>, task: u64, reads: u64) -> anyhow::Result<u64> {
+    for number in keys(task, reads) {
+        let found = cache.get(&key(number)).await;
+        ensure!(found.is_some_and(|profile| profile.number == number), "{number}");
+    }
+    Ok(reads)
+}
+
+async fn ours_load(cache: Cache<String, Profile>, task: u64, reads: u64) -> anyhow::Result<u64> {
+    for number in keys(task, reads) {
+        let load = async || Err::<Profile, _>(std::fmt::Error);
+        let found = cache.get_or_load(&key(number), load).await?;
+        ensure!(found.number == number, "{number}");
+    }
+    Ok(reads)
+}
+
+/// The keys of a batch of one hundred.
+fn batch(number: u64) -> impl Iterator<Item = u64> + Clone {
+    (0..100).map(move |n| (number * 100 + n) % KEYS)
+}
+
+async fn mget(mut connection: MultiplexedConnection, reads: u64) -> anyhow::Result<u64> {
+    for numbers in (0..reads).map(batch) {
+        let names: Vec<_> = numbers.clone().map(key).collect();
+        let texts: Vec<Vec<u8>> = connection.mget(names).await?;
+        ensure!(texts.len() == 100, "{} of 100", texts.len());
+        for (number, text) in numbers.zip(texts) {
+            ensure!(text.ends_with(number.to_string().as_bytes()), "{number}");
+        }
+    }
+    Ok(reads * 100)
+}
+
+async fn ours_many(cache: Cache<String, Profile>, reads: u64) -> anyhow::Result<u64> {
+    for numbers in (0..reads).map(batch) {
+        let names: Vec<_> = numbers.clone().map(key).collect();
+        let load = async |missing: Vec<String>| {
+            let none: HashMap<String, Profile> = HashMap::new();
+            if missing.is_empty() { Ok(none) } else { Err(std::fmt::Error) }
+        };
+        let found = cache.get_or_load_many(&names, load).await?;
+        for (number, name) in numbers.zip(&names) {
+            ensure!(found.get(name).is_some_and(|found| found.number == number), "{number}");
+        }
+    }
+    Ok(reads * 100)
+}
