@@ -56,9 +56,9 @@ where
 
 impl<K: std::hash::Hash + Eq, V> Fence<K, V> {
     /// The same right as of when `earlier` was made, for a key that was not known then. Removals
-    /// between the two by tag, or of everything, make it void; those of its key do not.
+    /// between the two by tag make it void; those of its key do not.
     #[cfg(feature = "http")]
-    pub(crate) fn backdated_to(self, earlier: &Self) -> Self {
+    pub(crate) fn backdated(self, earlier: &Self) -> Self {
         Self { origin: earlier.origin, begun: earlier.begun, ..self }
     }
 }
@@ -99,12 +99,9 @@ where
             core.flights.void(&key, store);
             return;
         };
-        // Until the write has ended, what stands in the shared layer is older than this.
-        let hold = core.flights.hold(key.clone());
         let (before, ticket) = core.flights.replace(&key, store);
         let source = core.source;
         let write = async move {
-            let _hold = hold;
             before.wait().await;
             if ticket.is_void() {
                 return;

@@ -1,9 +1,13 @@
 //! One request that memory could not answer at once.
 
+use std::future::{Future, pending, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use http::request::Parts;
 use http::{Method, Response, StatusCode, header};
+use tokio::task::JoinError;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout};
 
@@ -161,6 +165,8 @@ impl<S: Origin<B>, B: Default + Send + 'static> Call<S, B> {
         let Self { route, target, client, service, parts, body, token } = self;
         let fwd = question.fwd;
         let stale = stale_copy(&question);
+        let _attendant = lead.attend();
+        let over = lead.unattended(route.inner().config.fill_timeout);
         let ask = Ask {
             route: Arc::clone(&route),
             target,
@@ -171,22 +177,22 @@ impl<S: Origin<B>, B: Default + Send + 'static> Call<S, B> {
             question,
             escort: Escort { lead: Some(lead), _permit: None },
         };
-        let mut task = load::spawn(ask.run());
         let inner = route.inner();
+        let mut task = load::spawn(while_attended(ask.run(), over));
         let asked = match stale {
             Some((validation, found)) => {
                 match timeout(inner.config.collapse_wait, &mut task).await {
-                    Ok(asked) => joined(asked).await,
+                    Ok(asked) => answered(asked).await,
                     Err(_) if validation.may_serve_stale(Failure::Unreachable, inner.now()) => {
                         // The task goes on: the origin may still answer, for those who come then.
                         raise(&inner.counts.wait_timeouts);
                         let landing = Landing::StandIn(found.response, Failure::Unreachable);
                         Ok(Asked::Stored(landing))
                     }
-                    Err(_) => joined(task.await).await,
+                    Err(_) => answered(task.await).await,
                 }
             }
-            None => joined(task.await).await,
+            None => answered(task.await).await,
         };
         finish::<S, B>(&route, &client, fwd, asked, token)
     }
@@ -263,8 +269,13 @@ impl<S: Origin<B>, B: Default + Send + 'static> Call<S, B> {
     async fn alone(self, question: Question) -> Answered<S, B> {
         let Self { route, target, client, service, parts, body, token } = self;
         let fwd = question.fwd;
-        let is_head = client.method == Method::HEAD;
-        let updatable = if is_head { question.candidates.clone() } else { Vec::new() };
+        // Fenced before the origin is asked: a purge meanwhile wins over what it says.
+        let updatable = match selected(&question, &client) {
+            Some(found) if client.method == Method::HEAD => {
+                Some((found, route.inner().store.fence(&target).await))
+            }
+            _ => None,
+        };
         let asked_at = route.inner().now();
         let ask = Ask {
             route: Arc::clone(&route),
@@ -279,19 +290,46 @@ impl<S: Origin<B>, B: Default + Send + 'static> Call<S, B> {
         let asked = ask.run().await;
         // Taken out: a response may not be shared between threads, and this waits.
         let answer = match &asked {
-            Ok(Asked::Own(response, _)) if !updatable.is_empty() => {
-                Some((response.status(), response.headers().clone()))
-            }
+            Ok(Asked::Own(response, _)) => Some((response.status(), response.headers().clone())),
             _ => None,
         };
-        if let Some((status, headers)) = answer {
-            for found in updatable {
-                let answer = (status, &headers);
-                update_by_head(&route, &target, &client, found, answer, asked_at).await;
-            }
+        if let (Some((status, headers)), Some((found, fence))) = (answer, updatable) {
+            let answer = (status, &headers);
+            update_by_head(&route, &target, &client, found, answer, asked_at, fence).await;
         }
         finish::<S, B>(&route, &client, fwd, asked, token)
     }
+}
+
+/// Runs a question unless it is `over` first: nobody waits for its answer any more, and an origin
+/// that hangs must not keep it for ever.
+async fn while_attended<T>(
+    question: impl Future<Output = T>,
+    over: impl Future<Output = ()>,
+) -> Option<T> {
+    let (mut question, mut over) = (pin!(question), pin!(over));
+    poll_fn(|context| match question.as_mut().poll(context) {
+        Poll::Ready(answer) => Poll::Ready(Some(answer)),
+        Poll::Pending => over.as_mut().poll(context).map(|()| None),
+    })
+    .await
+}
+
+/// The answer of a task of [`while_attended`], to one who attends.
+async fn answered<T>(task: Result<Option<T>, JoinError>) -> T {
+    match joined(task).await {
+        Some(answer) => answer,
+        // Not while somebody waits here.
+        None => pending().await,
+    }
+}
+
+/// The stored response that the request selects.
+fn selected(question: &Question, client: &Client) -> Option<Found> {
+    let fits = |found: &&Found| {
+        found.response.as_whole().is_some_and(|whole| whole.head.matches(&client.headers))
+    };
+    question.candidates.iter().find(fits).cloned()
 }
 
 /// The stored response that may stand in, should the origin take too long.

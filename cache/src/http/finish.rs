@@ -18,7 +18,7 @@ use crate::http::origin::Origin;
 use crate::http::respond::Client;
 use crate::http::route::Route;
 use crate::http::stats::{Outcome, Token, raise};
-use crate::http::store::{Found, Target};
+use crate::http::store::{Fence, Found, Target};
 use crate::load;
 
 /// The outcome of a task. The inner service's panic goes on in the request that caused it, as if
@@ -150,11 +150,11 @@ pub(crate) async fn update_by_head(
     found: Found,
     answer: (StatusCode, &HeaderMap),
     asked_at: UnixMs,
+    fence: Fence,
 ) {
     let Some(whole) = found.response.as_whole() else { return };
     let inner = route.inner();
     let stored = (&whole.head, whole.body.len() as u64);
-    let fence = inner.store.fence(target).await;
     let view = client.view();
     match head_update(&route.policy, &view, stored, answer, asked_at, inner.now()) {
         HeadUpdate::Update(freshened) if freshened.fate == Fate::Replace => {

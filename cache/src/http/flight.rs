@@ -5,12 +5,15 @@
 //! until the body is stored. A purge detaches them: who comes after it asks anew.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use ahash::RandomState;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 /// Enough that two misses seldom meet at one lock, few enough that a purge visits them quickly.
 const SHARDS: usize = 32;
@@ -112,6 +115,25 @@ impl<T> Lead<T> {
         self.flight.send_replace(News::Shared(news));
     }
 
+    /// Counts as one who waits, until it is dropped.
+    pub(crate) fn attend(&self) -> Attendant<T> {
+        Attendant(self.flight.subscribe())
+    }
+
+    /// Waits until nobody has waited for this flight for `limit`.
+    pub(crate) fn unattended(&self, limit: Duration) -> impl Future<Output = ()> + use<T> {
+        let flight = Arc::clone(&self.flight);
+        async move {
+            loop {
+                flight.closed().await;
+                sleep(limit).await;
+                if flight.is_closed() {
+                    return;
+                }
+            }
+        }
+    }
+
     /// Takes the flight off the map, if it is still this one's.
     pub(crate) fn detach(&self) {
         let at = (self.flights.hasher.hash_one(&*self.key) >> 32) as usize % SHARDS;
@@ -136,6 +158,11 @@ impl<T> Drop for Lead<T> {
     }
 }
 
+/// One who waits for a flight by other means.
+pub(crate) struct Attendant<T>(
+    #[expect(dead_code, reason = "its drop is what counts")] watch::Receiver<News<T>>,
+);
+
 /// Where a follower waits.
 pub(crate) struct Follow<T>(watch::Receiver<News<T>>);
 
@@ -151,6 +178,10 @@ impl<T: Clone> Follow<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
+    use tokio::time::timeout;
+
     use super::*;
 
     fn flights() -> Arc<Flights<u32>> {
@@ -190,6 +221,22 @@ mod tests {
         drop(lead);
         assert_eq!(follow.news().await, None);
         assert!(flights.lead("key").is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flight_that_nobody_waits_for_is_over_after_a_while() {
+        let flights = flights();
+        let lead = lead(&flights);
+        let limit = Duration::from_secs(30);
+        let mut over = pin!(lead.unattended(limit));
+        let attendant = lead.attend();
+        assert!(timeout(limit * 2, over.as_mut()).await.is_err(), "its leader waits");
+        let follow = follow(&flights);
+        drop(attendant);
+        assert!(timeout(limit * 2, over.as_mut()).await.is_err(), "a follower waits");
+        drop(follow);
+        assert!(timeout(limit / 2, over.as_mut()).await.is_err());
+        assert!(timeout(limit, over.as_mut()).await.is_ok());
     }
 
     #[tokio::test]

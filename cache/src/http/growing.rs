@@ -212,6 +212,10 @@ impl Filler {
         let wakers = {
             let mut state = self.growing.state.lock();
             let state = &mut *state;
+            if state.keeping || state.weight <= self.growing.window {
+                // They hold up nobody.
+                return false;
+            }
             let (first, last) = (state.gone, state.gone + state.chunks.len());
             if !state.readers.iter().flatten().any(|slot| slot.at == last && !slot.cut) {
                 return false;

@@ -20,7 +20,7 @@ use crate::http::landing::Landing;
 use crate::http::marks::Marks;
 use crate::http::stats::{Counts, Gauges, HttpCacheStats};
 use crate::http::store::{LONGEST, Store};
-use crate::http::stored::StoredResponse;
+use crate::http::stored::{SHAPE, StoredResponse};
 use crate::shared::wall_ms;
 use crate::write::Removal;
 
@@ -41,6 +41,9 @@ use crate::write::Removal;
 pub struct HttpCache {
     pub(crate) inner: Arc<Inner>,
 }
+
+/// Room for the longest body that is stored by default, and its head.
+const LONGEST_VALUE: usize = 2 * 1024 * 1024;
 
 /// What the handles, services and tasks of one HTTP cache share.
 pub(crate) struct Inner {
@@ -82,13 +85,18 @@ impl HttpCache {
     /// Starts to build the cache for the responses: as [`Cache::builder`], with the lifetimes of
     /// its layers and its jitter out of the way, so that each response's own lifetime counts.
     ///
-    /// Bound it by bytes if bodies differ much in length, with [`StoredResponse::weight`].
+    /// Its capacity is that of [`Memory`]'s default. To set another, give the lifetime again, or
+    /// [`Memory`]'s own of ten minutes ends what was found in the shared layer before its time:
+    /// `.memory(Memory::entries(5_000).ttl(Duration::from_secs(7 * 24 * 3_600)))`. If bodies differ
+    /// much in length, bound it by bytes, with [`StoredResponse::weight`].
     pub fn storage(name: impl Into<String>) -> CacheBuilder<String, StoredResponse> {
         Cache::builder(CacheConfig::new(name))
             .memory(Memory::default().ttl(LONGEST))
             .ttl(LONGEST)
             .shared_ttl(LONGEST)
             .jitter(0.0)
+            .max_value_bytes(LONGEST_VALUE)
+            .schema_version(SHAPE)
     }
 
     /// The cache in which the responses stand.

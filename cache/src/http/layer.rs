@@ -74,7 +74,7 @@ impl HttpCacheLayer {
         Self { route: Route { cache, policy, bypass: None, tenant: None, purge: None } }
     }
 
-    /// Sets the whole policy.
+    /// Sets the whole policy. One that comes from a file wants [`Policy::validate`] first.
     #[must_use]
     pub fn policy(mut self, policy: Policy) -> Self {
         self.route.policy = policy;

@@ -120,7 +120,7 @@ impl Route {
         selection.index = Some(response.clone());
         let mut keys: Vec<_> = variants.candidates(&target.primary, view.headers).collect();
         if self.policy.validate_other_variants && keys.is_empty() {
-            keys.extend(variants.all(&target.primary));
+            keys.extend(variants.latest(&target.primary));
         }
         for key in keys {
             if let Some((response, stale)) = store.find(&key).await

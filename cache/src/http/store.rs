@@ -97,7 +97,7 @@ impl Store {
         // Its key was not known when the origin was asked, so it is by tags that a removal since
         // then finds it.
         let entry = entry.tag(key::target_tag(&target.primary)).tag(key::EVERYTHING);
-        let fence = self.cache.fence(&variant).await.backdated_to(&fence);
+        let fence = self.cache.fence(&variant).await.backdated(&fence);
         if !self.cache.insert_fenced(fence, entry) {
             return false;
         }

@@ -13,6 +13,10 @@ use crate::http::key;
 /// Most sets of `Vary` fields that the answers of one target may differ in; each costs a lookup.
 const MAX_FIELD_SETS: usize = 8;
 
+/// Version of the shape of stored responses: processes with another one share nothing. Raise it
+/// with any change of a serialised type here or in the engine.
+pub(crate) const SHAPE: u32 = 1;
+
 /// What one header field or tag takes beside its text, roughly.
 const FIELD: usize = 64;
 
@@ -141,12 +145,18 @@ impl Variants {
     ) -> impl Iterator<Item = String> {
         let secondary = |names: &Vec<HeaderName>| vary::secondary_key(names, headers);
         let known = |secondary: &u128| self.keys.contains(secondary);
-        self.fields.iter().map(secondary).filter(known).map(|key| key::variant(primary, key))
+        self.fields
+            .iter()
+            .take(MAX_FIELD_SETS)
+            .map(secondary)
+            .filter(known)
+            .map(|key| key::variant(primary, key))
     }
 
-    /// The keys of all variants.
-    pub(crate) fn all(&self, primary: &str) -> impl Iterator<Item = String> {
-        self.keys.iter().map(|&secondary| key::variant(primary, secondary))
+    /// The keys of the last variants stored, as many as are worth a lookup each.
+    pub(crate) fn latest(&self, primary: &str) -> impl Iterator<Item = String> {
+        let latest = self.keys.iter().rev().take(MAX_FIELD_SETS);
+        latest.map(|&secondary| key::variant(primary, secondary))
     }
 
     /// A key that requests with the same headers of interest share.

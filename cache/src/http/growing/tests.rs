@@ -125,6 +125,11 @@ fn one_who_holds_up_others_is_cut_and_one_who_is_only_slow_is_not() {
     let mut fast = growing.reader().unwrap();
     let mut stuck = growing.reader().unwrap();
     filler.push(chunk(LIMIT));
+    let mut quick = growing.reader().unwrap();
+    assert_eq!(drain(&mut quick), (LIMIT, None));
+    filler.cut_slowest();
+    assert_eq!(growing.readers(), 3, "while all is kept nobody waits for anybody");
+    drop(quick);
     filler.push(chunk(LIMIT));
     assert!(!has_room(&filler));
     filler.cut_slowest();

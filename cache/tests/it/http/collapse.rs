@@ -188,6 +188,26 @@ async fn followers_of_an_origin_that_hangs_leave_after_the_bounded_wait() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_question_that_hangs_is_dropped_once_nobody_waits_for_it() {
+    let origin = Origin::counting(&[("cache-control", "max-age=60")]);
+    origin.close();
+    let (cache, app) = stack(&origin);
+    let mut tasks = many(&app, 3).await;
+    tokio::time::sleep(seconds(2)).await;
+    tasks.abort_all();
+    while tasks.join_next().await.is_some() {}
+    assert_eq!(cache.stats().flights, 1, "it may still answer, and fill the store");
+    tokio::time::sleep(seconds(60)).await;
+    assert_eq!(cache.stats().flights, 0);
+    origin.open();
+    settle().await;
+    assert_eq!(origin.ended(), 0);
+    let stats = cache.stats();
+    assert_adds_up(&stats);
+    assert_eq!((stats.cancelled, stats.in_flight), (3, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn followers_that_need_another_variant_share_that_one() {
     let origin = Origin::new(|parts, n| {
         let language = parts.headers["accept-language"].to_str().unwrap().to_owned();

@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::routing::get as route;
-use escala_cache::http::{HttpCacheConfig, HttpCacheLayer};
+use escala_cache::http::{HttpCacheConfig, HttpCacheLayer, Policy};
 use http::StatusCode;
 
 use super::support::{
@@ -125,14 +125,33 @@ async fn head_is_answered_from_a_stored_get() {
 #[tokio::test(start_paused = true)]
 async fn a_forwarded_head_that_tells_of_a_change_makes_the_stored_get_stale() {
     let origin = Origin::counting(&[("cache-control", "max-age=60"), ("etag", "\"a\"")]);
-    let app = origin.behind(default());
+    let app = origin.behind(default().policy(Policy::rfc()));
     get(&app, "/").await;
-    tokio::time::advance(seconds(61)).await;
-    origin.set(|parts, n| {
-        assert!(parts.method == "HEAD" || !parts.headers.contains_key("range"));
+    let sure = [("cache-control", "no-cache")];
+    send(&app, request("HEAD", "/", &sure)).await;
+    assert!(get(&app, "/").await.is_hit(), "it tells of none");
+    origin.set(|_, n| {
         respond(&[("cache-control", "max-age=60"), ("etag", "\"b\"")], &format!("answer {n}"))
     });
-    send(&app, request("HEAD", "/", &[])).await;
+    send(&app, request("HEAD", "/", &sure)).await;
+    assert_eq!(get(&app, "/").await.body, "answer 3");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_purge_while_a_head_is_under_way_is_not_undone_by_its_answer() {
+    let origin = Origin::counting(&[("cache-control", "max-age=60"), ("etag", "\"a\"")]);
+    let cache = cache(HttpCacheConfig::default());
+    let app = origin.behind(HttpCacheLayer::new(cache.clone()));
+    get(&app, "/").await;
+    tokio::time::advance(seconds(61)).await;
+    origin.begun().await;
+    origin.close();
+    let head = app.clone();
+    let head = tokio::spawn(async move { send(&head, request("HEAD", "/", &[])).await });
+    origin.begun().await;
+    assert!(cache.purge_uri(None, &"/".parse().unwrap()).await.is_complete());
+    origin.open();
+    head.await.unwrap();
     assert_eq!(get(&app, "/").await.body, "answer 2");
 }
 

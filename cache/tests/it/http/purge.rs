@@ -53,6 +53,22 @@ async fn without_a_token_the_method_is_the_inner_services_affair() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_purge_reaches_a_route_that_only_takes_get_however_it_is_layered() {
+    let route = || Router::new().route("/a", axum::routing::get(async || "tea"));
+    let layer = || {
+        HttpCacheLayer::new(cache(HttpCacheConfig::default()))
+            .ttl(std::time::Duration::from_secs(600))
+            .purge(PurgeConfig::new(TOKEN).unwrap())
+    };
+    for app in [route().layer(layer()), route().route_layer(layer())] {
+        get(&app, "/a").await;
+        assert!(get(&app, "/a").await.is_hit());
+        assert_eq!(purge(&app, "/a", &[BEARER]).await, StatusCode::OK);
+        assert!(!get(&app, "/a").await.is_hit());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_purge_of_a_target_takes_every_variant_and_nothing_else() {
     let (_, cache, app) = stack();
     let languages = [[("accept-language", "de")], [("accept-language", "en")]];

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use escala_cache::http::{HttpCache, HttpCacheConfig, HttpCacheLayer};
 
-use super::support::{Origin, cache, get, seconds};
+use super::support::{Origin, cache, get};
 
-type Change = fn(HttpCacheConfig) -> HttpCacheConfig;
+type Breach = fn(HttpCacheConfig) -> HttpCacheConfig;
 
 #[test]
 fn the_defaults_keep_every_rule_and_each_breach_is_named() {
     let good = HttpCacheConfig::default();
     good.validate().unwrap();
-    let breaches: [(&str, Change); 9] = [
+    let breaches: [(&str, Breach); 9] = [
         ("name", |_| HttpCacheConfig::new("")),
         ("name", |_| HttpCacheConfig::new("bäd")),
         ("max_body_bytes", |config| config.max_body_bytes(0)),
@@ -37,7 +37,8 @@ fn the_defaults_keep_every_rule_and_each_breach_is_named() {
 fn settings_are_read_from_text_and_unknown_ones_are_refused() {
     let text = r#"{"name": "edge", "collapse_wait": "2s", "max_body_bytes": 1000}"#;
     let config: HttpCacheConfig = serde_json::from_str(text).unwrap();
-    let expected = HttpCacheConfig::new("edge").collapse_wait(seconds(2)).max_body_bytes(1_000);
+    let expected =
+        HttpCacheConfig::new("edge").collapse_wait(Duration::from_secs(2)).max_body_bytes(1_000);
     assert_eq!(config, expected);
     let text = serde_json::to_string(&config).unwrap();
     assert_eq!(serde_json::from_str::<HttpCacheConfig>(&text).unwrap(), config);

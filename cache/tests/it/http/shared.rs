@@ -1,5 +1,8 @@
 //! Processes that share one store.
 
+use std::future::Future;
+use std::pin::Pin;
+
 use axum::Router;
 use escala_cache::http::{HttpCache, HttpCacheConfig, HttpCacheLayer};
 
@@ -49,6 +52,8 @@ async fn what_one_process_stored_another_serves_with_all_its_fields() {
     assert_eq!(in_language(&two, "en").await, "en 1");
     assert_eq!(origin.requests(), 2);
 }
+
+type Purge = fn(&HttpCache) -> Pin<Box<dyn Future<Output = bool> + '_>>;
 
 #[tokio::test(start_paused = true)]
 async fn a_purge_in_one_process_reaches_the_others_and_the_store() {

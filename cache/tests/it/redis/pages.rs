@@ -24,24 +24,20 @@ impl Origin {
     fn app(&self, store: &RedisStore) -> (HttpCache, Router) {
         let storage = HttpCache::storage("pages").shared(store.clone()).build().unwrap();
         let cache = HttpCache::new(storage, HttpCacheConfig::default()).unwrap();
-        let count = Arc::clone(&self.0);
-        let answer = async move |request: Request| {
-            let language = request.headers().get("accept-language").cloned();
-            let language = language.map_or(String::new(), |l| l.to_str().unwrap().to_owned());
-            let body = format!("{language} {}", count.fetch_add(1, Ordering::SeqCst));
-            Response::builder()
-                .header("cache-control", "max-age=600")
-                .header("vary", "accept-language")
-                .header("surrogate-key", "list")
-                .body(Body::from(body))
-                .unwrap()
-        };
+        let origin = self.clone();
+        let answer = move |request: Request| std::future::ready(origin.answer(&request));
         let layer = HttpCacheLayer::new(cache.clone());
-        let router = Router::new().fallback(move |request: Request| {
-            let answer = answer.clone();
-            async move { answer(request).await }
-        });
-        (cache, router.layer(layer))
+        (cache, Router::new().fallback(answer).layer(layer))
+    }
+
+    fn answer(&self, request: &Request) -> Response<Body> {
+        let language = request.headers()["accept-language"].to_str().unwrap();
+        Response::builder()
+            .header("cache-control", "max-age=600")
+            .header("vary", "accept-language")
+            .header("surrogate-key", "list")
+            .body(Body::from(format!("{language} {}", self.0.fetch_add(1, Ordering::SeqCst))))
+            .unwrap()
     }
 }
 
