@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use escala_cache::{Cache, Memory, RedisConfig, RedisStore};
 use futures_util::future::{BoxFuture, FutureExt as _, try_join_all};
 use redis::AsyncCommands as _;
@@ -42,13 +42,17 @@ pub(crate) fn run(effort: Effort) -> anyhow::Result<()> {
 
 async fn compare(effort: Effort) -> anyhow::Result<()> {
     let server = testkit::Redis::start().await?;
-    let mut contenders = contenders(&server.url()).await?;
+    let (mut contenders, cache) = contenders(&server.url()).await?;
     let reads = effort.of(200, 2);
     for _ in 0..effort.of(15, 1) {
         for contender in &mut contenders {
             contender.rates.push(rate(contender, reads).await?);
         }
     }
+    let stats = cache.stats();
+    let shared = stats.shared.context("there is a shared layer")?.hits;
+    let memory = stats.memory.hits;
+    ensure!(memory < shared / 50, "{memory} hits in memory, {shared} in Redis");
     title("Redis hit, one connection, values of 300 bytes: keys per second");
     row("", &["keys/s", "ratio"].map(ToOwned::to_owned));
     let mut first = f64::NAN;
@@ -58,7 +62,7 @@ async fn compare(effort: Effort) -> anyhow::Result<()> {
         if name.starts_with("redis-rs") {
             first = rate;
         }
-        let name = format!("{name}, {tasks} tasks");
+        let name = if *tasks > 1 { format!("{name}, {tasks} tasks") } else { (*name).to_owned() };
         row(&name, &[format!("{rate:.0}"), format!("{:.2}", rate / first)]);
     }
     Ok(())
@@ -74,7 +78,8 @@ async fn rate(contender: &Contender, reads: u64) -> anyhow::Result<f64> {
     Ok(keys as f64 / begun.elapsed().as_secs_f64())
 }
 
-async fn contenders(url: &str) -> anyhow::Result<Vec<Contender>> {
+/// The contenders, and the cache whose hits they have to be.
+async fn contenders(url: &str) -> anyhow::Result<(Vec<Contender>, Cache<String, Profile>)> {
     let client = redis::Client::open(url)?;
     let bare = client.get_multiplexed_async_connection().await?;
     // A busy machine must not turn a slow hit into a miss.
@@ -93,8 +98,9 @@ async fn contenders(url: &str) -> anyhow::Result<Vec<Contender>> {
         ours.insert(key(number), profile).await;
     }
     let contender = |name, tasks, round| Contender { name, tasks, round, rates: Vec::new() };
-    let (batch, loading, loading_many) = (bare.clone(), ours.clone(), ours.clone());
-    Ok(vec![
+    let (mgetting, getting) = (bare.clone(), ours.clone());
+    let (loading, loading_many) = (ours.clone(), ours.clone());
+    let contenders = vec![
         contender(
             "redis-rs GET",
             TASKS,
@@ -103,7 +109,7 @@ async fn contenders(url: &str) -> anyhow::Result<Vec<Contender>> {
         contender(
             "escala get",
             TASKS,
-            Arc::new(move |task, reads| ours_get(ours.clone(), task, reads).boxed()),
+            Arc::new(move |task, reads| ours_get(getting.clone(), task, reads).boxed()),
         ),
         contender(
             "escala get_or_load",
@@ -113,14 +119,15 @@ async fn contenders(url: &str) -> anyhow::Result<Vec<Contender>> {
         contender(
             "redis-rs MGET of 100",
             1,
-            Arc::new(move |_, reads| mget(batch.clone(), reads).boxed()),
+            Arc::new(move |_, reads| mget(mgetting.clone(), reads).boxed()),
         ),
         contender(
             "escala get_or_load_many of 100",
             1,
             Arc::new(move |_, reads| ours_many(loading_many.clone(), reads).boxed()),
         ),
-    ])
+    ];
+    Ok((contenders, ours))
 }
 
 /// The keys of a task: all that are its number modulo the number of tasks, over and over.

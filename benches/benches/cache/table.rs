@@ -17,5 +17,5 @@ pub(crate) fn title(text: &str) {
 #[expect(clippy::print_stdout, reason = "the table is what the bench is for")]
 pub(crate) fn row(name: &str, cells: &[String]) {
     let cells: String = cells.iter().map(|cell| format!("{cell:>14}")).collect();
-    println!("{name:<32}{cells}");
+    println!("{name:<40}{cells}");
 }
