@@ -154,12 +154,16 @@ where
         K: Borrow<Q>,
         Q: CacheKey + ToOwned<Owned = K> + ?Sized,
     {
-        if let Some(found) = self.lookup_memory(key) {
-            return Some(found);
+        let found = self.lookup_memory(key);
+        if found.as_ref().is_some_and(|found| !found.stale) || self.core.shared.is_none() {
+            return found;
         }
-        self.core.shared.as_ref()?;
-        let slot = Box::pin(self.core.promote(key.to_owned())).await?;
+        // Another process may have something fresh.
+        let Some(slot) = Box::pin(self.core.promote(key.to_owned())).await else { return found };
         let stale = !slot.is_fresh();
+        if stale && found.is_some() {
+            return found;
+        }
         slot.content.map(|value| Found { value, stale })
     }
 

@@ -148,6 +148,12 @@ where
             && (landed.content.is_some() || !wants_value)
     }
 
+    /// Whether nothing that concerns the entry was removed since its load began.
+    pub(crate) fn is_served(&self, slot: &Slot<V>) -> bool {
+        let judged = slot.extra.as_ref().map(|extra| self.removals.judge(&extra.guard));
+        judged != Some(Verdict::Removed)
+    }
+
     fn stood_in<E: Send + Sync + 'static>(
         &self,
         stand_in: Option<Option<V>>,

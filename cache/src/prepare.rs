@@ -131,6 +131,7 @@ where
         }
         let key = self.shared.is_some().then(|| key_hash(text));
         let names = key.into_iter().chain(tags.iter().copied()).collect();
+        self.removals.lives(stale_until.since(clock::now()));
         let Origin { loaded, created_ms } = origin;
         let guard = Guard::new(loaded, names);
         Some(Arc::new(Extra { revalidate_until, stale_until, created_ms, validator, guard }))

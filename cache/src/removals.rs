@@ -22,6 +22,8 @@ const MAX_MARKS: usize = 65_536;
 pub(crate) struct Removals {
     /// The number of the last removal. Entries judged at it need no second look.
     last: AtomicU64,
+    /// No entry lives longer in memory, in nanoseconds; an older mark concerns nobody.
+    longest_life: AtomicU64,
     log: RwLock<Log>,
 }
 
@@ -33,8 +35,6 @@ struct Log {
     suspect: u64,
     /// Nothing is heard of other processes, and what they may have removed is not to be served.
     deaf: bool,
-    /// No entry lives longer in memory; an older mark concerns nobody.
-    longest_life: Duration,
 }
 
 #[derive(Clone, Copy)]
@@ -68,10 +68,18 @@ pub(crate) enum Verdict {
 
 impl Removals {
     pub(crate) fn new(longest_life: Duration) -> Self {
-        let log =
-            Log { marks: HashMap::default(), floor: 0, suspect: 0, deaf: false, longest_life };
+        let log = Log { marks: HashMap::default(), floor: 0, suspect: 0, deaf: false };
         // From one on: zero means never judged.
-        Self { last: AtomicU64::new(1), log: RwLock::new(log) }
+        let longest_life = AtomicU64::new(nanos(longest_life));
+        Self { last: AtomicU64::new(1), longest_life, log: RwLock::new(log) }
+    }
+
+    /// An entry is about to live so long in memory.
+    pub(crate) fn lives(&self, life: Duration) {
+        let life = nanos(life);
+        if life > self.longest_life.load(Ordering::Relaxed) {
+            self.longest_life.fetch_max(life, Ordering::Relaxed);
+        }
     }
 
     /// The number to give to a load that begins now.
@@ -147,7 +155,8 @@ impl Removals {
     fn mark(&self, name: u64, now: Tick, set: impl FnOnce(&mut Mark, u64)) {
         let mut log = self.log.write();
         let number = self.last.load(Ordering::Relaxed) + 1;
-        log.make_room(now, number);
+        let longest = Duration::from_nanos(self.longest_life.load(Ordering::Relaxed));
+        log.make_room(now, number, longest);
         let mark = log.marks.entry(name).or_insert(Mark { removed: 0, expired: 0, at: now });
         mark.at = now;
         set(mark, number);
@@ -157,11 +166,10 @@ impl Removals {
 }
 
 impl Log {
-    fn make_room(&mut self, now: Tick, number: u64) {
+    fn make_room(&mut self, now: Tick, number: u64, longest: Duration) {
         if self.marks.len() < MAX_MARKS {
             return;
         }
-        let longest = self.longest_life;
         self.marks.retain(|_, mark| now.since(mark.at) <= longest);
         if self.marks.len() >= MAX_MARKS {
             self.marks.clear();
@@ -185,6 +193,10 @@ impl Clone for Guard {
     fn clone(&self) -> Self {
         Self::new(self.loaded, self.names.clone())
     }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -242,6 +254,19 @@ mod tests {
         assert_eq!(removals.judge(&guard(&removals, &[1])), Verdict::Suspect);
         removals.set_deaf(false);
         assert_eq!(removals.judge(&entry), Verdict::Current);
+    }
+
+    #[test]
+    fn an_entry_that_lives_longer_than_usual_keeps_its_marks() {
+        let removals = Removals::new(LIFE);
+        removals.lives(10 * LIFE);
+        let early = guard(&removals, &[0]);
+        removals.remove(0, Tick::MIN);
+        for name in 1..MAX_MARKS as u64 {
+            removals.remove(name, Tick::MIN.after(2 * LIFE));
+        }
+        removals.remove(1, Tick::MIN.after(3 * LIFE));
+        assert_eq!(removals.judge(&early), Verdict::Removed);
     }
 
     #[test]

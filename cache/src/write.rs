@@ -99,9 +99,12 @@ where
             core.flights.void(&key, store);
             return;
         };
+        // Until the write has ended, what stands in the shared layer is older than this.
+        let hold = core.flights.hold(key.clone());
         let (before, ticket) = core.flights.replace(&key, store);
         let source = core.source;
         let write = async move {
+            let _hold = hold;
             before.wait().await;
             if ticket.is_void() {
                 return;
@@ -149,7 +152,8 @@ where
         let prepared = core.prepare(&text, entry, origin, load, None);
         let Some(prepared) = prepared.filter(|prepared| prepared.store) else { return false };
         let view = view.filter(|_| !prepared.shared_fresh.is_zero());
-        let stored = load::publish(&core, &ticket, view.is_some(), prepared.slot.clone());
+        let stored = load::publish(&core, &ticket, view.is_some(), prepared.slot.clone())
+            && core.is_served(&prepared.slot);
         if let (true, Some(shared), Some(view)) = (stored, core.shared.clone(), view) {
             load::spawn(async move {
                 if shared.fill(&text, &view, &prepared.outgoing()).await == Filled::Refused {

@@ -9,8 +9,6 @@ use escala_cache::http::{HttpCache, HttpCacheConfig, HttpCacheLayer};
 use super::support::{Origin, get, get_with, over, request, respond, seconds, send, settle};
 use crate::support::FakeStore;
 
-type Purge = fn(&HttpCache) -> std::pin::Pin<Box<dyn Future<Output = bool> + '_>>;
-
 /// A process of its own over the shared store.
 fn process(store: &FakeStore, origin: &Origin) -> (HttpCache, Router) {
     let storage = HttpCache::storage("pages").shared(store.clone()).build().unwrap();
