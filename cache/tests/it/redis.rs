@@ -1,11 +1,16 @@
 //! The shared layer on a real Redis that is killed, frozen, restarted and filled with rubbish.
 
+mod faults;
 #[cfg(feature = "http")]
 mod pages;
+mod player;
+mod races;
 mod store;
 mod subscription;
+mod tenants;
 mod topologies;
 mod tracking;
+mod traffic;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
