@@ -15,7 +15,7 @@ use tokio::task::{JoinHandle, yield_now};
 use tokio::time::timeout;
 
 use super::config;
-use crate::support::{Source, builder, hears};
+use crate::support::{Source, builder};
 
 /// After this, a process knows of what others removed.
 pub(super) const BOUND: Duration = Duration::from_millis(300);
@@ -142,7 +142,8 @@ impl Player {
             builder = builder.load_lock(lock);
         }
         let cache = builder.build().unwrap();
-        hears(&cache).await;
+        // It listens before it reads.
+        assert_eq!(cache.get("nothing").await, None);
         Self { cache, value: 0, source: Source::gated(0), callers: Vec::new() }
     }
 
