@@ -88,6 +88,25 @@ impl<V> Shared<V> {
         found.as_deref().and_then(Control::decode).ok_or(StoreError::Suspended)
     }
 
+    /// Gives the store another incarnation, so that nothing that stands there is believed; unless
+    /// another process has.
+    ///
+    /// # Errors
+    /// When nobody knows whether it has one.
+    pub(crate) async fn renew(&self, incarnation: u64) -> Result<(), StoreError> {
+        let key = self.names.control();
+        let found = self.get(&key).await?;
+        let same = |bytes: &Vec<u8>| {
+            Control::decode(bytes).is_some_and(|control| control.incarnation == incarnation)
+        };
+        if let Some(found) = found.filter(same) {
+            let next = Control::new(fastrand::u64(..)).encode();
+            // Not written, the record has moved: the next beat sees to it again.
+            self.store.set(&key, next, None, When::StartsWith(found)).await?;
+        }
+        Ok(())
+    }
+
     /// A tombstone in the key's place: a load that began before finds it and does not write.
     async fn remove_key(&self, text: &str) -> Result<(), StoreError> {
         let key = self.names.value(text);
