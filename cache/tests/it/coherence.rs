@@ -435,3 +435,16 @@ async fn a_store_that_has_lost_its_last_writes_resurrects_nothing() {
     settle().await;
     assert_eq!(there.get("BTC").await, Some(2), "what is written from then on is believed");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_the_store_did_not_confirm_is_not_served_when_the_store_is_away_later() {
+    let store = FakeStore::default();
+    let (here, there) = pair(&store, messages()).await;
+    store.lose_messages(true);
+    assert!(here.remove("BTC").await.is_complete());
+    sleep(BOUND).await;
+    let down = async || Err::<u64, _>("the source is down");
+    assert!(there.get_or_load("BTC", down).await.is_err());
+    store.fail(true);
+    assert_eq!(Source::new(2).read(&there, "BTC").await, 2);
+}
