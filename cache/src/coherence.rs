@@ -192,6 +192,12 @@ where
             Beat::Behind => {
                 self.next_beat = Instant::now() + ON_ITS_WAY.min(heartbeat);
             }
+            Beat::Rewound => {
+                self.missed(core);
+                // If that fails, the next beat tries again.
+                shared.renew(pulse.incarnation).await.ok();
+                self.next_beat = Instant::now() + ON_ITS_WAY.min(heartbeat);
+            }
             Beat::Missed => {
                 self.missed(core);
                 self.hears(core);

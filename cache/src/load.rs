@@ -142,9 +142,12 @@ where
             Err(_) => return self.unconfirmed(),
         };
         let Some(found) = found else {
-            // It was removed elsewhere, or its time there is over: nobody can tell.
+            // It was removed elsewhere, or its time there is over: nobody can tell, and nobody
+            // must take it for merely unconfirmed when the store is away later.
             if self.suspect {
                 self.previous = None;
+                let ticket = &self.lead.ticket;
+                ticket.unless_void(|| self.core.memory.remove(ticket.key()));
             }
             return Digested::Load(self);
         };

@@ -280,49 +280,64 @@ impl<V> Shared<V> {
         self.store.set(key, bytes, Some(ttl), When::StartsWith(claim)).await
     }
 
+    /// Reads until the store is not emptied meanwhile: that is an answer (there is nothing), and
+    /// must not pass for a store that cannot be asked.
     async fn read(&self, keys: &[String]) -> Result<Vec<Looked<V>>, StoreError> {
+        for _ in 0..ATTEMPTS {
+            if let Some(looked) = self.try_read(keys).await? {
+                return Ok(looked);
+            }
+        }
+        Err(StoreError::failed("the shared store was emptied again and again"))
+    }
+
+    /// `None` if the store was emptied meanwhile.
+    async fn try_read(&self, keys: &[String]) -> Result<Option<Vec<Looked<V>>>, StoreError> {
         let answer = self.lookups.get(keys.to_vec()).await?;
         let control = match answer.control.as_deref().and_then(Control::decode) {
             Some(control) => control,
-            None => self.begin(answer.control).await?,
+            None => match self.begin(answer.control).await? {
+                Some(control) => control,
+                None => return Ok(None),
+            },
         };
         let mut opened = Vec::with_capacity(keys.len());
         for (key, bytes) in keys.iter().zip(answer.values) {
             let view = View { control, expected: bytes.as_deref().map(fingerprint) };
             opened.push((bytes.and_then(|bytes| self.open(key, &bytes, control)), view));
         }
-        let markers = self.markers(control, &opened).await?;
+        let Some(markers) = self.markers(control, &opened).await? else { return Ok(None) };
         let judge = |(opened, view): (Option<Opened<V>>, View)| Looked {
             found: opened.and_then(|opened| Self::judge(opened, &markers)),
             view,
         };
-        Ok(opened.into_iter().map(judge).collect())
+        Ok(Some(opened.into_iter().map(judge).collect()))
     }
 
-    /// What was done to the tags of these frames, as far as it may concern one of them.
+    /// What was done to the tags of these frames, as far as it may concern one of them; `None` if
+    /// that may have gone with everything else since the frames were read.
     async fn markers(
         &self,
         control: Control,
         opened: &[(Option<Opened<V>>, View)],
-    ) -> Result<Vec<(u64, Marker)>, StoreError> {
+    ) -> Result<Option<Vec<(u64, Marker)>>, StoreError> {
         let frames = opened.iter().filter_map(|(opened, _)| opened.as_ref());
         let concerned = frames.filter(|frame| control.moved_since(&frame.meta));
         let mut tags: Vec<u64> = concerned.flat_map(|frame| &frame.meta.tags).copied().collect();
         tags.sort_unstable();
         tags.dedup();
         if tags.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Some(Vec::new()));
         }
         let keys = tags.iter().map(|tag| self.names.tag(*tag)).collect();
         let Answer { control: now, values } = self.lookups.get(keys).await?;
         let now = now.as_deref().and_then(Control::decode);
         if now.is_none_or(|now| now.incarnation != control.incarnation) {
-            // The markers may have gone with everything else since the frames were read.
-            return Err(StoreError::failed("the shared store was emptied meanwhile"));
+            return Ok(None);
         }
         let decode = |bytes: Option<Vec<u8>>| bytes.as_deref().and_then(Marker::decode);
         let markers = tags.into_iter().zip(values);
-        Ok(markers.filter_map(|(tag, bytes)| Some((tag, decode(bytes)?))).collect())
+        Ok(Some(markers.filter_map(|(tag, bytes)| Some((tag, decode(bytes)?))).collect()))
     }
 
     fn open(&self, key: &str, bytes: &[u8], control: Control) -> Option<Opened<V>> {

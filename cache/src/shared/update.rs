@@ -58,7 +58,7 @@ impl<V> Shared<V> {
         let found = self.get(&self.names.control()).await?;
         let control = match found.as_deref().and_then(Control::decode) {
             Some(control) => control,
-            None => self.begin(found).await?,
+            None => self.begin(found).await?.ok_or(StoreError::Suspended)?,
         };
         Ok(Pulse { sequence, incarnation: control.incarnation })
     }
@@ -75,17 +75,39 @@ impl<V> Shared<V> {
         key.strip_prefix(&self.names.values())
     }
 
-    /// Writes the first control record, since there is none or one that cannot be read.
-    pub(super) async fn begin(&self, unreadable: Option<Vec<u8>>) -> Result<Control, StoreError> {
+    /// Writes the first control record, since there is none or one that cannot be read. `None` if
+    /// another process was first and its record has gone again.
+    pub(super) async fn begin(
+        &self,
+        unreadable: Option<Vec<u8>>,
+    ) -> Result<Option<Control>, StoreError> {
         let key = self.names.control();
         let first = Control::new(fastrand::u64(..));
         let when = unreadable.map_or(When::Absent, When::StartsWith);
         if self.store.set(&key, first.encode(), None, when).await? {
-            return Ok(first);
+            return Ok(Some(first));
         }
-        // Another process was first.
         let found = self.get(&key).await?;
-        found.as_deref().and_then(Control::decode).ok_or(StoreError::Suspended)
+        Ok(found.as_deref().and_then(Control::decode))
+    }
+
+    /// Gives the store another incarnation, so that nothing that stands there is believed; unless
+    /// another process has.
+    ///
+    /// # Errors
+    /// When nobody knows whether it has one.
+    pub(crate) async fn renew(&self, incarnation: u64) -> Result<(), StoreError> {
+        let key = self.names.control();
+        let found = self.get(&key).await?;
+        let same = |bytes: &Vec<u8>| {
+            Control::decode(bytes).is_some_and(|control| control.incarnation == incarnation)
+        };
+        if let Some(found) = found.filter(same) {
+            let next = Control::new(fastrand::u64(..)).encode();
+            // Not written, the record has moved: the next beat sees to it again.
+            self.store.set(&key, next, None, When::StartsWith(found)).await?;
+        }
+        Ok(())
     }
 
     /// A tombstone in the key's place: a load that began before finds it and does not write.

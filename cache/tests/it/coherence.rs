@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use escala_cache::{Cache, Coherence, Entry, Memory, Signal, Tidings, WhileDeaf};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::support::{FakeStore, Source, builder};
 
@@ -361,17 +361,13 @@ async fn a_removal_between_the_first_read_and_the_first_beat_is_found_out() {
     let (here, there) = (process(&store, messages()), process(&store, messages()));
     here.insert("BTC".to_owned(), 1).await;
     settle().await;
+    assert_eq!(there.get("BTC").await, Some(1));
+    store.fail(true);
+    settle().await;
+    assert!(!there.stats().coherence.unwrap().up, "its first beat has failed");
+    store.fail(false);
     store.lose_messages(true);
-    let gate = store.gate_gets();
-    let read = tokio::spawn({
-        let there = there.clone();
-        async move { there.get("BTC").await }
-    });
-    // It has read the store, and nobody in its process has listened yet.
-    gate.arrived().await;
     assert!(here.remove("BTC").await.is_complete());
-    gate.open();
-    assert_eq!(read.await.unwrap(), Some(1), "who asked before gets what was there");
     sleep(BOUND).await;
     assert_eq!(there.get("BTC").await, None);
 }
@@ -408,7 +404,7 @@ async fn what_is_being_inserted_is_not_confirmed_by_what_it_replaces() {
         let there = there.clone();
         async move { there.insert("BTC".to_owned(), 2).await }
     });
-    gate.arrived().await;
+    timeout(HEARTBEAT, gate.arrived()).await.unwrap();
     // A message is missing, so that memory must be confirmed.
     store.signal(&Signal::Flushed);
     settle().await;
@@ -419,4 +415,36 @@ async fn what_is_being_inserted_is_not_confirmed_by_what_it_replaces() {
     assert_eq!(there.get("BTC").await, Some(2));
     sleep(BOUND).await;
     assert_eq!(here.get("BTC").await, Some(2));
+}
+
+/// As after a failover to a replica that lags behind.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_has_lost_its_last_writes_resurrects_nothing() {
+    let store = FakeStore::default();
+    let (here, there) = pair(&store, messages()).await;
+    let earlier = store.snapshot();
+    assert!(here.remove("BTC").await.is_complete());
+    settle().await;
+    store.restore(earlier);
+    assert_eq!(store.keys(), ["2:quotes:k:BTC"], "what was removed is back");
+    sleep(BOUND).await;
+    for process in [&here, &there, &process(&store, messages())] {
+        assert_eq!(process.get("BTC").await, None);
+    }
+    assert_eq!(Source::new(2).read(&here, "BTC").await, 2);
+    settle().await;
+    assert_eq!(there.get("BTC").await, Some(2), "what is written from then on is believed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_store_did_not_confirm_is_not_served_when_the_store_is_away_later() {
+    let store = FakeStore::default();
+    let (here, there) = pair(&store, messages()).await;
+    store.lose_messages(true);
+    assert!(here.remove("BTC").await.is_complete());
+    sleep(BOUND).await;
+    let down = async || Err::<u64, _>("the source is down");
+    assert!(there.get_or_load("BTC", down).await.is_err());
+    store.fail(true);
+    assert_eq!(Source::new(2).read(&there, "BTC").await, 2);
 }

@@ -95,6 +95,8 @@ pub(crate) struct FakeStore {
     inner: Arc<StoreInner>,
 }
 
+pub(crate) type Snapshot = (HashMap<String, Vec<u8>>, HashMap<String, u64>);
+
 #[derive(Default)]
 struct StoreInner {
     entries: Mutex<HashMap<String, Vec<u8>>>,
@@ -160,6 +162,21 @@ impl FakeStore {
     pub(crate) fn flush(&self) {
         self.inner.entries.lock().clear();
         self.inner.channels.lock().values_mut().for_each(|channel| channel.sequence = 0);
+    }
+
+    /// All that is stored, and the number of the last message on each channel.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let channels = self.inner.channels.lock();
+        let numbers = channels.iter().map(|(name, channel)| (name.clone(), channel.sequence));
+        (self.inner.entries.lock().clone(), numbers.collect())
+    }
+
+    /// Goes back to an earlier state.
+    pub(crate) fn restore(&self, (entries, numbers): Snapshot) {
+        *self.inner.entries.lock() = entries;
+        for (name, sequence) in numbers {
+            self.inner.channels.lock().entry(name).or_default().sequence = sequence;
+        }
     }
 
     pub(crate) fn subscribers(&self) -> usize {
