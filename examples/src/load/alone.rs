@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -13,6 +13,8 @@ use crate::enterprise::store::SYMBOLS;
 
 /// Enough for a p99, and done in a second.
 const ROUNDS: i64 = 200;
+/// How often a page is asked for until it is stored: the answer does not wait for that.
+const ATTEMPTS: u32 = 1_000;
 
 /// A quote asked for by one user alone.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -23,8 +25,8 @@ pub(super) struct Alone {
     pub(super) cached: Latency,
 }
 
-/// Orders, reads what the order has removed, and reads it again; which of the two is which, the
-/// server's `Cache-Status` must confirm.
+/// Orders, reads what the order has removed, and reads it again until the server's `Cache-Status`
+/// says that it was stored.
 ///
 /// # Errors
 /// An answer is wrong, or the server does not say where it is from.
@@ -33,15 +35,29 @@ pub(super) async fn measure(user: &mut User) -> anyhow::Result<Alone> {
     for round in 0..ROUNDS {
         let symbol = round % SYMBOLS + 1;
         user.perform(&Operation::Order { symbol, quantity: 1 }).await?;
-        for (samples, hit) in [(&mut uncached, false), (&mut cached, true)] {
-            let asked = Instant::now();
-            user.perform(&Operation::Quote { symbol }).await?;
-            let took = asked.elapsed();
-            let found = user.was_cached();
-            ensure!(found == Some(hit), "Cache-Status: cached {found:?} instead of {hit}");
-            samples.push(Sample::new(0, true, Duration::ZERO, took));
-        }
+        let (sample, hit) = ask(user, symbol).await?;
+        ensure!(!hit, "an order left the page of its symbol in the cache");
+        uncached.push(sample);
+        let mut attempts = 0;
+        let sample = loop {
+            let (sample, hit) = ask(user, symbol).await?;
+            if hit {
+                break sample;
+            }
+            attempts += 1;
+            ensure!(attempts < ATTEMPTS, "the page of a quote is never stored");
+        };
+        cached.push(sample);
     }
     let of = |samples: &[Sample]| Latency::of(&histogram(samples));
     Ok(Alone { uncached: of(&uncached), cached: of(&cached) })
+}
+
+/// One quote; whether the cache had it.
+async fn ask(user: &mut User, symbol: i64) -> anyhow::Result<(Sample, bool)> {
+    let asked = Instant::now();
+    user.perform(&Operation::Quote { symbol }).await?;
+    let took = asked.elapsed();
+    let hit = user.was_cached().context("no Cache-Status")?;
+    Ok((Sample::new(0, true, Duration::ZERO, took), hit))
 }
