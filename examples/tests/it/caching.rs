@@ -1,7 +1,11 @@
 //! What is served from the caches, and what takes it out of them.
 
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
+use escala_examples::enterprise::domain::{Dated, Quote};
 use serde_json::{Value, json};
 
 use crate::api::{Answer, Server, order};
@@ -221,6 +225,25 @@ async fn while_the_database_is_away_old_quotes_are_served_and_old_reports_are_no
 }
 
 #[tokio::test]
+async fn an_old_quote_becomes_no_page_that_outlives_it() {
+    let server = Server::start(&[]).await;
+    let value: Quote = serde_json::from_value(server.get(QUOTE).await.json).expect("a quote");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    for (age, control) in [(590, "max-age="), (700, "no-store")] {
+        let read_ms = u64::try_from((now - Duration::from_secs(age)).as_millis()).expect("fits");
+        let dated = Arc::new(Dated { value: value.clone(), read_ms });
+        server.app.caches.quotes.insert("S0007".to_owned(), dated).await;
+        server.app.caches.pages.clear().await;
+        let answer = server.get(QUOTE).await;
+        let told = answer.header("enterprise-cache-control");
+        assert!(told.starts_with(control), "{told}");
+        let seconds = told.strip_prefix("max-age=").map_or(0, |rest| rest.parse().expect("number"));
+        assert!(seconds <= 10, "{told}");
+    }
+    assert!(!server.get(QUOTE).await.is_hit(), "older than any page may be");
+}
+
+#[tokio::test]
 async fn every_cache_tells_its_figures() {
     let server = Server::start(&[]).await;
     server.get(QUOTE).await;
@@ -243,8 +266,6 @@ async fn every_cache_tells_its_figures() {
 }
 
 mod redis {
-    use std::time::Duration;
-
     use tokio::time::{Instant, sleep};
 
     use super::*;
