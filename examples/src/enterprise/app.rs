@@ -1,26 +1,26 @@
 //! The server's parts, put together: database nodes, caches, lanes, breakers, observability.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::Context;
-use escala_cache::{Cache, LoadError, Memory, RedisStore};
+use escala_cache::RedisStore;
 use escala_cluster::{Breaker, BreakerConfig};
 use escala_observability::{Credentials, Observability, ObservabilityConfig};
 use escala_queue::{Lane, MemoryEngine, Overflow, Queue};
 use escala_replicas::{Pick, Replicas, ReplicasConfig, Session, Strategy};
 use tokio::time::Instant;
 
-use super::domain::{
-    AffiliateReport, Balance, Done, NewOrder, NewTransfer, Order, PlacedOrder, Quote, Transfer,
-};
+use super::access::Access;
+use super::caches::Caches;
+use super::domain::{Done, NewOrder, NewTransfer, PlacedOrder, Transfer};
 use super::jobs;
 use super::lane_runtime::LaneRuntime;
 use super::problem::Problem;
 use super::settings::Settings;
 use super::store::{self, Keyed, Node, StoreError};
 
-const MINUTE: Duration = Duration::from_secs(60);
 /// Connections that only the lanes use: a job never queues behind a thousand requests.
 const JOB_CONNECTIONS: usize = 4;
 /// How long a standby may take to replay the seed, and how often it is asked.
@@ -46,11 +46,13 @@ pub struct Parts {
     /// The primary as the lanes use it.
     pub jobs_db: Node,
     /// Where a cache fill reads.
-    fill: Session,
-    /// Quotes by symbol.
-    pub quotes: Cache<String, Arc<Quote>>,
-    /// Affiliate reports by user.
-    pub reports: Cache<i64, Arc<AffiliateReport>>,
+    pub(super) fill: Session,
+    /// Reads that no cache answered, whatever the node.
+    pub database_reads: AtomicU64,
+    /// Values and whole answers.
+    pub caches: Caches,
+    /// Who asks.
+    pub(super) access: Access,
     /// The second cache layer, if there is one.
     pub redis: Option<RedisStore>,
     /// The priority lanes.
@@ -110,8 +112,9 @@ impl App {
             nodes,
             jobs_db,
             fill,
-            quotes: cache("quotes", 10 * MINUTE, redis.as_ref())?,
-            reports: cache("reports", 5 * MINUTE, redis.as_ref())?,
+            database_reads: AtomicU64::new(0),
+            caches: Caches::new(redis.as_ref(), &settings.tenants)?,
+            access: Access::new(&settings),
             redis,
             queue: queue(&settings)?,
             lanes,
@@ -126,54 +129,6 @@ impl App {
     /// Registers every part with the dashboard, the metrics and the health document.
     fn watch(&self) {
         super::run::watch(self);
-    }
-
-    /// A quote, from memory, Redis or the database.
-    ///
-    /// # Errors
-    /// There is no such symbol; no node answers.
-    pub async fn quote(&self, symbol: &str) -> Result<Arc<Quote>, LoadError<StoreError>> {
-        let (app, name) = (self.clone(), symbol.to_owned());
-        let load = async move || {
-            let read = |node: Node| {
-                let name = name.clone();
-                async move { node.quote(&name).await }
-            };
-            read_on(&app, &app.fill, read).await.map(Arc::new)
-        };
-        self.quotes.get_or_load(symbol, load).await
-    }
-
-    /// A user's report, cached.
-    ///
-    /// # Errors
-    /// There is no such user; no node answers.
-    pub async fn report(&self, user: i64) -> Result<Arc<AffiliateReport>, LoadError<StoreError>> {
-        let app = self.clone();
-        self.reports
-            .get_or_load(&user, async move || {
-                let read = |node: Node| async move { node.report(user).await };
-                read_on(&app, &app.fill, read).await.map(Arc::new)
-            })
-            .await
-    }
-
-    /// A user's cash, from a replica.
-    ///
-    /// # Errors
-    /// There is no such user; no node answers.
-    pub async fn balance(&self, user: i64) -> Result<Balance, StoreError> {
-        read_on(self, &Session::default(), |node: Node| async move { node.balance(user).await })
-            .await
-    }
-
-    /// An order, from the primary: its client may have placed it a moment ago.
-    ///
-    /// # Errors
-    /// There is no such order; no node answers.
-    pub async fn order(&self, id: i64) -> Result<Order, StoreError> {
-        let read = |node: Node| async move { node.order(id).await };
-        read_on(self, &Session::pinned_to_primary(), read).await
     }
 
     /// Places an order, then removes what it changed from the caches, then enqueues its settlement.
@@ -191,10 +146,7 @@ impl App {
             let Done { value, replayed } = placed;
             // For a repeated key too: the first answer may have been lost with its connection after
             // the commit, and then nobody has done this yet.
-            app.quotes.remove(value.placed.order.symbol.as_str()).await;
-            for affiliate in value.affiliates.into_iter().flatten() {
-                app.reports.remove(&affiliate).await;
-            }
+            app.caches.ordered(&value.placed, value.affiliates).await;
             if !value.placed.order.settled {
                 jobs::enqueue(&app, jobs::settle(value.placed.order.id)).await;
             }
@@ -217,35 +169,12 @@ impl App {
         })
         .await
     }
-
-    /// Has a report computed anew in the background lane.
-    ///
-    /// # Errors
-    /// There is no such user; the lane is full.
-    pub async fn rebuild_report(&self, user: i64) -> Result<(), Problem> {
-        self.balance(user).await?;
-        self.queue.enqueue(jobs::rebuild(user)).await.map_err(|_| Problem::lane_full())?;
-        Ok(())
-    }
 }
 
 async fn to_its_end<T: Send + 'static>(
     work: impl Future<Output = Result<T, Problem>> + Send + 'static,
 ) -> Result<T, Problem> {
     tokio::spawn(work).await.unwrap_or_else(|_| Err(Problem::internal()))
-}
-
-/// Reads on a node that answers; the next one is asked if a node is away.
-async fn read_on<T, F>(
-    app: &App,
-    session: &Session,
-    read: impl FnMut(Node) -> F + Send,
-) -> Result<T, StoreError>
-where
-    F: Future<Output = Result<T, StoreError>> + Send,
-{
-    let read = app.db.read_with(session, StoreError::is_node_failure, read);
-    read.await.map_err(|error| error.into_operation().unwrap_or(StoreError::NoNode))
 }
 
 /// Tells the router how the node did.
@@ -349,22 +278,6 @@ fn router(
         .probe(|node: Node| async move { node.ping().await.map_err(Into::into) });
     for (name, weight, node) in replicas {
         builder = builder.replica(*name, *weight, node.clone());
-    }
-    Ok(builder.build()?)
-}
-
-fn cache<K, V>(
-    name: &'static str,
-    ttl: Duration,
-    redis: Option<&RedisStore>,
-) -> anyhow::Result<Cache<K, V>>
-where
-    K: escala_cache::CacheKey + Clone + Send + Sync + 'static,
-    V: Clone + Send + Sync + serde::Serialize + serde::de::DeserializeOwned + 'static,
-{
-    let mut builder = Cache::builder(name).ttl(ttl).memory(Memory::entries(1_000).ttl(10 * MINUTE));
-    if let Some(redis) = redis {
-        builder = builder.shared(redis.clone()).shared_ttl(MINUTE);
     }
     Ok(builder.build()?)
 }

@@ -15,6 +15,46 @@ pub struct Quote {
     pub volume: i64,
 }
 
+/// A value with the time it was read from the database: what is made of it elsewhere must not
+/// outlive it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dated<T> {
+    /// The value.
+    pub value: T,
+    /// When its read began, in milliseconds since 1970.
+    pub read_ms: u64,
+}
+
+/// Answer of `GET /api/trading/quotes?symbols=..`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuoteList {
+    /// In the order they were asked for.
+    pub quotes: Vec<Quote>,
+    /// What of the list is no symbol.
+    pub unknown: Vec<String>,
+}
+
+/// A symbol and its price, without what changes with every order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing {
+    /// `S0001` and so on.
+    pub symbol: String,
+    /// What a seller gets, in cents.
+    pub bid_cents: i64,
+    /// What a buyer pays, in cents.
+    pub ask_cents: i64,
+}
+
+/// A page of the catalogue: what `GET /api/trading/symbols` answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Catalogue {
+    /// In alphabetical order.
+    pub symbols: Vec<Listing>,
+    /// Give it as `after` for the next page; absent on the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
 /// Body of `POST /api/trading/orders`: buy so many pieces at the asking price.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

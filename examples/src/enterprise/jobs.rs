@@ -126,9 +126,10 @@ fn subject(job: &Job) -> Option<i64> {
 async fn rebuild_report(app: &App, user: i64) -> Outcome {
     // Through the loader, not by an insert: an order that arrives meanwhile removes the entry and
     // must win over what was computed before it.
-    app.reports.remove(&user).await;
+    app.caches.reports.remove(&user).await;
     match app.report(user).await {
-        Ok(_) => Outcome::Done,
+        Ok(Some(_)) => Outcome::Done,
+        Ok(None) => Outcome::Discard(format!("there is no user {user}")),
         Err(LoadError::Source(error)) => outcome(Some(&error)),
         Err(error) => {
             tracing::warn!(error = &error as &dyn std::error::Error, "job failed");

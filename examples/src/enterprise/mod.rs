@@ -1,15 +1,19 @@
 //! The documented phase-3 server: trading, financial and affiliate on one port.
 //!
 //! One request runs through
-//! `drain -> metrics -> breaker of its area -> route -> cache -> replica router -> pool -> database`,
+//! `drain -> metrics -> HTTP cache -> breaker of its area -> route -> cache -> replica router -> pool
+//! -> database`,
 //! a write through `-> primary pool (transaction) -> invalidate -> enqueue in a priority lane`.
 
+mod access;
 mod app;
+mod caches;
 mod check;
 pub mod domain;
 mod jobs;
 mod lane_runtime;
 mod problem;
+mod reads;
 mod routes;
 mod run;
 mod settings;
@@ -19,6 +23,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 pub use app::App;
+pub use caches::Caches;
 pub use run::{router, serve_until};
 pub use settings::{Secret, Settings, cpus};
 

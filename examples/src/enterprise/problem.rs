@@ -56,7 +56,8 @@ impl Problem {
         Self { field: Some(field), ..Self::new(status, "/problems/not-found", "Not found", detail) }
     }
 
-    fn malformed(detail: String) -> Self {
+    /// 400: it cannot be read.
+    pub(super) fn malformed(detail: String) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "/problems/malformed", "Malformed body", detail)
     }
 
@@ -77,6 +78,13 @@ impl Problem {
     pub fn internal() -> Self {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
         Self::new(status, "/problems/internal", "Internal error", "see the server's log".into())
+    }
+
+    /// 403: only administrators may.
+    #[must_use]
+    pub fn not_an_administrator() -> Self {
+        let detail = "this takes the bearer of ADMIN_TOKEN, if the server has one".to_owned();
+        Self::new(StatusCode::FORBIDDEN, "/problems/forbidden", "Forbidden", detail)
     }
 
     /// 404 for a path no route has.

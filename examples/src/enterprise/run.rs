@@ -120,7 +120,7 @@ async fn sweep_until(app: App, stop: impl Future<Output = ()>) {
 
 /// Every route in its layers.
 pub fn router(app: &App) -> Router {
-    let [trading_breaker, financial_breaker, affiliate_breaker] = app.breakers.clone();
+    let [_, financial_breaker, affiliate_breaker] = app.breakers.clone();
     // Outermost first. One stack, and whole paths instead of `nest`: each further `layer` or level
     // is a box that axum clones for every request.
     let stack = ServiceBuilder::new()
@@ -131,7 +131,7 @@ pub fn router(app: &App) -> Router {
         .layer(DefaultBodyLimit::max(BODY_LIMIT));
     Router::new()
         // A breaker an area: trading goes on while affiliate reports fail.
-        .merge(trading::routes().route_layer(BreakerLayer::http(trading_breaker)))
+        .merge(trading::routes(app))
         .merge(financial::routes().route_layer(BreakerLayer::http(financial_breaker)))
         .merge(affiliate::routes().route_layer(BreakerLayer::http(affiliate_breaker)))
         .merge(status::routes(app))
@@ -146,11 +146,14 @@ pub fn router(app: &App) -> Router {
 /// Registers every part with the dashboard, the metrics and the health document.
 pub(super) fn watch(app: &App) {
     let obs = &app.obs;
-    let (quotes, reports) = (app.quotes.clone(), app.reports.clone());
+    let caches = app.caches.clone();
     obs.source("cache", move |emit| {
-        quotes.stats().visit(emit);
-        reports.stats().visit(emit);
+        caches.quotes.stats().visit(emit);
+        caches.reports.stats().visit(emit);
+        caches.pages.cache().stats().visit(emit);
     });
+    let pages = app.caches.pages.clone();
+    obs.source("http_cache", move |emit| pages.stats().visit(emit));
     let db = app.db.clone();
     obs.source("replicas", move |emit| db.stats().visit(emit));
     let nodes = app.nodes.clone();

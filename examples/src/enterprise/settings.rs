@@ -73,6 +73,15 @@ pub struct Settings {
           default_value_t = 15_000, value_parser = clap::value_parser!(u64).range(100..=3_600_000))]
     pub replica_health_check_interval: u64,
 
+    /// Token of the administrators, 16 characters or more: its bearer reads past the caches and may
+    /// remove from them; absent: nobody may.
+    #[arg(long, env = "ADMIN_TOKEN", value_name = "ADMIN_TOKEN", hide_env_values = true)]
+    pub admin_token: Option<Secret>,
+    /// Tenants whose cached answers are kept apart. The gateway in front must set X-Tenant to one of
+    /// them, and take it off what clients send.
+    #[arg(long, env = "TENANTS", value_name = "TENANTS", value_delimiter = ',')]
+    pub tenants: Vec<String>,
+
     /// Redis as the cache's second layer.
     #[arg(long, env = "REDIS_URL", value_name = "REDIS_URL", hide_env_values = true)]
     pub redis_url: Option<String>,
@@ -335,9 +344,12 @@ impl Settings {
                 *url = None;
             }
         }
-        if settings.metrics_password.as_ref().is_some_and(|password| password.0.is_empty()) {
-            settings.metrics_password = None;
+        for secret in [&mut settings.metrics_password, &mut settings.admin_token] {
+            if secret.as_ref().is_some_and(|secret| secret.0.is_empty()) {
+                *secret = None;
+            }
         }
+        settings.tenants.retain(|tenant| !tenant.is_empty());
         Ok(settings)
     }
 
@@ -351,6 +363,17 @@ impl Settings {
         };
         if self.metrics_user.is_some() != self.metrics_password.is_some() {
             return fail("METRICS_USER", &"(hidden)", "needs METRICS_PASSWORD, and the reverse");
+        }
+        if self.admin_token.as_ref().is_some_and(|token| !is_strong(&token.0)) {
+            return fail("ADMIN_TOKEN", &"(hidden)", "must be 16 to 1024 visible ASCII characters");
+        }
+        let named =
+            |tenant: &String| tenant.len() <= 64 && tenant.bytes().all(|b| b.is_ascii_graphic());
+        if let Some(tenant) = self.tenants.iter().find(|tenant| !named(tenant)) {
+            return fail("TENANTS", tenant, "must be names of up to 64 visible ASCII characters");
+        }
+        if self.tenants.len() > MOST_TENANTS {
+            return fail("TENANTS", &self.tenants.len(), "names more than 100 tenants");
         }
         if self.use_external_redis && self.redis_url.is_none() {
             return fail("USE_EXTERNAL_REDIS", &true, "needs REDIS_URL");
@@ -416,6 +439,13 @@ impl Settings {
         thresholds.queue_size = Threshold::new(m.queue_size_warning, m.queue_size_critical);
         thresholds
     }
+}
+
+/// Each order purges a page of every tenant.
+const MOST_TENANTS: usize = 100;
+
+fn is_strong(token: &str) -> bool {
+    (16..=1_024).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Names and weights of the documented replicas.

@@ -18,14 +18,8 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// Waits until the lanes are empty, stops the server if it is ours, and compares what was
 /// acknowledged with what is there. Empty: everything adds up.
-///
-/// `lanes` is left as the lanes describe themselves at the end.
-pub(super) async fn check(
-    server: Server,
-    crowd: Vec<User>,
-    lanes: &mut Value,
-) -> anyhow::Result<Vec<String>> {
-    *lanes = empty_lanes(&server).await?;
+pub(super) async fn check(server: Server, crowd: Vec<User>) -> anyhow::Result<Vec<String>> {
+    empty_lanes(&server).await?;
     match server {
         Server::Started(mut started) => {
             let node = started.stop().await?;
@@ -78,7 +72,8 @@ fn balance(audit: &Audit, crowd: &[User], ours: bool) -> Vec<String> {
     differences
 }
 
-async fn empty_lanes(server: &Server) -> anyhow::Result<Value> {
+/// Waits until the lanes are empty; how they describe themselves then.
+pub(super) async fn empty_lanes(server: &Server) -> anyhow::Result<Value> {
     let deadline = Instant::now() + LANES_PATIENCE;
     loop {
         let (status, body) = super::get(server.address(), "/api/enterprise/queues/status").await?;

@@ -16,5 +16,9 @@ pub(super) const TOTAL_SECONDS: f64 = 0.45;
 pub(super) const QUEUE: (u64, f64, f64) = (22, 115.5, 0.0);
 /// Healthy database nodes and timeouts.
 pub(super) const DATABASE: (usize, u64) = (4, 0);
+/// Fewer database reads by caching, from and to, in percent.
+pub(super) const READS_SAVED: (u32, u32) = (60, 80);
+/// An answer without the cache, and with it less than, in milliseconds.
+pub(super) const ANSWER_MS: (f64, f64) = (50.0, 1.0);
 /// Percent.
 pub(super) const HEALTH_SCORE: f64 = 100.0;

@@ -17,13 +17,15 @@ pub(super) struct Sample {
     /// Since the phase began.
     pub(super) ended_ms: u32,
     pub(super) took_us: u32,
+    /// Whether the server's cache answered, where the server says so.
+    pub(super) cached: Option<bool>,
 }
 
 impl Sample {
     pub(super) fn new(endpoint: u8, succeeded: bool, ended: Duration, took: Duration) -> Self {
         let ended_ms = u32::try_from(ended.as_millis()).unwrap_or(u32::MAX);
         let took_us = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
-        Self { endpoint, succeeded, ended_ms, took_us }
+        Self { endpoint, succeeded, ended_ms, took_us, cached: None }
     }
 }
 
@@ -82,7 +84,16 @@ impl Outcome {
             total_seconds: rounded(self.total.as_secs_f64()),
             failures: self.failures.clone(),
             endpoints: self.endpoints(),
+            cached: self.pages(true),
+            uncached: self.pages(false),
         }
+    }
+
+    /// Latencies of the pages that the server says its cache had, or had not.
+    fn pages(&self, cached: bool) -> Option<Latency> {
+        let samples: Vec<Sample> =
+            self.samples.iter().filter(|s| s.cached == Some(cached)).copied().collect();
+        (!samples.is_empty()).then(|| Latency::of(&histogram(&samples)))
     }
 
     fn endpoints(&self) -> Vec<Endpoint> {
@@ -113,6 +124,10 @@ pub(super) struct Summary {
     pub(super) latency: Latency,
     pub(super) total_seconds: f64,
     pub(super) endpoints: Vec<Endpoint>,
+    /// Pages from the server's HTTP cache.
+    pub(super) cached: Option<Latency>,
+    /// Pages that were not in it.
+    pub(super) uncached: Option<Latency>,
     pub(super) failures: BTreeMap<String, u64>,
 }
 
@@ -138,7 +153,7 @@ pub(super) struct Latency {
 
 impl Latency {
     #[expect(clippy::cast_precision_loss, reason = "below a minute in microseconds")]
-    fn of(histogram: &Histogram<u64>) -> Self {
+    pub(super) fn of(histogram: &Histogram<u64>) -> Self {
         let ms = |quantile| rounded(histogram.value_at_quantile(quantile) as f64 / 1_000.0);
         Self {
             mean_ms: rounded(histogram.mean() / 1_000.0),
@@ -177,8 +192,10 @@ mod tests {
 
     #[test]
     fn a_summary_adds_up() {
-        let sample =
-            |endpoint, succeeded, took_us| Sample { endpoint, succeeded, ended_ms: 1, took_us };
+        let sample = |endpoint, succeeded, took_us| {
+            let cached = (endpoint == 0).then_some(took_us < 2_000);
+            Sample { endpoint, succeeded, ended_ms: 1, took_us, cached }
+        };
         let outcome = Outcome {
             users: 2,
             samples: vec![sample(0, true, 1_000), sample(0, true, 3_000), sample(2, false, 8_000)],
@@ -194,6 +211,9 @@ mod tests {
         assert!((summary.latency.p999_ms - 8.0).abs() < 0.01, "{:?}", summary.latency);
         let names: Vec<_> = summary.endpoints.iter().map(|e| (e.name, e.operations)).collect();
         assert_eq!(names, [(ENDPOINTS[0], 2), (ENDPOINTS[2], 1)]);
+        let p50 = |latency: Option<Latency>| latency.expect("there are some").p50_ms;
+        assert!((p50(summary.cached) - 1.0).abs() < 0.01, "{:?}", summary.cached);
+        assert!((p50(summary.uncached) - 3.0).abs() < 0.01, "{:?}", summary.uncached);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The load test: many concurrent users, each its own connection, every answer checked.
 
+mod alone;
 mod client;
 mod consistency;
 mod documented;

@@ -126,12 +126,10 @@ impl Worker {
             Err(_) => Some(format!("no answer within {PATIENCE:?}")),
         };
         let endpoint = operation.endpoint();
-        self.samples.push(Sample::new(
-            endpoint,
-            failure.is_none(),
-            ended - self.began,
-            ended - started,
-        ));
+        let (ended, took) = (ended - self.began, ended - started);
+        let cached = self.user.was_cached();
+        self.samples
+            .push(Sample { cached, ..Sample::new(endpoint, failure.is_none(), ended, took) });
         if let Some(failure) = failure {
             let failure = format!("{}: {failure}", ENDPOINTS[usize::from(endpoint)]);
             count(&mut self.failures, failure, 1);

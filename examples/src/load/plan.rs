@@ -1,12 +1,20 @@
 //! What a user does next: a seeded choice from the documented areas.
 
-use crate::enterprise::store::{SYMBOLS, USERS};
+use crate::enterprise::store::{self, SYMBOLS, USERS};
+
+/// Symbols on a page of the catalogue, and how many such pages there are.
+const PAGE: i64 = store::PAGE as i64;
+const PAGES: i64 = SYMBOLS / PAGE;
 
 /// One operation of a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
     /// Cached read.
     Quote { symbol: i64 },
+    /// Cached read of ten quotes, what is not cached by one query.
+    Quotes { first: i64 },
+    /// Cached page of the catalogue.
+    Catalogue { after: i64 },
     /// Replica read.
     Balance,
     /// Transaction on the primary, then a job in the high lane.
@@ -22,14 +30,18 @@ pub(super) enum Operation {
 }
 
 /// Names of the endpoints in the report, by [`Operation::endpoint`].
-pub(super) const ENDPOINTS: [&str; 6] = [
-    "GET trading/quotes",
+pub(super) const ENDPOINTS: [&str; 8] = [
+    "GET trading/quotes/{}",
     "GET financial/balance",
     "POST trading/orders",
     "POST financial/transfers",
     "GET affiliate/report",
     "POST affiliate/report",
+    "GET trading/quotes?",
+    "GET trading/symbols",
 ];
+/// Symbols of one list of quotes.
+pub(super) const LIST: i64 = 10;
 
 impl Operation {
     /// Index into [`ENDPOINTS`].
@@ -41,14 +53,23 @@ impl Operation {
             Self::Transfer { .. } => 3,
             Self::Report => 4,
             Self::Rebuild => 5,
+            Self::Quotes { .. } => 6,
+            Self::Catalogue { .. } => 7,
         }
     }
 
-    /// The realistic mix: 70 % cached reads, 15 % replica reads, 10 % orders (one in twenty is a
+    /// Whether it is a read, which a server without caches would ask its database for.
+    pub(super) fn reads(endpoint: u8) -> bool {
+        ENDPOINTS[usize::from(endpoint)].starts_with("GET ")
+    }
+
+    /// The realistic mix: 70 % cached reads (four in seventy of them lists and pages), 15 % replica reads, 10 % orders (one in twenty is a
     /// repeat), 5 % transfers and reports.
     pub(super) fn choose(chance: &mut fastrand::Rng, user: i64) -> Self {
         match chance.u32(0..1_000) {
-            0..700 => Self::Quote { symbol: symbol(chance) },
+            0..660 => Self::Quote { symbol: symbol(chance) },
+            660..680 => Self::Quotes { first: symbol(chance).min(SYMBOLS + 1 - LIST) },
+            680..700 => Self::Catalogue { after: chance.i64(0..PAGES) * PAGE },
             700..850 => Self::Balance,
             850..945 => Self::Order { symbol: symbol(chance), quantity: chance.i64(1..=9) },
             945..950 => Self::RepeatOrder,
@@ -88,8 +109,8 @@ fn symbol(chance: &mut fastrand::Rng) -> i64 {
 mod tests {
     use super::*;
 
-    fn shares(operations: impl Iterator<Item = Operation>) -> [usize; 6] {
-        let mut counts = [0; 6];
+    fn shares(operations: impl Iterator<Item = Operation>) -> [usize; 8] {
+        let mut counts = [0; 8];
         operations.for_each(|operation| counts[usize::from(operation.endpoint())] += 1);
         counts
     }
@@ -97,9 +118,10 @@ mod tests {
     #[test]
     fn the_mix_has_the_promised_shares() {
         let mut chance = fastrand::Rng::with_seed(7);
-        let [quotes, balances, orders, transfers, reports, rebuilds] =
+        let [quotes, balances, orders, transfers, reports, rebuilds, lists, pages] =
             shares((0..100_000).map(|_| Operation::choose(&mut chance, 1)));
-        assert!((69_000..71_000).contains(&quotes), "{quotes}");
+        assert!((69_000..71_000).contains(&(quotes + lists + pages)), "{quotes}");
+        assert!((3_700..4_300).contains(&(lists + pages)), "{lists} {pages}");
         assert!((14_500..15_500).contains(&balances), "{balances}");
         assert!((9_600..10_400).contains(&orders), "{orders}");
         assert!((4_700..5_300).contains(&(transfers + reports + rebuilds)));
@@ -109,7 +131,7 @@ mod tests {
     fn the_burst_has_the_promised_shares() {
         let mut chance = fastrand::Rng::with_seed(7);
         let counts = shares((0..1_100).map(|i| Operation::of_burst(i, &mut chance, 1)));
-        assert_eq!(counts, [770, 165, 110, 28, 27, 0]);
+        assert_eq!(counts, [770, 165, 110, 28, 27, 0, 0, 0]);
     }
 
     #[test]
@@ -125,6 +147,8 @@ mod tests {
                 Operation::Quote { symbol } | Operation::Order { symbol, .. } => {
                     assert!((1..=SYMBOLS).contains(&symbol));
                 }
+                Operation::Quotes { first } => assert!((1..=SYMBOLS + 1 - LIST).contains(&first)),
+                Operation::Catalogue { after } => assert!((0..SYMBOLS).contains(&after)),
                 _ => {}
             }
         }

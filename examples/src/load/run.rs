@@ -16,9 +16,10 @@ use super::plan::Operation;
 use super::report::{Machine, Report};
 use super::server::Server;
 use super::user::User;
-use super::{consistency, phases, report};
+use super::{alone, consistency, phases, report};
 
 const CLUSTER_STATUS: &str = "/api/enterprise/cluster/status";
+const CACHES: &str = "/cache/stats";
 const TICK: Duration = Duration::from_millis(100);
 
 /// Runs the load test and prints its table; true if everything succeeded and adds up.
@@ -31,6 +32,7 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
     super::wait_until_ready(server.address()).await?;
     let start = started.elapsed();
 
+    let caches_before = fetch(&server, CACHES).await?;
     let mut crowd = phases::connect(server.address(), options.users as usize, options.seed).await?;
     let burst = phases::burst(&mut crowd, |index, user| {
         let id = user.id();
@@ -49,8 +51,9 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
     let mut report = Report::new(options, start, &burst, sustained.as_ref(), machine);
     report.cluster_after_burst = cluster_after_burst;
     report.cluster = fetch(&server, CLUSTER_STATUS).await?;
-    report.caches = fetch(&server, "/cache/stats").await?;
-    report.consistency = match consistency::check(server, crowd, &mut report.queues).await {
+    report.caches_before = caches_before;
+    report.caches = fetch(&server, CACHES).await?;
+    report.consistency = match settle(server, crowd, &mut report).await {
         Ok(differences) => differences,
         Err(error) => vec![format!("{error:#}")],
     };
@@ -65,6 +68,19 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
         std::fs::write(path, page).with_context(|| format!("--html {}", path.display()))?;
     }
     Ok(report.passed())
+}
+
+/// Lets the lanes finish, measures one user alone, and checks the books.
+async fn settle(
+    server: Server,
+    mut crowd: Vec<User>,
+    report: &mut Report,
+) -> anyhow::Result<Vec<String>> {
+    report.queues = consistency::empty_lanes(&server).await?;
+    if let Some(user) = crowd.first_mut() {
+        report.alone = Some(alone::measure(user).await.context("one user alone")?);
+    }
+    consistency::check(server, crowd).await
 }
 
 async fn sustained(options: &Options, crowd: &mut Vec<User>) -> anyhow::Result<Option<Outcome>> {

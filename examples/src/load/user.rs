@@ -8,11 +8,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::client::{Answer, Client};
-use super::plan::Operation;
+use super::plan::{LIST, Operation};
 use crate::enterprise::domain::{
-    AffiliateReport, Balance, NewOrder, NewTransfer, Order, PlacedOrder, Quote, Transfer,
+    AffiliateReport, Balance, Catalogue, NewOrder, NewTransfer, Order, PlacedOrder, Quote,
+    QuoteList, Transfer,
 };
-use crate::enterprise::store::{bid_and_ask, referred_users, symbol_name};
+use crate::enterprise::store::{PAGE, SYMBOLS, bid_and_ask, referred_users, symbol_name};
 
 /// A user with a connection and a memory of what was acknowledged.
 pub(super) struct User {
@@ -31,6 +32,8 @@ pub(super) struct User {
     pub(super) transfers: u64,
     /// Operations that failed: they may have been done all the same.
     failed: u64,
+    /// Where the last answer came from, if the server said so.
+    cached: Option<bool>,
 }
 
 impl User {
@@ -48,6 +51,7 @@ impl User {
             orders: Vec::new(),
             transfers: 0,
             failed: 0,
+            cached: None,
         }
     }
 
@@ -60,6 +64,11 @@ impl User {
         self.failed == 0
     }
 
+    /// Did the server's HTTP cache have the last answer? `None` if nothing was said of one.
+    pub(super) fn was_cached(&self) -> Option<bool> {
+        self.cached
+    }
+
     /// Opens a new connection in place of one that failed.
     pub(super) async fn reconnect(&mut self) -> anyhow::Result<()> {
         self.client.reconnect().await
@@ -69,6 +78,7 @@ impl User {
     pub(super) async fn perform(&mut self, operation: &Operation) -> anyhow::Result<()> {
         // Counted down again only on success, so that a cancelled operation stays counted.
         self.failed += 1;
+        self.cached = None;
         self.attempt(operation).await?;
         self.failed -= 1;
         Ok(())
@@ -77,6 +87,8 @@ impl User {
     async fn attempt(&mut self, operation: &Operation) -> anyhow::Result<()> {
         match *operation {
             Operation::Quote { symbol } => self.quote(symbol).await,
+            Operation::Quotes { first } => self.quotes(first).await,
+            Operation::Catalogue { after } => self.catalogue(after).await,
             Operation::Balance => self.balance().await,
             Operation::Order { symbol, quantity } => self.order(symbol, quantity).await,
             Operation::RepeatOrder => match self.last.take() {
@@ -92,12 +104,45 @@ impl User {
     async fn quote(&mut self, symbol: i64) -> anyhow::Result<()> {
         let name = symbol_name(symbol);
         let answer = self.client.get(&format!("/api/trading/quotes/{name}")).await?;
+        self.cached = answer.header("cache-status").map(is_hit);
         let quote: Quote = content(&answer, StatusCode::OK)?;
-        let (bid_cents, ask_cents) = bid_and_ask(symbol);
+        self.checks(symbol, &quote)
+    }
+
+    fn checks(&self, symbol: i64, quote: &Quote) -> anyhow::Result<()> {
+        let name = symbol_name(symbol);
         ensure!(quote.symbol == name, "asked for {name}, got {}", quote.symbol);
-        ensure!((quote.bid_cents, quote.ask_cents) == (bid_cents, ask_cents), "price: {quote:?}");
+        let prices = (quote.bid_cents, quote.ask_cents);
+        ensure!(prices == bid_and_ask(symbol), "price: {quote:?}");
         let least = self.volumes.get(&symbol).copied().unwrap_or(0);
         ensure!(quote.volume >= least, "stale: volume {} after {least}", quote.volume);
+        Ok(())
+    }
+
+    async fn quotes(&mut self, first: i64) -> anyhow::Result<()> {
+        let names: Vec<String> = (first..first + LIST).map(symbol_name).collect();
+        let path = format!("/api/trading/quotes?symbols={}", names.join(","));
+        let answer = self.client.get(&path).await?;
+        let list: QuoteList = content(&answer, StatusCode::OK)?;
+        ensure!(list.quotes.len() == names.len() && list.unknown.is_empty(), "list: {list:?}");
+        (first..).zip(&list.quotes).try_for_each(|(symbol, quote)| self.checks(symbol, quote))
+    }
+
+    async fn catalogue(&mut self, after: i64) -> anyhow::Result<()> {
+        let path = match after {
+            0 => "/api/trading/symbols".to_owned(),
+            after => format!("/api/trading/symbols?after={}", symbol_name(after)),
+        };
+        let answer = self.client.get(&path).await?;
+        self.cached = answer.header("cache-status").map(is_hit);
+        let page: Catalogue = content(&answer, StatusCode::OK)?;
+        let right = (after + 1..).zip(&page.symbols).all(|(n, listing)| {
+            listing.symbol == symbol_name(n)
+                && (listing.bid_cents, listing.ask_cents) == bid_and_ask(n)
+        });
+        ensure!(right && page.symbols.len() == PAGE, "catalogue after {after}: {page:?}");
+        let last = after + i64::try_from(PAGE)?;
+        ensure!(page.next == (last < SYMBOLS).then(|| symbol_name(last)), "next: {:?}", page.next);
         Ok(())
     }
 
@@ -195,6 +240,12 @@ impl User {
     }
 }
 
+/// Whether a `Cache-Status` (RFC 9211) says that a stored answer was sent without asking further.
+fn is_hit(status: &str) -> bool {
+    let nearest = status.rsplit(',').next().unwrap_or_default();
+    nearest.split(';').any(|parameter| parameter.trim() == "hit")
+}
+
 fn json<T: Serialize>(value: &T) -> anyhow::Result<String> {
     Ok(serde_json::to_string(value)?)
 }
@@ -204,4 +255,17 @@ fn content<T: DeserializeOwned>(answer: &Answer, expected: StatusCode) -> anyhow
     ensure!(*status == expected, "{status}: {}", String::from_utf8_lossy(body));
     serde_json::from_slice(body)
         .with_context(|| format!("not as documented: {}", String::from_utf8_lossy(body)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_cache_says_whether_it_had_it() {
+        assert!(is_hit("pages;hit;ttl=599"));
+        assert!(is_hit("far;fwd=miss, pages; hit"));
+        assert!(!is_hit("pages;fwd=uri-miss;stored"));
+        assert!(!is_hit("far;hit, pages;fwd=stale"));
+    }
 }

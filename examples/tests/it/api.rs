@@ -1,5 +1,6 @@
 //! Every route with good and bad input, in process; what is refused leaves nothing behind.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -13,40 +14,56 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt;
 
-struct Server {
+pub(crate) struct Server {
+    pub(crate) app: App,
     router: Router,
-    _folder: TempDir,
+    pub(crate) folder: Arc<TempDir>,
 }
 
-struct Answer {
-    status: StatusCode,
-    headers: axum::http::HeaderMap,
-    json: Value,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: axum::http::HeaderMap,
+    pub(crate) json: Value,
+    pub(crate) text: String,
 }
 
 impl Server {
-    async fn start(arguments: &[&str]) -> Self {
-        let folder = tempfile::tempdir().expect("folder");
+    pub(crate) async fn start(arguments: &[&str]) -> Self {
+        Self::on(Arc::new(tempfile::tempdir().expect("folder")), arguments).await
+    }
+
+    /// Another server on the same data.
+    pub(crate) async fn again(&self, arguments: &[&str]) -> Self {
+        Self::on(Arc::clone(&self.folder), arguments).await
+    }
+
+    async fn on(folder: Arc<TempDir>, arguments: &[&str]) -> Self {
         let data_dir = folder.path().to_str().expect("utf-8");
         let fixed = ["enterprise", "--data-dir", data_dir];
         let settings = Settings::try_parse_from(fixed.iter().chain(arguments)).expect("settings");
         let app = App::open(settings).await.expect("open");
-        Self { router: router(&app), _folder: folder }
+        Self { router: router(&app), app, folder }
     }
 
-    async fn send(&self, request: Request<Body>) -> Answer {
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
         let response = self.router.clone().oneshot(request).await.expect("infallible");
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.expect("body").to_bytes();
         let json = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Answer { status: parts.status, headers: parts.headers, json }
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        Answer { status: parts.status, headers: parts.headers, json, text }
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send(Request::get(path).body(Body::empty()).expect("request")).await
     }
 
-    async fn post(&self, path: &str, key: Option<&str>, body: impl Into<Body>) -> Answer {
+    pub(crate) async fn post(
+        &self,
+        path: &str,
+        key: Option<&str>,
+        body: impl Into<Body>,
+    ) -> Answer {
         let mut request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
         if let Some(key) = key {
             request = request.header("Idempotency-Key", key);
@@ -59,7 +76,7 @@ impl Server {
     }
 }
 
-fn order(user: i64, symbol: &str, quantity: i64) -> String {
+pub(crate) fn order(user: i64, symbol: &str, quantity: i64) -> String {
     json!({ "user": user, "symbol": symbol, "quantity": quantity }).to_string()
 }
 
@@ -68,7 +85,7 @@ fn transfer(from: i64, to: i64, amount_cents: i64) -> String {
 }
 
 impl Answer {
-    fn is_problem(&self, status: u16, mentions: &[&str]) {
+    pub(crate) fn is_problem(&self, status: u16, mentions: &[&str]) {
         assert_eq!(self.status.as_u16(), status, "{}", self.json);
         assert_eq!(self.headers[header::CONTENT_TYPE], "application/problem+json");
         assert_eq!(self.json["status"], status);

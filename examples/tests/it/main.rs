@@ -2,6 +2,7 @@
 
 mod api;
 mod bad_settings;
+mod caching;
 mod load;
 mod postgres;
 mod process;

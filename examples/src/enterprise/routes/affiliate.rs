@@ -1,27 +1,25 @@
 //! Affiliate reports.
 
-use std::sync::Arc;
-
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 
 use super::number;
+use super::page::PERSONAL;
 use crate::enterprise::app::App;
-use crate::enterprise::domain::AffiliateReport;
 use crate::enterprise::problem::Problem;
 
 pub(in crate::enterprise) fn routes() -> Router<App> {
     Router::new().route("/api/affiliate/{user}/report", get(report).post(rebuild))
 }
 
-async fn report(
-    State(app): State<App>,
-    Path(user): Path<String>,
-) -> Result<Json<Arc<AffiliateReport>>, Problem> {
-    Ok(Json(app.report(number("user", &user)?).await?))
+/// Cached as a value only: an answer about one person's income is no page for everybody.
+async fn report(State(app): State<App>, Path(user): Path<String>) -> Result<Response, Problem> {
+    let user = number("user", &user)?;
+    let report = app.report(user).await?.ok_or_else(|| Problem::absent("user", user))?;
+    Ok((PERSONAL, Json(report)).into_response())
 }
 
 /// Accepted now, computed in the background lane.

@@ -6,9 +6,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 
+use super::page::PERSONAL;
 use super::{REPLAYED, at_least_one, keyed, number};
 use crate::enterprise::app::App;
-use crate::enterprise::domain::{Balance, NewTransfer};
+use crate::enterprise::domain::NewTransfer;
 use crate::enterprise::problem::{Body, Problem};
 
 pub(in crate::enterprise) fn routes() -> Router<App> {
@@ -17,11 +18,9 @@ pub(in crate::enterprise) fn routes() -> Router<App> {
         .route("/api/financial/transfers", post(transfer))
 }
 
-async fn balance(
-    State(app): State<App>,
-    Path(user): Path<String>,
-) -> Result<Json<Balance>, Problem> {
-    Ok(Json(app.balance(number("user", &user)?).await?))
+async fn balance(State(app): State<App>, Path(user): Path<String>) -> Result<Response, Problem> {
+    let balance = app.balance(number("user", &user)?).await?;
+    Ok((PERSONAL, Json(balance)).into_response())
 }
 
 async fn transfer(

@@ -2,6 +2,7 @@
 
 pub(super) mod affiliate;
 pub(super) mod financial;
+mod page;
 pub(super) mod status;
 pub(super) mod trading;
 

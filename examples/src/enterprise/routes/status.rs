@@ -1,7 +1,10 @@
 //! What the server says of itself, besides health, metrics and dashboard.
 
-use axum::extract::State;
-use axum::routing::get;
+use std::sync::atomic::Ordering;
+
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::{delete, get};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
@@ -19,7 +22,7 @@ pub(in crate::enterprise) fn routes(app: &App) -> Router<App> {
         .route("/cache/stats", get(caches))
         .route("/pool/stats", get(pools));
     // The same credentials as the dashboard's: they tell the same things.
-    app.obs.protect(routes)
+    app.obs.protect(routes).route("/cache/tags/{tag}", delete(remove_tag))
 }
 
 async fn cluster(State(app): State<App>) -> Json<Value> {
@@ -59,7 +62,29 @@ async fn audit(State(app): State<App>) -> Result<Json<Audit>, Problem> {
 }
 
 async fn caches(State(app): State<App>) -> Json<Value> {
-    Json(json!({ "quotes": app.quotes.stats(), "reports": app.reports.stats() }))
+    let caches = &app.caches;
+    Json(json!({
+        "quotes": caches.quotes.stats(),
+        "reports": caches.reports.stats(),
+        "pages": { "http": caches.pages.stats(), "store": caches.pages.cache().stats() },
+        // What the caches saved is what was asked for less this.
+        "database_reads": app.database_reads.load(Ordering::Relaxed),
+    }))
+}
+
+/// Takes everything with a tag out of every cache, in every process: for administrators who changed
+/// the data by hand. `market`, `quote:S0001`, `catalogue`, `reports`, `affiliate:42`.
+async fn remove_tag(
+    State(app): State<App>,
+    Path(tag): Path<String>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    if !app.access.is_administrator(&headers) {
+        return Err(Problem::not_an_administrator());
+    }
+    // Without Redis this process is clear now, and the others will be when Redis is back.
+    let complete = app.caches.remove_tag(&tag).await;
+    Ok(if complete { StatusCode::NO_CONTENT } else { StatusCode::ACCEPTED })
 }
 
 async fn pools(State(app): State<App>) -> Json<Value> {

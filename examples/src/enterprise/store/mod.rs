@@ -10,7 +10,8 @@ pub use schema::{SYMBOLS, USER_CASH_CENTS, USERS, bid_and_ask, referred_users, s
 pub use sqlite::{open_embedded, open_file};
 
 use super::domain::{
-    AffiliateReport, Audit, Balance, Done, NewOrder, NewTransfer, Order, Placement, Quote, Transfer,
+    AffiliateReport, Audit, Balance, Catalogue, Done, Listing, NewOrder, NewTransfer, Order,
+    Placement, Quote, Transfer,
 };
 
 /// One database node.
@@ -90,6 +91,17 @@ pub struct Keyed<T> {
     pub fingerprint: String,
 }
 
+/// Symbols on one page of the catalogue: some 3 KiB.
+pub const PAGE: usize = 50;
+
+/// The page of one listing more than fits on it, or fewer on the last.
+fn page_of(mut listings: Vec<Listing>) -> Catalogue {
+    let more = listings.len() > PAGE;
+    listings.truncate(PAGE);
+    let next = listings.last().filter(|_| more).map(|listing| listing.symbol.clone());
+    Catalogue { symbols: listings, next }
+}
+
 type Result<T> = std::result::Result<T, StoreError>;
 
 macro_rules! on_each {
@@ -148,6 +160,23 @@ impl Node {
     /// There is no such symbol; the database refuses.
     pub async fn quote(&self, symbol: &str) -> Result<Quote> {
         on_each!(self, quote(symbol))
+    }
+
+    /// Those of the symbols that there are, by one query.
+    ///
+    /// # Errors
+    /// The database refuses.
+    pub async fn quotes(&self, symbols: &[String]) -> Result<Vec<Quote>> {
+        on_each!(self, quotes(symbols))
+    }
+
+    /// The catalogue's page after a symbol, at most [`PAGE`] symbols.
+    ///
+    /// # Errors
+    /// The database refuses.
+    pub async fn catalogue(&self, after: &str) -> Result<Catalogue> {
+        let listings = on_each!(self, listings(after))?;
+        Ok(page_of(listings))
     }
 
     /// An order by number.

@@ -6,8 +6,8 @@ use escala_pool::{PgPool, PgTransaction, PoolConfig, PoolError};
 use super::schema;
 use super::{Keyed, Result, StoreError};
 use crate::enterprise::domain::{
-    AffiliateReport, Audit, Balance, Done, NewOrder, NewTransfer, Order, PlacedOrder, Placement,
-    Quote, Transfer,
+    AffiliateReport, Audit, Balance, Done, Listing, NewOrder, NewTransfer, Order, PlacedOrder,
+    Placement, Quote, Transfer,
 };
 
 /// The request whose key is already there: the index refused the second row.
@@ -82,6 +82,25 @@ pub(super) async fn quote(pool: &PgPool, symbol: &str) -> Result<Quote> {
     let row = row.ok_or_else(|| StoreError::absent("symbol", symbol))?;
     let (bid_cents, ask_cents) = schema::spread(row.get(0));
     Ok(Quote { symbol: symbol.to_owned(), bid_cents, ask_cents, volume: row.get(1) })
+}
+
+pub(super) async fn quotes(pool: &PgPool, symbols: &[String]) -> Result<Vec<Quote>> {
+    let sql = "select symbol, price_cents, volume from symbols where symbol = any($1)";
+    let rows = pool.query(sql, &[&symbols]).await?;
+    let quote_of = |row: &Row| {
+        let (bid_cents, ask_cents) = schema::spread(row.get(1));
+        Quote { symbol: row.get(0), bid_cents, ask_cents, volume: row.get(2) }
+    };
+    Ok(rows.iter().map(quote_of).collect())
+}
+
+pub(super) async fn listings(pool: &PgPool, after: &str) -> Result<Vec<Listing>> {
+    let rows = pool.query(&schema::listings("$1"), &[&after]).await?;
+    let listing_of = |row: &Row| {
+        let (bid_cents, ask_cents) = schema::spread(row.get(1));
+        Listing { symbol: row.get(0), bid_cents, ask_cents }
+    };
+    Ok(rows.iter().map(listing_of).collect())
 }
 
 pub(super) async fn order(pool: &PgPool, id: i64) -> Result<Order> {

@@ -66,6 +66,14 @@ pub(super) const PRICE_OF_N: &str = "100 + (n * 7919) % 901";
 /// Who brought user n in; integer division.
 pub(super) const REFERRER_OF_N: &str = "case when n = 1 then null else (n + 8) / 10 end";
 
+/// One symbol more than a page holds, so that it is known whether another page follows.
+pub(super) fn listings(after: &str) -> String {
+    let most = super::PAGE + 1;
+    format!(
+        "select symbol, price_cents from symbols where symbol > {after} order by symbol limit {most}"
+    )
+}
+
 /// The two-tier aggregate, for user `{user}`.
 pub(super) const REPORT: &str = "
     with first as (select id from users where referrer_id = {user}),

@@ -8,8 +8,8 @@ use rusqlite::{self, Connection, OptionalExtension, Row, params};
 use super::schema;
 use super::{Keyed, Node, Result, StoreError};
 use crate::enterprise::domain::{
-    AffiliateReport, Audit, Balance, Done, NewOrder, NewTransfer, Order, PlacedOrder, Placement,
-    Quote, Transfer,
+    AffiliateReport, Audit, Balance, Done, Listing, NewOrder, NewTransfer, Order, PlacedOrder,
+    Placement, Quote, Transfer,
 };
 use crate::enterprise::settings::REPLICAS;
 
@@ -82,15 +82,36 @@ pub(super) async fn ping(pool: &SqlitePool) -> Result<()> {
 
 pub(super) async fn quote(pool: &SqlitePool, symbol: &str) -> Result<Quote> {
     let name = symbol.to_owned();
-    let found = read(pool, move |c| {
-        c.prepare_cached("select price_cents, volume from symbols where symbol = ?1")?
-            .query_row([&name], |row| {
-                let (bid_cents, ask_cents) = schema::spread(row.get(0)?);
-                Ok(Quote { symbol: name.clone(), bid_cents, ask_cents, volume: row.get(1)? })
-            })
-            .optional()
-    });
+    let found = read(pool, move |c| quote_in(c, &name));
     found.await?.ok_or_else(|| StoreError::absent("symbol", symbol))
+}
+
+pub(super) async fn quotes(pool: &SqlitePool, symbols: &[String]) -> Result<Vec<Quote>> {
+    let names = symbols.to_vec();
+    read(pool, move |c| names.iter().filter_map(|name| quote_in(c, name).transpose()).collect())
+        .await
+}
+
+fn quote_in(c: &Connection, name: &str) -> rusqlite::Result<Option<Quote>> {
+    c.prepare_cached("select price_cents, volume from symbols where symbol = ?1")?
+        .query_row([name], |row| {
+            let (bid_cents, ask_cents) = schema::spread(row.get(0)?);
+            Ok(Quote { symbol: name.to_owned(), bid_cents, ask_cents, volume: row.get(1)? })
+        })
+        .optional()
+}
+
+pub(super) async fn listings(pool: &SqlitePool, after: &str) -> Result<Vec<Listing>> {
+    let after = after.to_owned();
+    read(pool, move |c| {
+        c.prepare_cached(&schema::listings("?1"))?
+            .query_map([after], |row| {
+                let (bid_cents, ask_cents) = schema::spread(row.get(1)?);
+                Ok(Listing { symbol: row.get(0)?, bid_cents, ask_cents })
+            })?
+            .collect()
+    })
+    .await
 }
 
 pub(super) async fn order(pool: &SqlitePool, id: i64) -> Result<Order> {

@@ -105,7 +105,8 @@ mod tests {
 
     #[test]
     fn throughput_is_counted_per_step() {
-        let at = |ended_ms| Sample { endpoint: 0, succeeded: true, ended_ms, took_us: 1 };
+        let at =
+            |ended_ms| Sample { endpoint: 0, succeeded: true, ended_ms, took_us: 1, cached: None };
         let points = throughput(&[at(0), at(249), at(250), at(500)]);
         assert_eq!(points, [(0.25, 8.0), (0.5, 4.0)]);
     }

@@ -3,6 +3,7 @@
 mod html;
 mod table;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -10,9 +11,11 @@ use serde_json::{Value, json};
 pub(super) use html::html;
 pub(super) use table::table;
 
+use super::alone::Alone;
 use super::documented;
 use super::measure::{Outcome, Summary, rounded};
 use super::options::{Database, Options};
+use super::plan::Operation;
 
 /// What the server's process used during the sustained run.
 #[derive(Clone, Copy, Debug)]
@@ -33,8 +36,14 @@ pub(super) struct Report {
     pub(super) cluster_after_burst: Value,
     /// The same after the sustained run.
     pub(super) cluster: Value,
-    /// `/cache/stats` after the sustained run.
+    /// Reads that the users made, in both phases.
+    pub(super) reads: u64,
+    /// `/cache/stats` before the burst.
+    pub(super) caches_before: Value,
+    /// The same after the sustained run.
     pub(super) caches: Value,
+    /// One user on the quiet server afterwards.
+    pub(super) alone: Option<Alone>,
     /// `/api/enterprise/queues/status` when the lanes were empty again.
     pub(super) queues: Value,
     /// What does not add up.
@@ -83,7 +92,10 @@ impl Report {
             machine,
             cluster_after_burst: Value::Null,
             cluster: Value::Null,
+            reads: reads(std::iter::once(burst).chain(sustained)),
+            caches_before: Value::Null,
             caches: Value::Null,
+            alone: None,
             queues: Value::Null,
             consistency: Vec::new(),
         }
@@ -152,13 +164,37 @@ impl Report {
         })
     }
 
-    /// Of all quotes that were asked for, those that no database read followed, in percent.
-    pub(super) fn cached_percent(&self) -> Option<f64> {
-        let quotes = &self.caches["quotes"];
-        let answered = [&quotes["memory"]["hits"], &quotes["shared"]["hits"], &quotes["coalesced"]];
-        let cached: u64 = answered.into_iter().map(count).sum();
-        let asked = cached + count(&quotes["loads"]);
-        (asked > 0).then(|| percent(cached, asked))
+    /// Reads that reached a database during both phases, those of the lanes among them.
+    pub(super) fn database_reads(&self) -> Option<u64> {
+        let of = |caches: &Value| caches["database_reads"].as_u64();
+        Some(of(&self.caches)?.saturating_sub(of(&self.caches_before)?))
+    }
+
+    /// Of all reads that the users made, balances among them, which are never cached: those that
+    /// the databases were spared, in percent.
+    pub(super) fn reads_saved_percent(&self) -> Option<f64> {
+        let reached = self.database_reads().filter(|_| self.reads > 0)?;
+        Some(percent(self.reads.saturating_sub(reached), self.reads))
+    }
+
+    /// Of what each cache was asked for, in percent: what it had, or another caller was loading.
+    pub(super) fn hit_percent(&self) -> Vec<(&'static str, f64)> {
+        let growth = |of: &[&str]| {
+            let at = |caches: &Value| count(of.iter().fold(caches, |value, name| &value[*name]));
+            at(&self.caches).saturating_sub(at(&self.caches_before))
+        };
+        let mut lines = Vec::new();
+        for name in ["quotes", "reports"] {
+            let had = growth(&[name, "memory", "hits"])
+                + growth(&[name, "shared", "hits"])
+                + growth(&[name, "coalesced"]);
+            lines.push((name, had, had + growth(&[name, "loads"])));
+        }
+        let page = |outcome| growth(&["pages", "http", outcome]);
+        let had = page("hits") + page("stale") + page("coalesced");
+        lines.push(("pages", had, page("requests")));
+        let asked = lines.into_iter().filter(|(_, _, asked)| *asked > 0);
+        asked.map(|(name, had, asked)| (name, percent(had, asked))).collect()
     }
 
     /// The figures for programs.
@@ -189,7 +225,11 @@ impl Report {
             "queue": self.queue().map(|queue| json!({
                 "jobs": queue.jobs, "mean_ms": queue.mean_ms,
                 "errors_percent": queue.errors_percent, "timed_out": queue.timed_out })),
-            "cached_percent": self.cached_percent(),
+            "reads": self.reads,
+            "database_reads": self.database_reads(),
+            "reads_saved_percent": self.reads_saved_percent(),
+            "cache_hit_percent": self.hit_percent().into_iter().collect::<BTreeMap<_, _>>(),
+            "alone": self.alone,
             "server": self.machine.map(|machine| json!({
                 "cpu_percent": rounded(machine.cpu_percent),
                 "peak_memory_mib": machine.peak_memory_mib })),
@@ -198,9 +238,16 @@ impl Report {
                 "peak_concurrent": documented::PEAK_CONCURRENT,
                 "throughput_per_second": documented::THROUGHPUT_PER_SECOND,
                 "mean_ms": documented::MEAN_MS, "total_seconds": documented::TOTAL_SECONDS,
+                "reads_saved_percent": documented::READS_SAVED,
+                "uncached_ms": documented::ANSWER_MS.0, "cached_ms": documented::ANSWER_MS.1,
             },
         })
     }
+}
+
+fn reads<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> u64 {
+    let samples = outcomes.flat_map(|outcome| &outcome.samples);
+    samples.filter(|sample| Operation::reads(sample.endpoint)).map(|_| 1).sum()
 }
 
 fn score(cluster: &Value) -> Option<f64> {

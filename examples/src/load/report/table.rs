@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::super::documented;
-use super::super::measure::{Endpoint, Summary};
+use super::super::measure::{Endpoint, Latency, Summary};
 use super::Report;
 
 /// Column widths: the name, then each figure.
@@ -111,9 +111,7 @@ fn server(out: &mut String, report: &Report) {
             format!("{} operations, {share}", node.operations),
         );
     }
-    if let Some(cached) = report.cached_percent() {
-        line("quotes without a database", "60-80 %".into(), format!("{cached:.1} %"));
-    }
+    caching(&mut line, report);
     let scores = report.health_score_after_burst().zip(report.health_score());
     if let Some((burst, end)) = scores {
         let documented = format!("{:.0} %", documented::HEALTH_SCORE);
@@ -125,6 +123,38 @@ fn server(out: &mut String, report: &Report) {
     if let Some(machine) = report.machine {
         line("CPU", dash(), format!("{:.0} % (100 % is one CPU)", machine.cpu_percent));
         line("memory", dash(), format!("{} MiB at most", machine.peak_memory_mib));
+    }
+}
+
+/// What the caches save, and what they are worth to one answer.
+fn caching(line: &mut impl FnMut(&str, String, String), report: &Report) {
+    if let Some(saved) = report.reads_saved_percent() {
+        let (from, to) = documented::READS_SAVED;
+        let now = format!("{saved:.1} % of {} reads", report.reads);
+        line("database reads saved", format!("{from}-{to} %"), now);
+    }
+    let hits = report.hit_percent();
+    if !hits.is_empty() {
+        let hits: Vec<_> = hits.iter().map(|(name, hit)| format!("{name} {hit:.1} %")).collect();
+        line("  hits and joined loads", dash(), hits.join(", "));
+    }
+    let (uncached_ms, cached_ms) = documented::ANSWER_MS;
+    let shown =
+        |latency: &Latency| format!("p50 {} ms, p99 {} ms", ms(latency.p50_ms), ms(latency.p99_ms));
+    if let Some(alone) = &report.alone {
+        let user = "one user alone";
+        let uncached = format!("{}, {user}", shown(&alone.uncached));
+        line("answer, uncached", format!("{uncached_ms:.0} ms"), uncached);
+        let cached = format!("{}, {user}", shown(&alone.cached));
+        line("answer, cached", format!("< {cached_ms:.0} ms"), cached);
+    }
+    let summary = report.sustained.as_ref().unwrap_or(&report.burst);
+    for (name, latency) in
+        [("  page not in the cache", &summary.uncached), ("  page in the cache", &summary.cached)]
+    {
+        if let Some(latency) = latency {
+            line(name, dash(), format!("{}, under load", shown(latency)));
+        }
     }
 }
 
