@@ -93,7 +93,8 @@ where
             signals: shared.subscribe(hearing.config.by == Tidings::Tracking),
             ear: Ear::default(),
             deaf_since: None,
-            next_beat: Instant::now(),
+            // A message before the subscription stands would count as missed.
+            next_beat: Instant::now() + ON_ITS_WAY,
         };
         load::spawn(listener.run());
     }

@@ -169,6 +169,10 @@ mod tests {
         (0..=u8::MAX).filter_map(Algorithm::from_id).collect()
     }
 
+    #[cfg_attr(
+        not(any(feature = "lz4", feature = "zstd")),
+        expect(unused_variables, reason = "nothing is compressed in this build")
+    )]
     fn every_compression(above: usize) -> Vec<Compression> {
         vec![
             Compression::None,

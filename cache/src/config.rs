@@ -71,6 +71,7 @@ pub struct CacheConfig {
     /// How long one process may load a key while others that share the store wait for its value.
     /// Default: none: each process loads for itself, which costs the source at most one load a
     /// process and no round trip. Worth it for loads that take longer than a few milliseconds.
+    /// Loads of many keys at once do not wait for each other.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub load_lock: Option<Duration>,
     /// How this process learns what others removed. Only with a shared layer.

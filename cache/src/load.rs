@@ -280,10 +280,7 @@ where
                 Digested::Landed => return (Digested::Landed, None),
             };
         }
-        if pause == LOCK_PAUSE {
-            return (Digested::Load(self), Some(lock));
-        }
-        // The other may have written between the last look and the end of its lock.
+        // Another may have loaded and let go between the last look and this lock.
         match self.consult().await {
             Digested::Load(duty) => (Digested::Load(duty), Some(lock)),
             Digested::Landed => {

@@ -6,6 +6,8 @@
 //! load began before or after. A store that loses the record has lost everything: the next record
 //! has another incarnation, and no frame of an earlier one is believed.
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use crate::frame::Meta;
 
 /// The record.
@@ -111,22 +113,33 @@ impl Marker {
         numbers([self.incarnation, self.removed, self.expired])
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let [incarnation, removed, expired] = read(bytes)?;
-        Some(Self { incarnation, removed, expired })
+    /// What cannot be read stands for a removal of all that is there by now.
+    pub(crate) fn decode(bytes: &[u8], control: Control) -> Self {
+        let Control { incarnation, clock, .. } = control;
+        match read(bytes) {
+            Some([incarnation, removed, expired]) => Self { incarnation, removed, expired },
+            None => Self { incarnation, removed: clock, expired: 0 },
+        }
     }
 }
 
 /// Stands first in both records, so that a later form is not misread.
 const FORM: u8 = 1;
 
+/// The form, the numbers, and a checksum over both: a flipped bit must not bring anything back.
 fn numbers<const N: usize>(numbers: [u64; N]) -> Vec<u8> {
     let mut out = vec![FORM];
     numbers.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
+    let sum = xxh3_64(&out);
+    out.extend_from_slice(&sum.to_le_bytes());
     out
 }
 
 fn read<const N: usize>(bytes: &[u8]) -> Option<[u64; N]> {
+    let (bytes, sum) = bytes.split_last_chunk::<8>()?;
+    if xxh3_64(bytes) != u64::from_le_bytes(*sum) {
+        return None;
+    }
     let (&FORM, rest) = bytes.split_first()? else { return None };
     let (chunks, []) = rest.as_chunks::<8>() else { return None };
     <[[u8; 8]; N]>::try_from(chunks).ok().map(|chunks| chunks.map(u64::from_le_bytes))
@@ -146,12 +159,27 @@ mod tests {
         let control = Control::new(7).ticked().cleared().swept();
         assert_eq!(Control::decode(&control.encode()), Some(control));
         let marker = Marker::default().moved(control, true).moved(control.ticked(), false);
-        assert_eq!(Marker::decode(&marker.encode()), Some(marker));
+        assert_eq!(Marker::decode(&marker.encode(), control), marker);
         assert_eq!(Control::decode(&marker.encode()), None);
         assert_eq!(Control::decode(b""), None);
         let mut later = control.encode();
         later[0] = 2;
         assert_eq!(Control::decode(&later), None);
+    }
+
+    #[test]
+    fn a_flipped_bit_is_noticed_and_brings_nothing_back() {
+        let control = Control::new(7).ticked();
+        for at in 0..control.encode().len() {
+            let mut bytes = control.encode();
+            bytes[at] ^= 0x10;
+            assert_eq!(Control::decode(&bytes), None, "byte {at}");
+        }
+        let mut bytes = Marker::default().moved(control, true).encode();
+        bytes[9] ^= 1;
+        let marker = Marker::decode(&bytes, control.ticked());
+        assert_eq!(marker.trust(&loaded(control)), Trust::Removed);
+        assert_eq!(marker.trust(&loaded(control.ticked())), Trust::Current);
     }
 
     #[test]

@@ -28,6 +28,7 @@ use lookups::{Answer, Lookups};
 use recovery::Recovery;
 pub use store::{SharedStore, Signal, StoreFuture, When};
 pub(crate) use update::Pulse;
+use update::Ticks;
 
 /// The shared layer of one cache.
 pub(crate) struct Shared<V> {
@@ -41,6 +42,7 @@ pub(crate) struct Shared<V> {
     /// How long a tag's removal must be remembered: as long as what it concerns may stand there.
     memory_of_tags: Duration,
     recovery: Mutex<Recovery>,
+    ticks: Ticks,
     counts: Counts,
     #[cfg(feature = "tracing")]
     events: crate::events::FaultEvents,
@@ -117,6 +119,7 @@ impl<V> Shared<V> {
             fence: config.load_timeout.saturating_add(SLACK),
             memory_of_tags: longest.saturating_add(config.load_timeout),
             recovery: Mutex::new(Recovery::default()),
+            ticks: Ticks::default(),
             counts: Counts::default(),
             #[cfg(feature = "tracing")]
             events: crate::events::FaultEvents::new(&config.name),
@@ -161,7 +164,8 @@ impl<V> Shared<V> {
     /// Writes a value, unless what `view` saw under the key is no longer there.
     ///
     /// # Cost
-    /// Three round trips; nobody but a removal of the key waits for them.
+    /// One round trip over something, three over nothing; nobody but a removal of the key waits
+    /// for them.
     pub(crate) async fn fill(&self, text: &str, view: &View, outgoing: &Outgoing<'_, V>) -> Filled {
         let key = self.names.value(text);
         let Some((bytes, ttl)) = self.seal(&key, view.control, outgoing) else {
@@ -253,13 +257,13 @@ impl<V> Shared<V> {
         bytes.map(|bytes| (bytes, ttl))
     }
 
-    /// Writes in three steps: a tombstone in the place of what was seen, a look whether a pattern
-    /// was removed since, the value in the place of the tombstone.
+    /// Writes in the place of what was seen. Where nothing was, in three steps: a tombstone, a look
+    /// whether a pattern was removed since, the value in the place of the tombstone.
     ///
-    /// A removal by pattern moves the control record and then takes away what it finds. One that
-    /// moved the record before the look keeps the value out; a later one finds the tombstone, or
-    /// the value. With the value written first and looked after, others could read it in between
-    /// and keep it.
+    /// A removal by pattern moves the control record and then takes away what it finds. What was
+    /// seen is found, and without it nothing is written. Where nothing was, one that moved the
+    /// record before the look keeps the value out; a later one finds the tombstone, or the value.
+    /// With the value written first and looked after, others could read it in between and keep it.
     async fn write(
         &self,
         key: &str,
@@ -267,9 +271,11 @@ impl<V> Shared<V> {
         bytes: Vec<u8>,
         ttl: Duration,
     ) -> Result<bool, StoreError> {
-        let seen = view.expected.clone().map_or(When::Absent, When::StartsWith);
+        if let Some(seen) = view.expected.clone() {
+            return self.store.set(key, bytes, Some(ttl), When::StartsWith(seen)).await;
+        }
         let claim = frame::tombstone(key, fastrand::u64(..));
-        if !self.store.set(key, claim.clone(), Some(self.fence), seen).await? {
+        if !self.store.set(key, claim.clone(), Some(self.fence), When::Absent).await? {
             return Ok(false);
         }
         let control = self.lookups.get(Vec::new()).await?.control;
@@ -335,7 +341,7 @@ impl<V> Shared<V> {
         if now.is_none_or(|now| now.incarnation != control.incarnation) {
             return Ok(None);
         }
-        let decode = |bytes: Option<Vec<u8>>| bytes.as_deref().and_then(Marker::decode);
+        let decode = |bytes: Option<Vec<u8>>| Some(Marker::decode(&bytes?, control));
         let markers = tags.into_iter().zip(values);
         Ok(Some(markers.filter_map(|(tag, bytes)| Some((tag, decode(bytes)?))).collect()))
     }

@@ -1,5 +1,6 @@
 //! Changes to the shared layer: removals, expiries, and the records that put them in order.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::control::{Control, Marker};
@@ -8,6 +9,15 @@ use super::{ATTEMPTS, Found, Looked, Outgoing, Shared, Signal, When};
 use crate::change::{Change, Message};
 use crate::error::StoreError;
 use crate::frame;
+
+/// Moves of the clock that removals by tag share.
+#[derive(Debug, Default)]
+pub(super) struct Ticks {
+    asked: AtomicU64,
+    /// Up to which of those who asked the last move counts, and where it led. Held over the move:
+    /// the next begins when it has ended.
+    last: tokio::sync::Mutex<Option<(u64, Control)>>,
+}
 
 /// What a heartbeat finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,15 +160,31 @@ impl<V> Shared<V> {
     }
 
     async fn mark_tag(&self, tag: u64, removal: bool) -> Result<(), StoreError> {
-        let control = self.move_control(Control::ticked).await?;
+        let control = self.tick().await?;
         let key = self.names.tag(tag);
         let life = Some(self.memory_of_tags);
         self.update(&key, life, |found| {
-            let marker = found.and_then(Marker::decode).unwrap_or_default();
+            let marker = found.map(|found| Marker::decode(found, control)).unwrap_or_default();
             marker.moved(control, removal).encode()
         })
         .await
         .map(drop)
+    }
+
+    /// Moves the clock once for all removals of this process that ask meanwhile: one that began
+    /// after they asked puts them all after every load that began before.
+    async fn tick(&self) -> Result<Control, StoreError> {
+        let mine = self.ticks.asked.fetch_add(1, Ordering::AcqRel) + 1;
+        let mut last = self.ticks.last.lock().await;
+        if let Some((covers, control)) = *last
+            && covers >= mine
+        {
+            return Ok(control);
+        }
+        let covers = self.ticks.asked.load(Ordering::Acquire);
+        let control = self.move_control(Control::ticked).await?;
+        *last = Some((covers, control));
+        Ok(control)
     }
 
     async fn move_control(&self, to: fn(Control) -> Control) -> Result<Control, StoreError> {

@@ -119,6 +119,30 @@ async fn an_expired_tag_leaves_what_may_stand_in() {
     assert!(cache.lookup("b").await.is_none());
 }
 
+#[tokio::test(start_paused = true)]
+async fn many_removals_at_once_move_the_clock_together() {
+    let store = FakeStore::default();
+    let cache = builder("items").shared(store.clone()).build().unwrap();
+    for tag in 0..200 {
+        let entry = Entry::new(tag).tag(tag.to_string());
+        cache.insert_with(tag.to_string(), entry).await;
+    }
+    // Each operation takes a while, so that they would come in each other's way.
+    store.unsteady(7, 0);
+    let mut removals = tokio::task::JoinSet::new();
+    for tag in 0..200 {
+        let cache = cache.clone();
+        removals.spawn(async move { cache.remove_tag(&tag.to_string()).await });
+    }
+    while let Some(removal) = removals.join_next().await {
+        assert!(removal.unwrap().is_complete());
+    }
+    let other = builder("items").shared(store.clone()).build().unwrap();
+    for tag in 0..200 {
+        assert_eq!(other.get(tag.to_string().as_str()).await, None);
+    }
+}
+
 #[tokio::test]
 async fn too_many_tags_are_not_stored_rather_than_out_of_reach() {
     let cache = memory("items");
