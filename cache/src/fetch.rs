@@ -11,16 +11,24 @@ use crate::coherence;
 use crate::config::WhileDeaf;
 use crate::entry::Entry;
 use crate::error::{Failure, LoadError};
-use crate::flight::{Join, Landing};
+use crate::flight::{Join, Landing, Ticket};
 use crate::freshness::scaled;
 use crate::key::CacheKey;
 use crate::load::{self, Landed, Previous};
 use crate::memory::{Read, Slot};
 use crate::removals::Verdict;
+use crate::shared::{Looked, View};
 
 /// How often a caller may find that what it joined was removed before it asked. Flights of one
 /// key follow each other, so the second one it joins began after it asked.
 const ATTEMPTS: usize = 8;
+
+/// What a first look into the shared layer finds.
+enum First<V> {
+    Found(Option<V>),
+    /// With what a load must know to write there, if the look could tell.
+    Nothing(Option<View>),
+}
 
 /// What a caller makes of a flight under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +66,13 @@ where
         Fut: Future<Output = Result<Entry<V>, E>> + Send + 'static,
     {
         coherence::listen(&self).await;
+        let mut seen = None;
+        if matches!(read, Read::Miss) {
+            match self.look_first(&key, wants_value).await {
+                First::Found(content) => return Ok(content),
+                First::Nothing(view) => seen = view,
+            }
+        }
         let stand_in = match read {
             Read::Renew(content) if content.is_some() || !wants_value => {
                 self.refresh(&key, wants_value, load);
@@ -76,7 +91,8 @@ where
                 }
                 Join::Lead(lead, landing) => {
                     let Some(load) = load.take() else { break };
-                    load::spawn(load::fly(Arc::clone(&self), lead, wants_value, load));
+                    let seen = seen.take();
+                    load::spawn(load::fly(Arc::clone(&self), lead, wants_value, seen, load));
                     landing
                 }
             };
@@ -101,7 +117,7 @@ where
     {
         if let Join::Lead(lead, _) = self.join(key, wants_value, Joins::Refreshing) {
             self.loads.refreshes.fetch_add(1, Ordering::Relaxed);
-            load::spawn(load::fly(Arc::clone(self), lead, wants_value, load));
+            load::spawn(load::fly(Arc::clone(self), lead, wants_value, None, load));
         }
     }
 
@@ -164,6 +180,42 @@ where
         Ok(content)
     }
 
+    /// Looks into the shared layer without a task of its own, if nobody else does: what is there
+    /// needs no flight.
+    async fn look_first(&self, key: &K, wants_value: bool) -> First<V> {
+        let Some(shared) = &self.shared else { return First::Nothing(None) };
+        let Some(ticket) = self.flights.promote_alone(key) else { return First::Nothing(None) };
+        let loaded = self.removals.now();
+        let text = key.text();
+        let Ok(Looked { found, view }) = shared.look(&text).await else {
+            return First::Nothing(None);
+        };
+        match found {
+            None => First::Nothing(Some(view)),
+            // A flight knows what to do with what may only stand in.
+            Some(found) if found.fresh_left.is_zero() => First::Nothing(None),
+            Some(found) if found.content.is_none() && wants_value => First::Nothing(None),
+            Some(found) => {
+                let slot = self.slot_of(&found, loaded, &text);
+                self.fill_memory(&ticket, key, &slot);
+                First::Found(slot.content)
+            }
+        }
+    }
+
+    /// Puts what the shared layer had into memory, unless something newer came.
+    fn fill_memory(&self, ticket: &Ticket<K, Landed<V>>, key: &K, slot: &Slot<V>) {
+        let stored = ticket.publish(false, || {
+            // A load that ended meanwhile brought something newer.
+            if !matches!(self.memory.look(key, &self.removals), Read::Hit(_)) {
+                self.memory.insert(key.clone(), slot.clone());
+            }
+        });
+        if !stored {
+            self.loads.discarded.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Reads the shared layer and fills memory from it.
     pub(crate) async fn promote(self: &Arc<Self>, key: K) -> Option<Slot<V>> {
         coherence::listen(self).await;
@@ -175,15 +227,7 @@ where
             Err(_) => return self.unconfirmed(&key),
         };
         let slot = self.slot_of(&found, loaded, &text);
-        let stored = ticket.publish(false, || {
-            // A load that ended meanwhile brought something newer.
-            if !matches!(self.memory.look(&key, &self.removals), Read::Hit(_)) {
-                self.memory.insert(key.clone(), slot.clone());
-            }
-        });
-        if !stored {
-            self.loads.discarded.fetch_add(1, Ordering::Relaxed);
-        }
+        self.fill_memory(&ticket, &key, &slot);
         Some(slot)
     }
 

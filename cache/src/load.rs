@@ -44,6 +44,7 @@ pub(crate) async fn fly<K, V, E, F, Fut>(
     core: Arc<Core<K, V>>,
     lead: Lead<K, Landed<V>>,
     wants_value: bool,
+    seen: Option<View>,
     load: F,
 ) where
     K: CacheKey + Clone + Send + Sync + 'static,
@@ -52,8 +53,13 @@ pub(crate) async fn fly<K, V, E, F, Fut>(
     F: FnOnce(Previous<V>) -> Fut,
     Fut: Future<Output = Result<Entry<V>, E>>,
 {
-    let duty = Duty::new(&core, lead, wants_value);
-    let Digested::Load(duty) = duty.consult().await else { return };
+    let mut duty = Duty::new(&core, lead, wants_value);
+    // What the caller has just seen need not be looked for again.
+    duty.view = seen.filter(|_| duty.trusts_shared && !duty.suspect);
+    if duty.view.is_none() {
+        let Digested::Load(consulted) = duty.consult().await else { return };
+        duty = consulted;
+    }
     let (Digested::Load(mut duty), lock) = duty.queue().await else { return };
     duty.begin();
     let outcome = source::load(&core, duty.previous(), load).await;

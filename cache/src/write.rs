@@ -132,7 +132,7 @@ where
     pub async fn fence(&self, key: &K) -> Fence<K, V> {
         coherence::listen(&self.core).await;
         let origin = Origin { loaded: self.core.removals.now(), created_ms: wall_ms() };
-        let ticket = self.core.flights.promote(key);
+        let ticket = self.core.flights.fence(key);
         let view = match &self.core.shared {
             Some(shared) if ticket.is_some() => {
                 shared.look(&key.text()).await.ok().map(|looked| looked.view)

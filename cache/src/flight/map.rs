@@ -18,6 +18,8 @@ pub(crate) struct Flights<K, V> {
     hasher: RandomState,
     /// Removals by pattern or tag under way: they hold every key.
     sweeps: AtomicUsize,
+    /// There is a shared layer that fills may be writing when something makes them void.
+    writes: bool,
 }
 
 type Shard<K, V> = HashMap<K, Slot<V>, RandomState>;
@@ -65,10 +67,10 @@ impl<K, V> Flights<K, V>
 where
     K: Hash + Eq + Clone,
 {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(writes: bool) -> Self {
         let hasher = hasher();
         let shard = |_| Mutex::new(Shard::with_hasher(hasher.clone()));
-        Self { shards: std::array::from_fn(shard), hasher, sweeps: AtomicUsize::new(0) }
+        Self { shards: std::array::from_fn(shard), hasher, sweeps: AtomicUsize::new(0), writes }
     }
 
     /// Joins a flight for `key` that began at number `oldest` or later, or starts one at number
@@ -89,7 +91,7 @@ where
             return Join::Hit(value);
         }
         let slot = shard.entry(key.clone()).or_default();
-        let ticket = self.register(key, slot, false);
+        let ticket = self.register(key, slot, Fills::Both);
         let trusts_shared = slot.holds == 0 && !self.is_sweeping();
         let (runway, landing) = watch::channel(None);
         let fill = Arc::clone(&ticket.fill);
@@ -97,15 +99,34 @@ where
         Join::Lead(Lead { ticket, runway, began: now, trusts_shared }, Landing(landing))
     }
 
-    /// Registers a read of the shared layer that wants to promote what it finds; `None` while
-    /// the shared layer is not to be trusted for `key`.
+    /// Registers a read of the shared layer that wants to promote what it finds, and never writes
+    /// there; `None` while the shared layer is not to be trusted for `key`.
     pub(crate) fn promote(self: &Arc<Self>, key: &K) -> Option<Ticket<K, V>> {
+        self.begin(key, Fills::Memory, |slot| slot.holds == 0)
+    }
+
+    /// As [`promote`](Self::promote), and `None` as well while anything else is under way for the
+    /// key, which had better be joined.
+    pub(crate) fn promote_alone(self: &Arc<Self>, key: &K) -> Option<Ticket<K, V>> {
+        self.begin(key, Fills::Memory, Slot::is_idle)
+    }
+
+    /// As [`promote`](Self::promote), for a fill that may write the shared layer.
+    pub(crate) fn fence(self: &Arc<Self>, key: &K) -> Option<Ticket<K, V>> {
+        self.begin(key, Fills::Both, |slot| slot.holds == 0)
+    }
+
+    fn begin(
+        self: &Arc<Self>,
+        key: &K,
+        fills: Fills,
+        admits: impl FnOnce(&Slot<V>) -> bool,
+    ) -> Option<Ticket<K, V>> {
         let mut shard = self.shard(key).lock();
-        let held = shard.get(key).is_some_and(|slot| slot.holds > 0);
-        if held || self.is_sweeping() {
+        if !shard.get(key).is_none_or(admits) || self.is_sweeping() {
             return None;
         }
-        Some(self.register(key, shard.entry(key.clone()).or_default(), false))
+        Some(self.register(key, shard.entry(key.clone()).or_default(), fills))
     }
 
     /// Makes everything under way for `key` void and runs `apply`, both in one step.
@@ -136,7 +157,8 @@ where
         let mut before = Predecessors::default();
         let slot = shard.entry(key.clone()).or_default();
         slot.void(&mut before);
-        let ticket = self.register(key, slot, true);
+        let ticket = self.register(key, slot, Fills::Both);
+        ticket.fill.writing.store(true, Ordering::Relaxed);
         apply();
         (before, ticket)
     }
@@ -178,9 +200,11 @@ where
         self.sweeps.load(Ordering::SeqCst) > 0
     }
 
-    fn register(self: &Arc<Self>, key: &K, slot: &mut Slot<V>, writing: bool) -> Ticket<K, V> {
-        let (running, done) = watch::channel(());
-        let fill = Arc::new(Fill { void: AtomicBool::new(false), writing: writing.into(), done });
+    fn register(self: &Arc<Self>, key: &K, slot: &mut Slot<V>, fills: Fills) -> Ticket<K, V> {
+        // Only who may write the shared layer is ever waited for.
+        let end = (self.writes && fills == Fills::Both).then(|| watch::channel(()));
+        let (running, done) = end.unzip();
+        let fill = Arc::new(Fill { void: AtomicBool::new(false), writing: false.into(), done });
         slot.fills.push(Arc::clone(&fill));
         Ticket { flights: Arc::clone(self), key: key.clone(), fill, _running: running }
     }
@@ -213,7 +237,7 @@ where
     key: K,
     fill: Arc<Fill>,
     /// Dropped with the ticket, which wakes those who wait for the end of its write.
-    _running: watch::Sender<()>,
+    _running: Option<watch::Sender<()>>,
 }
 
 impl<K: Hash + Eq, V> Ticket<K, V> {
@@ -310,7 +334,14 @@ struct Flight<V> {
 struct Fill {
     void: AtomicBool,
     writing: AtomicBool,
-    done: watch::Receiver<()>,
+    done: Option<watch::Receiver<()>>,
+}
+
+/// Which layers a fill may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fills {
+    Memory,
+    Both,
 }
 
 impl<V> Slot<V> {
@@ -319,7 +350,7 @@ impl<V> Slot<V> {
         for fill in self.fills.drain(..) {
             fill.void.store(true, Ordering::Release);
             if fill.writing.load(Ordering::Relaxed) {
-                before.0.push(fill.done.clone());
+                before.0.extend(fill.done.clone());
             }
         }
     }

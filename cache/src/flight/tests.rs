@@ -8,7 +8,7 @@ use crate::error::Failure;
 type Map = Arc<Flights<&'static str, u64>>;
 
 fn map() -> Map {
-    Arc::new(Flights::new())
+    Arc::new(Flights::new(true))
 }
 
 fn lead(map: &Map) -> (Lead<&'static str, u64>, Landing<u64>) {

@@ -20,7 +20,7 @@ const KEY: &str = "k";
 impl World {
     fn new() -> Self {
         Self {
-            flights: Arc::new(Flights::new()),
+            flights: Arc::new(Flights::new(true)),
             memory: Arc::new(Mutex::new(None)),
             source: Arc::new(Mutex::new(1)),
         }

@@ -1,5 +1,7 @@
 //! The `Cache-Status` response field (RFC 9211).
 
+use std::io::Write as _;
+
 use http::header::{HeaderMap, HeaderName};
 use http::{HeaderValue, StatusCode};
 use sfv::{Integer, KeyRef, ListSerializer, StringRef, TokenRef};
@@ -87,6 +89,25 @@ impl<'a> CacheStatus<'a> {
 
     /// The member, as a field value.
     pub(crate) fn to_value(self) -> Option<HeaderValue> {
+        self.plain_hit().or_else(|| self.serialised())
+    }
+
+    /// A hit that says no more than its lifetime, which is what most answers say, written without
+    /// the serialiser and its allocations.
+    fn plain_hit(&self) -> Option<HeaderValue> {
+        let Self { name, fwd: None, ttl: Some(ttl), key: None, detail: None, .. } = *self else {
+            return None;
+        };
+        TokenRef::from_str(name).ok()?;
+        let ttl = sf_integer(ttl);
+        let mut room = [0_u8; 96];
+        let mut left = &mut room[..];
+        write!(left, "{name};hit;ttl={ttl}").ok()?;
+        let unused = left.len();
+        HeaderValue::from_bytes(&room[..room.len() - unused]).ok()
+    }
+
+    fn serialised(self) -> Option<HeaderValue> {
         let mut list = ListSerializer::new();
         let member = match (TokenRef::from_str(self.name), StringRef::from_str(self.name)) {
             (Ok(token), _) => list.bare_item(token),
