@@ -14,7 +14,7 @@ use crate::http::growing::Reader;
 use crate::http::respond::slice;
 
 pin_project! {
-    /// The body of a response that passed an [`HttpCacheLayer`](crate::HttpCacheLayer): bytes
+    /// The body of a response that passed an [`HttpCacheLayer`](crate::http::HttpCacheLayer): bytes
     /// from the store (not copied), ranges of them, the origin's body while it is being stored,
     /// or the inner body as it is.
     ///

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::config::{ConfigError, check, check_duration, check_name};
 
-/// Settings of one [`HttpCache`](crate::HttpCache), whatever routes it stands before. What differs
-/// by route is said to the [`HttpCacheLayer`](crate::HttpCacheLayer).
+/// Settings of one [`HttpCache`](crate::http::HttpCache), whatever routes it stands before. What differs
+/// by route is said to the [`HttpCacheLayer`](crate::http::HttpCacheLayer).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
