@@ -52,7 +52,7 @@ pub(crate) fn run(effort: Effort) -> anyhow::Result<()> {
         }
     }
     title("Memory hit, ns per hit and thread: 10,000 keys of 26 bytes, Zipf 1.0, room for 100,000");
-    let columns = ["1 thread", "more than moka", "2 threads", "ratio", "allocations"];
+    let columns = ["1 thread", "over moka", "2 threads", "ratio", "allocations"];
     row("", &columns.map(ToOwned::to_owned));
     let [first, ..] = &contenders[..] else { return Ok(()) };
     let (alone, together) = (median(&first.alone), median(&first.together));
