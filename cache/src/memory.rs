@@ -5,7 +5,7 @@ mod engine;
 use std::borrow::Borrow;
 use std::hash::Hash;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use self::engine::{Departures, Entries, Weigh};
@@ -28,6 +28,10 @@ pub(crate) type Weigher<K, V> = Arc<dyn Fn(&K, &V) -> u32 + Send + Sync>;
 /// room.
 pub(crate) struct MemoryLayer<K, V> {
     entries: Entries<K, Slot<V>>,
+    /// Goes up with each [`clear`](Self::clear): what bears an older one is gone. moka's own
+    /// clearing goes by the times of its entries, and an insertion renews the time of the entry it
+    /// is about to replace, which can then be read once more.
+    generation: AtomicU32,
     capacity: u64,
     unit: Unit,
     hits: Counter,
@@ -45,6 +49,8 @@ pub(crate) struct Slot<V> {
     fresh_until: Tick,
     /// How long its load took, in microseconds, as far as that fits.
     load_us: u32,
+    /// Of the layer, when it was put there.
+    generation: u32,
     /// `None` for an entry that has no stale time, no tags and no copies elsewhere.
     pub(crate) extra: Option<Arc<Extra>>,
 }
@@ -88,6 +94,7 @@ where
         });
         Self {
             entries: Entries::new(config, weigh, &departures),
+            generation: AtomicU32::new(0),
             capacity: config.capacity,
             unit: config.unit,
             hits: Counter::default(),
@@ -104,7 +111,7 @@ where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let Some(slot) = self.entries.get(key) else {
+        let Some(slot) = self.get(key) else {
             self.misses.add_one();
             return Read::Miss;
         };
@@ -122,7 +129,7 @@ where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let Some(slot) = self.entries.get(key) else { return Read::Miss };
+        let Some(slot) = self.get(key) else { return Read::Miss };
         self.judge(slot, clock::now(), removals)
     }
 
@@ -132,7 +139,7 @@ where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let slot = self.entries.get(key)?;
+        let slot = self.get(key)?;
         let verdict =
             slot.extra.as_ref().map_or(Verdict::Current, |extra| removals.judge(&extra.guard));
         match verdict {
@@ -147,11 +154,12 @@ where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.entries.get(key).is_some_and(|slot| slot.is_fresh())
+        self.get(key).is_some_and(|slot| slot.is_fresh())
     }
 
     pub(crate) fn insert(&self, key: K, slot: Slot<V>) {
-        self.entries.insert(key, slot);
+        let generation = self.generation.load(Ordering::Acquire);
+        self.entries.insert(key, Slot { generation, ..slot });
     }
 
     /// Makes the entry under `key` stale now, if it is fresh.
@@ -160,10 +168,10 @@ where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
-        let Some(slot) = self.entries.get(key) else { return };
+        let Some(slot) = self.get(key) else { return };
         let expired = slot.moments().expired(clock::now());
         if expired.stale_until > expired.fresh_until {
-            self.entries.insert(key.to_owned(), slot.with(expired));
+            self.insert(key.to_owned(), slot.with(expired));
         } else {
             self.entries.remove(key);
         }
@@ -188,6 +196,7 @@ where
     }
 
     pub(crate) fn clear(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
         self.entries.clear();
     }
 
@@ -203,6 +212,16 @@ where
             removals: self.departures.removed.load(Ordering::Relaxed),
             replacements: self.departures.replaced.load(Ordering::Relaxed),
         }
+    }
+
+    #[inline]
+    fn get<Q>(&self, key: &Q) -> Option<Slot<V>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let slot = self.entries.get(key)?;
+        (slot.generation == self.generation.load(Ordering::Acquire)).then_some(slot)
     }
 
     #[cold]
@@ -255,7 +274,7 @@ impl<V> Slot<V> {
     ) -> Self {
         let Moments { fresh_until, quiet_until, .. } = moments;
         let load_us = u32::try_from(load.as_micros()).unwrap_or(u32::MAX);
-        Self { content, quiet_until, fresh_until, load_us, extra }
+        Self { content, quiet_until, fresh_until, load_us, generation: 0, extra }
     }
 
     pub(crate) fn moments(&self) -> Moments {
@@ -306,6 +325,7 @@ impl<V: Clone> Clone for Slot<V> {
             quiet_until: self.quiet_until,
             fresh_until: self.fresh_until,
             load_us: self.load_us,
+            generation: self.generation,
             extra: self.extra.clone(),
         }
     }

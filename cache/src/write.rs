@@ -107,6 +107,9 @@ where
             let _hold = hold;
             before.wait().await;
             if ticket.is_void() {
+                // By a later change of this key, or by a pattern that may not even match it: what
+                // it should have replaced must not stand there either way.
+                drop(shared.change(source, Change::RemoveKey(text)).await);
                 return;
             }
             match shared.replace(&text, &prepared.outgoing()).await {
