@@ -144,7 +144,7 @@ impl PoolError {
             let error = match self {
                 Self::Postgres(error) => error,
                 Self::Connect(cause) | Self::ConnectTimeout { cause: Some(cause), .. } => {
-                    cause.downcast_ref()?
+                    driver_error(&**cause)?
                 }
                 _ => return None,
             };
@@ -236,6 +236,13 @@ pub(crate) fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("no message").to_owned()
+}
+
+/// The driver's error among the causes of another.
+#[cfg(feature = "postgres")]
+fn driver_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a tokio_postgres::Error> {
+    std::iter::successors(Some(error), |error| (*error).source())
+        .find_map(|error| error.downcast_ref())
 }
 
 #[cfg(feature = "postgres")]

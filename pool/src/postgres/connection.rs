@@ -1,6 +1,7 @@
 //! One PostgreSQL connection that knows what was left undone on it.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
@@ -9,66 +10,80 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, Statement};
 
-use super::sql::{may_open_transaction, opens_transaction};
+use super::cancel;
+use super::connect::{BoxError, Connected, Endpoint, ServerError};
 use super::statements::Statements;
+use super::wire::{TransactionStatus, Wire};
 use crate::error::PoolError;
 
 /// The values of a statement, in the order `$1`, `$2` and so on.
 pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
-/// A client, its statements, and flags for what a lease may leave behind. The flags are relaxed:
-/// a lease moves between threads through the locks of the pool.
+/// A client, its statements, and what is known of the state it is in. The flags are relaxed: a
+/// lease moves between threads through the locks of the pool.
 #[derive(Debug)]
 pub(crate) struct PgConnection {
     pub(super) client: Client,
+    /// What passed the socket. It does not know of requests that the driver has yet to write.
+    pub(super) wire: Arc<Wire>,
     /// The task that drives the socket.
     task: AbortHandle,
+    /// Where the connection really went, so that a cancel goes there too.
+    endpoint: Endpoint,
     statements: Mutex<Statements<Statement>>,
-    /// A call was dropped before its end: the server may still work on it.
+    /// A call was dropped before its end: the server may still work on it, or not even have it.
     interrupted: AtomicBool,
-    /// A transaction may be open.
-    in_transaction: AtomicBool,
     /// Statements vanish on this connection in a way that preparing again does not heal.
     doomed: AtomicBool,
 }
 
 impl PgConnection {
-    pub(super) fn new(client: Client, task: AbortHandle, statement_cache: usize) -> Self {
+    pub(super) fn new(connected: Connected, statement_cache: usize) -> Self {
+        let Connected { client, task, wire, endpoint } = connected;
         Self {
             client,
+            wire,
             task,
+            endpoint,
             statements: Mutex::new(Statements::new(statement_cache)),
             interrupted: AtomicBool::new(false),
-            in_transaction: AtomicBool::new(false),
             doomed: AtomicBool::new(false),
         }
     }
 
     pub(super) fn is_broken(&self) -> bool {
-        self.client.is_closed() || self.doomed.load(Ordering::Relaxed)
+        let state = self.wire.state();
+        self.client.is_closed() || state.lost || state.closed || self.doomed.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_interrupted(&self) -> bool {
         self.interrupted.load(Ordering::Relaxed)
     }
 
-    pub(super) fn may_be_in_transaction(&self) -> bool {
-        self.in_transaction.load(Ordering::Relaxed)
-    }
-
-    /// To be set before the command that opens a transaction is sent.
-    pub(super) fn enter_transaction(&self) {
-        self.in_transaction.store(true, Ordering::Relaxed);
-    }
-
-    /// To be called when the server said that no transaction is open.
-    pub(super) fn leave_transaction(&self) {
-        self.in_transaction.store(false, Ordering::Relaxed);
+    /// Whether the next user would find something of this one: a transaction, a query, a COPY.
+    pub(super) fn is_dirty(&self) -> bool {
+        let state = self.wire.state();
+        self.is_interrupted()
+            || state.is_busy()
+            || state.doubtful
+            || state.status != TransactionStatus::Idle
     }
 
     /// To be called when the server has answered everything.
     pub(super) fn settled(&self) {
         self.interrupted.store(false, Ordering::Relaxed);
+    }
+
+    /// Cancels what the server does. Returns when the backend was signalled; until then, and until
+    /// everything is answered, the connection must not be used.
+    pub(super) async fn cancel(&self) -> Result<(), BoxError> {
+        cancel::cancel(&self.endpoint, &self.client.cancel_token()).await
+    }
+
+    /// A bare Sync: one round trip, nothing to parse or plan.
+    pub(super) async fn test(&self) -> Result<(), ServerError> {
+        let tested = self.client.check_connection().await;
+        tested.map_err(|error| ServerError::new(&self.endpoint, error))
     }
 
     pub(super) async fn query(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>, PoolError> {
@@ -81,9 +96,6 @@ impl PgConnection {
     }
 
     pub(super) async fn batch_execute(&self, sql: &str) -> Result<(), PoolError> {
-        if may_open_transaction(sql) {
-            self.enter_transaction();
-        }
         self.guard(self.client.batch_execute(sql)).await
     }
 
@@ -94,14 +106,12 @@ impl PgConnection {
         sql: &str,
         call: impl Fn(Statement) -> F,
     ) -> Result<T, PoolError> {
-        if opens_transaction(sql) {
-            self.enter_transaction();
-        }
         self.guard(async {
+            let outside = self.wire.transaction() == TransactionStatus::Idle;
             match call(self.prepare(sql).await?).await {
                 Err(error) if is_stale(&error) => {
                     self.statements.lock().remove(sql);
-                    if self.may_be_in_transaction() {
+                    if !outside {
                         return Err(error);
                     }
                     let again = call(self.prepare(sql).await?).await;
@@ -134,6 +144,11 @@ impl PgConnection {
         }
         let unfinished = Unfinished(Some(&self.interrupted));
         let result = call.await;
+        if result.as_ref().is_err_and(|error| error.code().is_some()) {
+            // The driver passes an error on before the server says that it is ready again, and in
+            // which transaction.
+            self.wire.answered_all().await;
+        }
         unfinished.finish();
         result.map_err(PoolError::Postgres)
     }
@@ -143,7 +158,7 @@ impl Drop for PgConnection {
     fn drop(&mut self) {
         // A clean connection says goodbye by itself when its client is gone. Otherwise the task
         // would wait for the answer to a query that nobody wants, and keep the socket open.
-        if self.is_interrupted() || self.may_be_in_transaction() {
+        if self.is_dirty() {
             self.task.abort();
         }
     }

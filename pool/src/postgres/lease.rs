@@ -7,6 +7,7 @@ use tokio_postgres::Row;
 use super::connection::{Params, PgConnection};
 use super::manager::PgManager;
 use super::recovery;
+use super::wire::TransactionStatus;
 use crate::error::PoolError;
 use crate::lease::Lease;
 
@@ -77,9 +78,7 @@ impl PgLease {
 impl Drop for PgLease {
     fn drop(&mut self) {
         // A connection that is clean, or gone, needs no repair.
-        let dirty = self.lease.take_if(|lease| {
-            (lease.is_interrupted() || lease.may_be_in_transaction()) && !lease.is_broken()
-        });
+        let dirty = self.lease.take_if(|lease| lease.is_dirty() && !lease.is_broken());
         if let Some(lease) = dirty {
             recovery::spawn(lease);
         }
@@ -97,14 +96,12 @@ impl fmt::Debug for PgLease {
 #[derive(Debug)]
 pub struct PgTransaction {
     lease: PgLease,
-    /// A verb failed, so the server may have given the transaction up.
-    failed: bool,
 }
 
 impl PgTransaction {
     pub(super) async fn begin(lease: PgLease) -> Result<Self, PoolError> {
         lease.batch_execute("BEGIN").await?;
-        Ok(Self { lease, failed: false })
+        Ok(Self { lease })
     }
 
     /// Runs a statement and returns all its rows.
@@ -112,8 +109,7 @@ impl PgTransaction {
     /// # Errors
     /// As [`PgLease::query`].
     pub async fn query(&mut self, sql: &str, params: Params<'_>) -> Result<Vec<Row>, PoolError> {
-        let result = self.lease.query(sql, params).await;
-        self.note(result)
+        self.lease.query(sql, params).await
     }
 
     /// Runs a statement that returns exactly one row.
@@ -141,8 +137,7 @@ impl PgTransaction {
     /// # Errors
     /// As [`PgLease::query`].
     pub async fn execute(&mut self, sql: &str, params: Params<'_>) -> Result<u64, PoolError> {
-        let result = self.lease.execute(sql, params).await;
-        self.note(result)
+        self.lease.execute(sql, params).await
     }
 
     /// Runs several statements without values, separated by semicolons.
@@ -150,25 +145,28 @@ impl PgTransaction {
     /// # Errors
     /// As [`PgLease::query`].
     pub async fn batch_execute(&mut self, sql: &str) -> Result<(), PoolError> {
-        let result = self.lease.batch_execute(sql).await;
-        self.note(result)
+        self.lease.batch_execute(sql).await
     }
 
     /// Makes the transaction last.
     ///
     /// # Errors
-    /// After a verb failed, PostgreSQL answers `COMMIT` by a rollback and calls that a success. Here
-    /// it is the error `25P02`, unless the caller rolled back to a savepoint. After an error with
-    /// [`is_connection`](PoolError::is_connection) nobody knows whether it was committed.
+    /// PostgreSQL answers `COMMIT` by a rollback when the transaction has failed, and with a
+    /// warning when there is none any more, and calls both a success. Here they are the errors
+    /// `25P02` and `25P01`. After an error with [`is_connection`](PoolError::is_connection) nobody
+    /// knows whether it was committed.
     ///
     /// # Cancellation
     /// If the future is dropped, the transaction is committed or rolled back as a whole.
     pub async fn commit(self) -> Result<(), PoolError> {
-        // In a failed transaction everything but its end is refused, and the rest is skipped.
-        let end = if self.failed { "SELECT 1; COMMIT" } else { "COMMIT" };
-        self.lease.batch_execute(end).await?;
-        self.lease.conn().leave_transaction();
-        Ok(())
+        // Where there is nothing to commit, the server is made to say so in its own words: the
+        // first statement is refused and the second skipped.
+        let end = match self.lease.conn().wire.transaction() {
+            TransactionStatus::Active => "COMMIT",
+            TransactionStatus::Failed => "SELECT 1; COMMIT",
+            TransactionStatus::Idle => "SAVEPOINT ended; COMMIT",
+        };
+        self.lease.batch_execute(end).await
     }
 
     /// Takes the transaction back. Unlike a drop, it says when that is done.
@@ -176,14 +174,7 @@ impl PgTransaction {
     /// # Errors
     /// As [`PgLease::query`].
     pub async fn rollback(self) -> Result<(), PoolError> {
-        self.lease.batch_execute("ROLLBACK").await?;
-        self.lease.conn().leave_transaction();
-        Ok(())
-    }
-
-    fn note<T>(&mut self, result: Result<T, PoolError>) -> Result<T, PoolError> {
-        self.failed |= result.is_err();
-        result
+        self.lease.batch_execute("ROLLBACK").await
     }
 }
 

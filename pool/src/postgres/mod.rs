@@ -1,12 +1,16 @@
 //! PostgreSQL: connections that come back without anybody's transaction or query on them.
 
 mod cancel;
+mod connect;
 mod connection;
 mod lease;
 mod manager;
 mod recovery;
-mod sql;
+mod socket;
 mod statements;
+mod stream;
+mod tap;
+mod wire;
 
 use std::fmt;
 use std::task::{Context, Poll};
@@ -16,6 +20,7 @@ pub use tokio_postgres::Row;
 pub use tokio_postgres::types::ToSql;
 use tower_service::Service;
 
+pub use self::connect::ServerError;
 pub use self::connection::Params;
 pub use self::lease::{PgLease, PgTransaction};
 use self::manager::PgManager;
