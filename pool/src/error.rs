@@ -246,7 +246,7 @@ fn driver_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a tokio_postgr
 }
 
 #[cfg(feature = "postgres")]
-fn lost_server(error: &tokio_postgres::Error) -> bool {
+pub(crate) fn lost_server(error: &tokio_postgres::Error) -> bool {
     use tokio_postgres::error::SqlState;
 
     if error.is_closed() {

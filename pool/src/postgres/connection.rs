@@ -31,6 +31,7 @@ pub(crate) struct PgConnection {
     /// Where the connection really went, so that a cancel goes there too.
     endpoint: Endpoint,
     statements: Mutex<Statements<Statement>>,
+    preparing: tokio::sync::Mutex<()>,
     /// A call was dropped before its end: the server may still work on it, or not even have it.
     interrupted: AtomicBool,
     /// Statements vanish on this connection in a way that preparing again does not heal.
@@ -46,6 +47,7 @@ impl PgConnection {
             task,
             endpoint,
             statements: Mutex::new(Statements::new(statement_cache)),
+            preparing: tokio::sync::Mutex::new(()),
             interrupted: AtomicBool::new(false),
             doomed: AtomicBool::new(false),
         }
@@ -58,6 +60,11 @@ impl PgConnection {
 
     pub(super) fn is_interrupted(&self) -> bool {
         self.interrupted.load(Ordering::Relaxed)
+    }
+
+    /// To be called when a call was dropped before its end.
+    pub(super) fn interrupt(&self) {
+        self.interrupted.store(true, Ordering::Relaxed);
     }
 
     /// Whether the next user would find something of this one: a transaction, a query, a COPY.
@@ -99,35 +106,56 @@ impl PgConnection {
         self.guard(self.client.batch_execute(sql)).await
     }
 
-    /// Runs a prepared statement. DDL between two calls makes a prepared statement stale; outside a
-    /// transaction nothing has happened then, so it is prepared and run once more.
+    /// As [`query`](Self::query), next to others on the same connection: a call that is dropped
+    /// before its end is no reason to refuse the next.
+    pub(super) async fn query_shared(
+        &self,
+        sql: &str,
+        params: Params<'_>,
+    ) -> Result<Vec<Row>, Error> {
+        self.healed(sql, |statement| async move { self.client.query(&statement, params).await })
+            .await
+    }
+
     async fn run<T, F: Future<Output = Result<T, Error>>>(
         &self,
         sql: &str,
         call: impl Fn(Statement) -> F,
     ) -> Result<T, PoolError> {
-        self.guard(async {
-            let outside = self.wire.transaction() == TransactionStatus::Idle;
-            match call(self.prepare(sql).await?).await {
-                Err(error) if is_stale(&error) => {
-                    self.statements.lock().remove(sql);
-                    if !outside {
-                        return Err(error);
-                    }
-                    let again = call(self.prepare(sql).await?).await;
-                    if again.as_ref().is_err_and(is_stale) {
-                        self.statements.lock().remove(sql);
-                        self.doomed.store(true, Ordering::Relaxed);
-                    }
-                    again
+        self.guard(self.healed(sql, call)).await
+    }
+
+    /// Runs a prepared statement. DDL between two calls makes a prepared statement stale; outside a
+    /// transaction nothing has happened then, so it is prepared and run once more.
+    async fn healed<T, F: Future<Output = Result<T, Error>>>(
+        &self,
+        sql: &str,
+        call: impl Fn(Statement) -> F,
+    ) -> Result<T, Error> {
+        let outside = self.wire.transaction() == TransactionStatus::Idle;
+        match call(self.prepare(sql).await?).await {
+            Err(error) if is_stale(&error) => {
+                self.statements.lock().remove(sql);
+                if !outside {
+                    return Err(error);
                 }
-                result => result,
+                let again = call(self.prepare(sql).await?).await;
+                if again.as_ref().is_err_and(is_stale) {
+                    self.statements.lock().remove(sql);
+                    self.doomed.store(true, Ordering::Relaxed);
+                }
+                again
             }
-        })
-        .await
+            result => result,
+        }
     }
 
     async fn prepare(&self, sql: &str) -> Result<Statement, Error> {
+        if let Some(statement) = self.statements.lock().get(sql) {
+            return Ok(statement);
+        }
+        // Those who share the connection and want the same statement prepare it once.
+        let _turn = self.preparing.lock().await;
         if let Some(statement) = self.statements.lock().get(sql) {
             return Ok(statement);
         }

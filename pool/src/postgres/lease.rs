@@ -178,11 +178,11 @@ impl PgTransaction {
     }
 }
 
-fn one(rows: Vec<Row>) -> Result<Row, PoolError> {
+pub(super) fn one(rows: Vec<Row>) -> Result<Row, PoolError> {
     at_most_one(rows)?.ok_or(PoolError::RowCount { found: 0 })
 }
 
-fn at_most_one(mut rows: Vec<Row>) -> Result<Option<Row>, PoolError> {
+pub(super) fn at_most_one(mut rows: Vec<Row>) -> Result<Option<Row>, PoolError> {
     match rows.len() {
         0 | 1 => Ok(rows.pop()),
         found => Err(PoolError::RowCount { found }),

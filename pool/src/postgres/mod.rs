@@ -5,6 +5,7 @@ mod connect;
 mod connection;
 mod lease;
 mod manager;
+mod pipeline;
 mod recovery;
 mod socket;
 mod statements;
@@ -13,6 +14,7 @@ mod tap;
 mod wire;
 
 use std::fmt;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 pub use tokio_postgres;
@@ -24,6 +26,7 @@ pub use self::connect::ServerError;
 pub use self::connection::Params;
 pub use self::lease::{PgLease, PgTransaction};
 use self::manager::PgManager;
+use self::pipeline::{Pipelines, Ride};
 use crate::config::PoolConfig;
 use crate::error::PoolError;
 use crate::pool::{CloseReport, Pool};
@@ -42,6 +45,8 @@ use crate::stats::PoolStats;
 #[derive(Clone)]
 pub struct PgPool {
     pool: Pool<PgManager>,
+    /// `None` if every statement gets a connection of its own.
+    pipelines: Option<Arc<Pipelines>>,
 }
 
 impl PgPool {
@@ -64,7 +69,9 @@ impl PgPool {
     /// Outside a tokio runtime.
     pub fn connect_lazy(config: PoolConfig) -> Result<Self, PoolError> {
         let manager = PgManager::new(&config)?;
-        Ok(Self { pool: Pool::new(manager, config)? })
+        let pool = Pool::new(manager, config)?;
+        let pipelines = Pipelines::new(&pool);
+        Ok(Self { pool, pipelines })
     }
 
     /// Takes a connection for several statements.
@@ -88,7 +95,16 @@ impl PgPool {
     /// # Errors
     /// As [`Pool::acquire`] and [`PgLease::query`].
     pub async fn query(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>, PoolError> {
-        self.acquire().await?.query(sql, params).await
+        let Some(pipelines) = &self.pipelines else {
+            return self.acquire().await?.query(sql, params).await;
+        };
+        match pipelines.query(sql, params).await {
+            Ride::Answered(result) => result,
+            Ride::Elsewhere(outside) => {
+                let lease = self.acquire().await?;
+                outside.run(lease.query(sql, params)).await
+            }
+        }
     }
 
     /// Runs a statement that returns exactly one row.
@@ -96,7 +112,7 @@ impl PgPool {
     /// # Errors
     /// As [`Pool::acquire`] and [`PgLease::query_one`].
     pub async fn query_one(&self, sql: &str, params: Params<'_>) -> Result<Row, PoolError> {
-        self.acquire().await?.query_one(sql, params).await
+        lease::one(self.query(sql, params).await?)
     }
 
     /// Runs a statement that returns one row or none.
@@ -104,7 +120,7 @@ impl PgPool {
     /// # Errors
     /// As [`Pool::acquire`] and [`PgLease::query_opt`].
     pub async fn query_opt(&self, sql: &str, params: Params<'_>) -> Result<Option<Row>, PoolError> {
-        self.acquire().await?.query_opt(sql, params).await
+        lease::at_most_one(self.query(sql, params).await?)
     }
 
     /// Runs a statement and returns the number of rows it changed.
@@ -126,11 +142,18 @@ impl PgPool {
     /// The figures of this moment.
     #[must_use]
     pub fn stats(&self) -> PoolStats {
-        self.pool.stats()
+        let mut stats = self.pool.stats();
+        if let Some(pipelines) = &self.pipelines {
+            pipelines.add_to(&mut stats);
+        }
+        stats
     }
 
     /// Closes as [`Pool::close`] does.
     pub async fn close(&self) -> CloseReport {
+        if let Some(pipelines) = &self.pipelines {
+            pipelines.close();
+        }
         self.pool.close().await
     }
 }
