@@ -12,6 +12,9 @@ mod stream;
 mod tap;
 mod wire;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::task::{Context, Poll};
 

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use self::session::Session;
+pub(crate) use self::session::Session;
 use super::wire::Wire;
 
 /// A stream that tells a [`Wire`] what passes.
