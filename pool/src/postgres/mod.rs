@@ -3,13 +3,19 @@
 mod cancel;
 mod connect;
 mod connection;
+mod endpoint;
+mod error;
 mod lease;
 mod manager;
 mod recovery;
+mod settings;
 mod socket;
 mod statements;
 mod stream;
 mod tap;
+#[cfg_attr(not(feature = "tls"), path = "tls_absent.rs")]
+mod tls;
+mod url;
 mod wire;
 
 #[cfg(test)]
@@ -23,8 +29,8 @@ pub use tokio_postgres::Row;
 pub use tokio_postgres::types::ToSql;
 use tower_service::Service;
 
-pub use self::connect::ServerError;
 pub use self::connection::Params;
+pub use self::error::ServerError;
 pub use self::lease::{PgLease, PgTransaction};
 use self::manager::PgManager;
 use crate::config::PoolConfig;

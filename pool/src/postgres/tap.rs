@@ -17,7 +17,6 @@ pub(crate) use self::session::Session;
 use super::wire::Wire;
 
 /// A stream that tells a [`Wire`] what passes.
-#[derive(Debug)]
 pub(super) struct Tap<S> {
     stream: S,
     session: Session,

@@ -198,7 +198,8 @@ async fn record(listener: TcpListener, server: std::net::SocketAddr, record: Rec
 async fn a_real_session_reads_the_same_however_it_is_cut() {
     let pg = PgCluster::start(0).await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("postgres://postgres@{}/postgres", listener.local_addr().unwrap());
+    let url =
+        format!("postgres://postgres@{}/postgres?sslmode=disable", listener.local_addr().unwrap());
     let seen = Record::default();
     let relay = tokio::spawn(record(listener, pg.primary().addr(), Arc::clone(&seen)));
     let conn = connect(url).await;
