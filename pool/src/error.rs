@@ -80,6 +80,9 @@ impl PoolError {
             Self::AcquireTimeout { .. } | Self::ConnectTimeout { .. } => true,
             Self::Connect(cause) => {
                 matches!(cause.downcast_ref(), Some(HandshakeError::TimedOut(_)))
+                    || cause_of(&**cause).is_some_and(|io: &std::io::Error| {
+                        io.kind() == std::io::ErrorKind::TimedOut
+                    })
             }
             _ => false,
         }
@@ -141,10 +144,10 @@ impl PoolError {
     pub fn sqlstate(&self) -> Option<&str> {
         #[cfg(feature = "postgres")]
         {
-            let error = match self {
+            let error: &tokio_postgres::Error = match self {
                 Self::Postgres(error) => error,
                 Self::Connect(cause) | Self::ConnectTimeout { cause: Some(cause), .. } => {
-                    driver_error(&**cause)?
+                    cause_of(&**cause)?
                 }
                 _ => return None,
             };
@@ -238,9 +241,8 @@ pub(crate) fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
     text.unwrap_or("no message").to_owned()
 }
 
-/// The driver's error among the causes of another.
-#[cfg(feature = "postgres")]
-fn driver_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a tokio_postgres::Error> {
+/// The first error of one type among another and its causes.
+fn cause_of<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
     std::iter::successors(Some(error), |error| (*error).source())
         .find_map(|error| error.downcast_ref())
 }

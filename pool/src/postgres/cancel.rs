@@ -7,7 +7,8 @@
 use tokio::io::AsyncReadExt;
 use tokio_postgres::CancelToken;
 
-use super::connect::{BoxError, Endpoint};
+use super::endpoint::Endpoint;
+use super::error::BoxError;
 use super::stream::Done;
 
 /// Returns when the backend was signalled.

@@ -11,7 +11,9 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, Statement};
 
 use super::cancel;
-use super::connect::{BoxError, Connected, Endpoint, ServerError};
+use super::connect::Connected;
+use super::endpoint::Endpoint;
+use super::error::{BoxError, ServerError};
 use super::statements::Statements;
 use super::wire::{TransactionStatus, Wire};
 use crate::error::PoolError;

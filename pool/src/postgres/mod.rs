@@ -3,15 +3,24 @@
 mod cancel;
 mod connect;
 mod connection;
+mod endpoint;
+mod error;
 mod lease;
 mod manager;
 mod pipeline;
 mod recovery;
+mod settings;
 mod socket;
 mod statements;
 mod stream;
 mod tap;
+#[cfg_attr(not(feature = "tls"), path = "tls_absent.rs")]
+mod tls;
+mod url;
 mod wire;
+
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,8 +31,8 @@ pub use tokio_postgres::Row;
 pub use tokio_postgres::types::ToSql;
 use tower_service::Service;
 
-pub use self::connect::ServerError;
 pub use self::connection::Params;
+pub use self::error::ServerError;
 pub use self::lease::{PgLease, PgTransaction};
 use self::manager::PgManager;
 use self::pipeline::{Pipelines, Ride};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::connect::BoxError;
+use super::error::BoxError;
 use super::manager::PgManager;
 use super::wire::TransactionStatus;
 use crate::event;

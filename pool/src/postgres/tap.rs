@@ -13,11 +13,10 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use self::session::Session;
+pub(crate) use self::session::Session;
 use super::wire::Wire;
 
 /// A stream that tells a [`Wire`] what passes.
-#[derive(Debug)]
 pub(super) struct Tap<S> {
     stream: S,
     session: Session,
