@@ -51,6 +51,8 @@ pub struct PoolStats {
     /// PostgreSQL: of those, the ones moved to a connection of their own, since a statement before
     /// them was slow, the server refused them as writes, or the connection was lost.
     pub moved_total: u64,
+    /// PostgreSQL: transactions run again, since they met another one.
+    pub retries_total: u64,
 }
 
 impl PoolStats {
@@ -77,6 +79,7 @@ impl PoolStats {
             pipelines,
             pipelined_total,
             moved_total,
+            retries_total,
         } = *self;
         emit("size", &[], size as f64);
         emit("available", &[], available as f64);
@@ -97,5 +100,6 @@ impl PoolStats {
         emit("pipelines", &[], pipelines as f64);
         emit("pipelined_total", &[], pipelined_total as f64);
         emit("moved_total", &[], moved_total as f64);
+        emit("retries_total", &[], retries_total as f64);
     }
 }

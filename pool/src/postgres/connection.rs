@@ -4,11 +4,12 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Error, Row, Statement};
+use tokio_postgres::{Client, CopyInSink, CopyOutStream, Error, Row, RowStream, Statement};
 
 use super::cancel;
 use super::connect::Connected;
@@ -36,6 +37,8 @@ pub(crate) struct PgConnection {
     preparing: tokio::sync::Mutex<()>,
     /// A call was dropped before its end: the server may still work on it, or not even have it.
     interrupted: AtomicBool,
+    /// The server gave up the transaction, since it met another one.
+    conflict: AtomicBool,
     /// Statements vanish on this connection in a way that preparing again does not heal.
     doomed: AtomicBool,
 }
@@ -51,6 +54,7 @@ impl PgConnection {
             statements: Mutex::new(Statements::new(statement_cache)),
             preparing: tokio::sync::Mutex::new(()),
             interrupted: AtomicBool::new(false),
+            conflict: AtomicBool::new(false),
             doomed: AtomicBool::new(false),
         }
     }
@@ -119,6 +123,27 @@ impl PgConnection {
             .await
     }
 
+    /// As [`query`](Self::query), the rows one by one.
+    pub(super) async fn query_stream(
+        &self,
+        sql: &str,
+        params: Params<'_>,
+    ) -> Result<RowStream, PoolError> {
+        self.run(sql, |statement| async move {
+            let params = params.iter().map(|value| *value as &dyn ToSql);
+            self.client.query_raw(&statement, params).await
+        })
+        .await
+    }
+
+    pub(super) async fn copy_in(&self, sql: &str) -> Result<CopyInSink<Bytes>, PoolError> {
+        self.guard(self.client.copy_in(sql)).await
+    }
+
+    pub(super) async fn copy_out(&self, sql: &str) -> Result<CopyOutStream, PoolError> {
+        self.guard(self.client.copy_out(sql)).await
+    }
+
     async fn run<T, F: Future<Output = Result<T, Error>>>(
         &self,
         sql: &str,
@@ -166,6 +191,28 @@ impl PgConnection {
         Ok(statement)
     }
 
+    /// Takes note of an error, and waits until the server is ready again: the driver passes an error
+    /// on before the server says that, and in which transaction it is.
+    pub(super) async fn failed(&self, error: &Error) {
+        self.note(error);
+        if error.code().is_some() {
+            self.wire.answered_all().await;
+        }
+    }
+
+    /// Takes note of an error.
+    pub(super) fn note(&self, error: &Error) {
+        let conflicts = [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED];
+        if error.code().is_some_and(|code| conflicts.contains(code)) {
+            self.conflict.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a serialization failure or a deadlock was met since this was last asked.
+    pub(super) fn take_conflict(&self) -> bool {
+        self.conflict.swap(false, Ordering::Relaxed)
+    }
+
     /// Notices when a call is dropped before its end, and refuses further ones then: their answers
     /// would wait behind that of the dropped call.
     async fn guard<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, PoolError> {
@@ -174,10 +221,8 @@ impl PgConnection {
         }
         let unfinished = Unfinished(Some(&self.interrupted));
         let result = call.await;
-        if result.as_ref().is_err_and(|error| error.code().is_some()) {
-            // The driver passes an error on before the server says that it is ready again, and in
-            // which transaction.
-            self.wire.answered_all().await;
+        if let Err(error) = &result {
+            self.failed(error).await;
         }
         unfinished.finish();
         result.map_err(PoolError::Postgres)

@@ -1,14 +1,18 @@
 //! PostgreSQL: connections that come back without anybody's transaction or query on them.
 
+mod answer;
 mod cancel;
 mod connect;
 mod connection;
+mod copy;
 mod endpoint;
 mod error;
 mod lease;
 mod manager;
 mod pipeline;
 mod recovery;
+mod retry;
+mod rows;
 mod settings;
 mod socket;
 mod statements;
@@ -16,6 +20,7 @@ mod stream;
 mod tap;
 #[cfg_attr(not(feature = "tls"), path = "tls_absent.rs")]
 mod tls;
+mod transaction;
 mod url;
 mod wire;
 
@@ -24,18 +29,22 @@ mod tests;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 pub use tokio_postgres;
-pub use tokio_postgres::Row;
 pub use tokio_postgres::types::ToSql;
+pub use tokio_postgres::{IsolationLevel, Row};
 use tower_service::Service;
 
 pub use self::connection::Params;
+pub use self::copy::{CopyIn, CopyOut};
 pub use self::error::ServerError;
-pub use self::lease::{PgLease, PgTransaction};
+pub use self::lease::PgLease;
 use self::manager::PgManager;
 use self::pipeline::{Pipelines, Ride};
+pub use self::rows::RowStream;
+pub use self::transaction::{PgSavepoint, PgTransaction, TransactionOptions};
 use crate::config::PoolConfig;
 use crate::error::PoolError;
 use crate::pool::{CloseReport, Pool};
@@ -56,6 +65,8 @@ pub struct PgPool {
     pool: Pool<PgManager>,
     /// `None` if every statement gets a connection of its own.
     pipelines: Option<Arc<Pipelines>>,
+    /// Transactions tried again.
+    retries: Arc<AtomicU64>,
 }
 
 impl PgPool {
@@ -80,7 +91,7 @@ impl PgPool {
         let manager = PgManager::new(&config)?;
         let pool = Pool::new(manager, config)?;
         let pipelines = Pipelines::new(&pool);
-        Ok(Self { pool, pipelines })
+        Ok(Self { pool, pipelines, retries: Arc::default() })
     }
 
     /// Takes a connection for several statements.
@@ -96,7 +107,18 @@ impl PgPool {
     /// # Errors
     /// As [`Pool::acquire`] and [`PgLease::batch_execute`].
     pub async fn begin(&self) -> Result<PgTransaction, PoolError> {
-        PgTransaction::begin(self.acquire().await?).await
+        self.begin_with(&TransactionOptions::new()).await
+    }
+
+    /// Begins a transaction of a certain kind on a connection of its own.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin).
+    pub async fn begin_with(
+        &self,
+        options: &TransactionOptions,
+    ) -> Result<PgTransaction, PoolError> {
+        PgTransaction::begin(self.acquire().await?, options).await
     }
 
     /// Runs a statement and returns all its rows.
@@ -155,6 +177,7 @@ impl PgPool {
         if let Some(pipelines) = &self.pipelines {
             pipelines.add_to(&mut stats);
         }
+        stats.retries_total = self.retries.load(Ordering::Relaxed);
         stats
     }
 

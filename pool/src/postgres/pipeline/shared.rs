@@ -5,8 +5,8 @@ use std::sync::{Arc, Weak};
 
 use tokio::time::{Instant, timeout};
 
-use super::super::connect::BoxError;
 use super::super::connection::PgConnection;
+use super::super::error::BoxError;
 use super::super::manager::PgManager;
 use super::super::recovery;
 use super::schedule::Look;
