@@ -2,27 +2,28 @@
 
 use std::sync::Arc;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::cancel::BoxError;
 use super::manager::PgManager;
-use crate::event;
 use crate::lease::Lease;
+use crate::stats::CloseReason;
 
 /// Cancels and rolls back in a task that keeps the lease, so that nobody else gets the connection
 /// meanwhile. If that fails or takes longer than `recovery_timeout`, the connection is closed.
 pub(super) fn spawn(mut lease: Lease<PgManager>) {
     // Should the runtime stop, the task is dropped and the connection closed.
-    lease.set_fit(false);
+    lease.doom(CloseReason::Dirty);
     let shared = Arc::clone(lease.shared());
     let runtime = shared.runtime.clone();
     runtime.spawn(async move {
-        let interrupted = lease.is_interrupted();
+        let began = Instant::now();
         let repaired = timeout(shared.config.recovery_timeout, repair(&lease)).await;
         let fit = matches!(repaired, Ok(Ok(())));
-        shared.meter.recovered(fit);
-        event::dirty_lease(interrupted, fit);
-        lease.set_fit(fit);
+        if fit {
+            lease.spare();
+        }
+        shared.recovered(fit, began.elapsed());
     });
 }
 
