@@ -32,7 +32,8 @@ impl<M: Manager> Shared<M> {
             sleep_until(until).await;
             if let Some(this) = this.upgrade() {
                 this.gate.paced();
-                this.connect_if_due();
+                // To callers, and to the upkeep.
+                this.books.unsettled.notify_one();
             }
         });
     }

@@ -8,9 +8,12 @@
 //! Both are handed from the one who returns them to the one who waits longest, so nobody can slip
 //! in between. Both are RAII: dropped anywhere, they go on to the next.
 
+mod lock;
 mod primitives;
+mod queue;
 mod state;
 mod tokens;
 
-pub(crate) use self::state::{Failure, Gate, Limits, Plan, Want};
+pub(crate) use self::lock::{Gate, Want};
+pub(crate) use self::state::{Failure, Limits, Plan};
 pub(crate) use self::tokens::{Connecting, Entry, Lane, Permit, Place, Ticket};

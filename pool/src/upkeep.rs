@@ -92,20 +92,18 @@ async fn round<M: Manager>(shared: &Arc<Shared<M>>) -> Instant {
         }
         shared.settle();
     };
-    fill(shared).await.map_or(next, |retry| next.min(retry))
+    fill(shared).await;
+    next
 }
 
 /// Opens what `min_idle` asks for, one after another, so that a server that many pools come back to
-/// meets one connect of each at a time. Returns when to go on if the server is being left alone.
-async fn fill<M: Manager>(shared: &Arc<Shared<M>>) -> Option<Instant> {
+/// meets one connect of each at a time. If the server is being left alone, the end of that wakes us.
+async fn fill<M: Manager>(shared: &Arc<Shared<M>>) {
     loop {
         match shared.gate.plan_upkeep(Instant::now()) {
-            Plan::Nothing => return None,
+            Plan::Nothing => return,
             Plan::Connect(connecting) => shared.connect(connecting).await,
-            Plan::At(until) => {
-                shared.connect_at(until);
-                return Some(until);
-            }
+            Plan::At(until) => return shared.connect_at(until),
         }
     }
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::lock::Gate;
 use super::primitives::{Arc, oneshot};
-use super::state::{Failure, Gate};
+use super::state::Failure;
 use crate::error::Cause;
 use crate::meter::Outcome;
 
