@@ -2,7 +2,7 @@
 
 use bb8::ManageConnection;
 
-use super::connect::Connector;
+use super::connect::{Connected, Connector};
 use super::connection::PgConnection;
 use super::error::ServerError;
 use super::settings::Settings;
@@ -19,6 +19,11 @@ impl PgManager {
         let settings = Settings::parse(&pool.url)?;
         let connector = Connector::new(settings, pool.connect_timeout)?;
         Ok(Self { connector, statement_cache: pool.statement_cache })
+    }
+
+    /// A connection that the pool knows nothing of.
+    pub(super) async fn connect_apart(&self) -> Result<Connected, ServerError> {
+        self.connector.connect().await
     }
 }
 

@@ -1,5 +1,11 @@
 //! Real PostgreSQL: what callers leave behind, what the server does to connections.
 
+mod cancels;
+mod copy;
+mod listen;
+mod pipelines;
+mod transactions;
+
 use std::error::Error;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
