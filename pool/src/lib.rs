@@ -1,14 +1,20 @@
 #![doc = include_str!("../README.md")]
 
+mod acquire;
+mod backoff;
+mod builder;
 mod config;
+mod connect;
 mod error;
 mod event;
-mod failures;
+mod gate;
+mod leaks;
 mod lease;
 mod manager;
 mod meter;
 mod pool;
 mod service;
+mod shared;
 mod stats;
 mod upkeep;
 
@@ -17,16 +23,19 @@ pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
+pub use crate::acquire::Acquire;
+pub use crate::builder::PoolBuilder;
 pub use crate::config::{ConfigError, PoolConfig};
 pub use crate::error::PoolError;
+pub use crate::event::PoolEvent;
 pub use crate::lease::Lease;
 pub use crate::manager::Manager;
 pub use crate::pool::{CloseReport, Pool};
 pub use crate::service::AcquireFuture;
-pub use crate::stats::{Emit, PoolStats};
+pub use crate::stats::{CloseReason, ClosedStats, Emit, PoolSnapshot, PoolStats};
 
 #[cfg(feature = "postgres")]
-pub use crate::postgres::{PgLease, PgPool, PgTransaction};
+pub use crate::postgres::{PgLease, PgPool, PgPoolBuilder, PgTransaction};
 #[cfg(feature = "sqlite")]
 pub use crate::sqlite::{JobError, SqliteConfig, SqlitePool};
 

@@ -1,74 +1,102 @@
 //! One PostgreSQL connection that knows what was left undone on it.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Error, Row, Statement};
+use tokio_postgres::{Client, CopyInSink, CopyOutStream, Error, Row, RowStream, Statement};
 
-use super::sql::{may_open_transaction, opens_transaction};
+use super::cancel;
+use super::connect::Connected;
+use super::endpoint::Endpoint;
+use super::error::{BoxError, ServerError};
 use super::statements::Statements;
+use super::wire::{TransactionStatus, Wire};
 use crate::error::PoolError;
 
 /// The values of a statement, in the order `$1`, `$2` and so on.
 pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
-/// A client, its statements, and flags for what a lease may leave behind. The flags are relaxed:
-/// a lease moves between threads through the locks of the pool.
+/// A client, its statements, and what is known of the state it is in. The flags are relaxed: a
+/// lease moves between threads through the locks of the pool.
 #[derive(Debug)]
 pub(crate) struct PgConnection {
     pub(super) client: Client,
+    /// What passed the socket. It does not know of requests that the driver has yet to write.
+    pub(super) wire: Arc<Wire>,
     /// The task that drives the socket.
     task: AbortHandle,
+    /// Where the connection really went, so that a cancel goes there too.
+    endpoint: Endpoint,
     statements: Mutex<Statements<Statement>>,
-    /// A call was dropped before its end: the server may still work on it.
+    preparing: tokio::sync::Mutex<()>,
+    /// A call was dropped before its end: the server may still work on it, or not even have it.
     interrupted: AtomicBool,
-    /// A transaction may be open.
-    in_transaction: AtomicBool,
+    /// The server gave up the transaction, since it met another one.
+    conflict: AtomicBool,
     /// Statements vanish on this connection in a way that preparing again does not heal.
     doomed: AtomicBool,
 }
 
 impl PgConnection {
-    pub(super) fn new(client: Client, task: AbortHandle, statement_cache: usize) -> Self {
+    pub(super) fn new(connected: Connected, statement_cache: usize) -> Self {
+        let Connected { client, task, wire, endpoint } = connected;
         Self {
             client,
+            wire,
             task,
+            endpoint,
             statements: Mutex::new(Statements::new(statement_cache)),
+            preparing: tokio::sync::Mutex::new(()),
             interrupted: AtomicBool::new(false),
-            in_transaction: AtomicBool::new(false),
+            conflict: AtomicBool::new(false),
             doomed: AtomicBool::new(false),
         }
     }
 
     pub(super) fn is_broken(&self) -> bool {
-        self.client.is_closed() || self.doomed.load(Ordering::Relaxed)
+        let state = self.wire.state();
+        self.client.is_closed() || state.lost || state.closed || self.doomed.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_interrupted(&self) -> bool {
         self.interrupted.load(Ordering::Relaxed)
     }
 
-    pub(super) fn may_be_in_transaction(&self) -> bool {
-        self.in_transaction.load(Ordering::Relaxed)
+    /// To be called when a call was dropped before its end.
+    pub(super) fn interrupt(&self) {
+        self.interrupted.store(true, Ordering::Relaxed);
     }
 
-    /// To be set before the command that opens a transaction is sent.
-    pub(super) fn enter_transaction(&self) {
-        self.in_transaction.store(true, Ordering::Relaxed);
-    }
-
-    /// To be called when the server said that no transaction is open.
-    pub(super) fn leave_transaction(&self) {
-        self.in_transaction.store(false, Ordering::Relaxed);
+    /// Whether the next user would find something of this one: a transaction, a query, a COPY.
+    pub(super) fn is_dirty(&self) -> bool {
+        let state = self.wire.state();
+        self.is_interrupted()
+            || state.is_busy()
+            || state.doubtful
+            || state.status != TransactionStatus::Idle
     }
 
     /// To be called when the server has answered everything.
     pub(super) fn settled(&self) {
         self.interrupted.store(false, Ordering::Relaxed);
+    }
+
+    /// Cancels what the server does. Returns when the backend was signalled; until then, and until
+    /// everything is answered, the connection must not be used.
+    pub(super) async fn cancel(&self) -> Result<(), BoxError> {
+        cancel::cancel(&self.endpoint, &self.client.cancel_token()).await
+    }
+
+    /// A bare Sync: one round trip, nothing to parse or plan.
+    pub(super) async fn test(&self) -> Result<(), ServerError> {
+        let tested = self.client.check_connection().await;
+        tested.map_err(|error| ServerError::new(&self.endpoint, error))
     }
 
     pub(super) async fn query(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>, PoolError> {
@@ -81,49 +109,108 @@ impl PgConnection {
     }
 
     pub(super) async fn batch_execute(&self, sql: &str) -> Result<(), PoolError> {
-        if may_open_transaction(sql) {
-            self.enter_transaction();
-        }
         self.guard(self.client.batch_execute(sql)).await
     }
 
-    /// Runs a prepared statement. DDL between two calls makes a prepared statement stale; outside a
-    /// transaction nothing has happened then, so it is prepared and run once more.
+    /// As [`query`](Self::query), next to others on the same connection: a call that is dropped
+    /// before its end is no reason to refuse the next.
+    pub(super) async fn query_shared(
+        &self,
+        sql: &str,
+        params: Params<'_>,
+    ) -> Result<Vec<Row>, Error> {
+        self.healed(sql, |statement| async move { self.client.query(&statement, params).await })
+            .await
+    }
+
+    /// As [`query`](Self::query), the rows one by one.
+    pub(super) async fn query_stream(
+        &self,
+        sql: &str,
+        params: Params<'_>,
+    ) -> Result<RowStream, PoolError> {
+        self.run(sql, |statement| async move {
+            let params = params.iter().map(|value| *value as &dyn ToSql);
+            self.client.query_raw(&statement, params).await
+        })
+        .await
+    }
+
+    pub(super) async fn copy_in(&self, sql: &str) -> Result<CopyInSink<Bytes>, PoolError> {
+        self.guard(self.client.copy_in(sql)).await
+    }
+
+    pub(super) async fn copy_out(&self, sql: &str) -> Result<CopyOutStream, PoolError> {
+        self.guard(self.client.copy_out(sql)).await
+    }
+
     async fn run<T, F: Future<Output = Result<T, Error>>>(
         &self,
         sql: &str,
         call: impl Fn(Statement) -> F,
     ) -> Result<T, PoolError> {
-        if opens_transaction(sql) {
-            self.enter_transaction();
-        }
-        self.guard(async {
-            match call(self.prepare(sql).await?).await {
-                Err(error) if is_stale(&error) => {
-                    self.statements.lock().remove(sql);
-                    if self.may_be_in_transaction() {
-                        return Err(error);
-                    }
-                    let again = call(self.prepare(sql).await?).await;
-                    if again.as_ref().is_err_and(is_stale) {
-                        self.statements.lock().remove(sql);
-                        self.doomed.store(true, Ordering::Relaxed);
-                    }
-                    again
+        self.guard(self.healed(sql, call)).await
+    }
+
+    /// Runs a prepared statement. DDL between two calls makes a prepared statement stale; outside a
+    /// transaction nothing has happened then, so it is prepared and run once more.
+    async fn healed<T, F: Future<Output = Result<T, Error>>>(
+        &self,
+        sql: &str,
+        call: impl Fn(Statement) -> F,
+    ) -> Result<T, Error> {
+        let outside = self.wire.transaction() == TransactionStatus::Idle;
+        match call(self.prepare(sql).await?).await {
+            Err(error) if is_stale(&error) => {
+                self.statements.lock().remove(sql);
+                if !outside {
+                    return Err(error);
                 }
-                result => result,
+                let again = call(self.prepare(sql).await?).await;
+                if again.as_ref().is_err_and(is_stale) {
+                    self.statements.lock().remove(sql);
+                    self.doomed.store(true, Ordering::Relaxed);
+                }
+                again
             }
-        })
-        .await
+            result => result,
+        }
     }
 
     async fn prepare(&self, sql: &str) -> Result<Statement, Error> {
         if let Some(statement) = self.statements.lock().get(sql) {
             return Ok(statement);
         }
+        // Those who share the connection and want the same statement prepare it once.
+        let _turn = self.preparing.lock().await;
+        if let Some(statement) = self.statements.lock().get(sql) {
+            return Ok(statement);
+        }
         let statement = self.client.prepare(sql).await?;
         self.statements.lock().insert(sql, statement.clone());
         Ok(statement)
+    }
+
+    /// Takes note of an error, and waits until the server is ready again: the driver passes an error
+    /// on before the server says that, and in which transaction it is.
+    pub(super) async fn failed(&self, error: &Error) {
+        self.note(error);
+        if error.code().is_some() {
+            self.wire.answered_all().await;
+        }
+    }
+
+    /// Takes note of an error.
+    pub(super) fn note(&self, error: &Error) {
+        let conflicts = [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED];
+        if error.code().is_some_and(|code| conflicts.contains(code)) {
+            self.conflict.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a serialization failure or a deadlock was met since this was last asked.
+    pub(super) fn take_conflict(&self) -> bool {
+        self.conflict.swap(false, Ordering::Relaxed)
     }
 
     /// Notices when a call is dropped before its end, and refuses further ones then: their answers
@@ -134,6 +221,9 @@ impl PgConnection {
         }
         let unfinished = Unfinished(Some(&self.interrupted));
         let result = call.await;
+        if let Err(error) = &result {
+            self.failed(error).await;
+        }
         unfinished.finish();
         result.map_err(PoolError::Postgres)
     }
@@ -143,7 +233,7 @@ impl Drop for PgConnection {
     fn drop(&mut self) {
         // A clean connection says goodbye by itself when its client is gone. Otherwise the task
         // would wait for the answer to a query that nobody wants, and keep the socket open.
-        if self.is_interrupted() || self.may_be_in_transaction() {
+        if self.is_dirty() {
             self.task.abort();
         }
     }

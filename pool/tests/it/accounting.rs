@@ -9,7 +9,7 @@ use escala_pool::{Lease, Pool};
 use proptest::prelude::*;
 use tokio::time::sleep;
 
-use crate::scripted::{Act, Manager, assert_adds_up, config};
+use crate::scripted::{Act, Manager, assert_all_adds_up, config};
 
 const SIZE: usize = 2;
 
@@ -79,7 +79,7 @@ async fn run(steps: Vec<Step>, manager: &Manager, pool: &Pool<Manager>) {
             Step::Break => leases.iter_mut().for_each(|lease| lease.broken = true),
             Step::Sleep(pause) => sleep(Duration::from_millis(pause)).await,
         }
-        assert_adds_up(&pool.stats());
+        assert_all_adds_up(&pool.stats());
         assert!(leases.len() <= SIZE && manager.server.lock().open <= SIZE);
     }
 }
@@ -111,7 +111,7 @@ proptest! {
             let full = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
             drop(full);
             let stats = pool.stats();
-            assert_adds_up(&stats);
+            assert_all_adds_up(&stats);
             assert_eq!((stats.waiting, stats.connecting), (0, 0));
             assert_eq!((stats.size, stats.available), (SIZE, SIZE));
             assert_eq!(manager.server.lock().peak_open, SIZE);

@@ -8,6 +8,7 @@ mod close;
 mod config;
 mod faults;
 mod scripted;
+mod upkeep;
 
 #[cfg(feature = "postgres")]
 mod postgres;

@@ -124,6 +124,9 @@ impl ManageConnection for Manager {
     }
 }
 
+/// Longer than any test takes, in the time of a paused clock.
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+
 /// A small pool that connects only when asked.
 pub(crate) fn config(max_size: usize) -> PoolConfig {
     PoolConfig::default().max_size(max_size).min_idle(0)
@@ -137,4 +140,12 @@ pub(crate) fn assert_adds_up(stats: &PoolStats) {
         + stats.cancelled_total
         + stats.failed_total;
     assert_eq!(stats.started_total, ended + stats.waiting as u64, "{stats:?}");
+}
+
+/// Every acquire has one outcome, and every connection is somewhere.
+pub(crate) fn assert_all_adds_up(stats: &PoolStats) {
+    assert_adds_up(stats);
+    let gone = stats.connect_failures_total + stats.closed.sum();
+    let there = (stats.connecting + stats.size) as u64;
+    assert_eq!(stats.connects_total, gone + there, "{stats:?}");
 }
