@@ -7,7 +7,10 @@ mod acquire;
 mod close;
 mod config;
 mod faults;
+#[cfg(feature = "axum")]
+mod layer;
 mod scripted;
+mod service;
 mod upkeep;
 
 #[cfg(feature = "postgres")]
