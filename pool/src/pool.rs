@@ -119,7 +119,7 @@ impl<M: Manager> Pool<M> {
             self.shared.tell(&PoolEvent::Resized { from, to: max_size });
         }
         self.shared.settle();
-        self.shared.books.unsettled.notify_one();
+        self.shared.books.upkeep.notify_one();
         Ok(())
     }
 
@@ -137,7 +137,7 @@ impl<M: Manager> Pool<M> {
     pub fn resume(&self) {
         if self.shared.gate.pause(false) {
             self.shared.tell(&PoolEvent::Resumed);
-            self.shared.books.unsettled.notify_one();
+            self.shared.books.upkeep.notify_one();
         }
     }
 

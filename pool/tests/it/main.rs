@@ -6,9 +6,12 @@ mod accounting;
 mod acquire;
 mod close;
 mod config;
+mod events;
 mod faults;
 #[cfg(feature = "axum")]
 mod layer;
+mod live;
+mod reserved;
 mod scripted;
 mod service;
 mod upkeep;
