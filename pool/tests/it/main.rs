@@ -2,7 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in its helpers")]
 
-mod accounting;
 mod acquire;
 mod close;
 mod config;
@@ -11,6 +10,7 @@ mod faults;
 #[cfg(feature = "axum")]
 mod layer;
 mod live;
+mod model;
 mod reserved;
 mod scripted;
 mod service;
