@@ -64,6 +64,11 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// A step, and whether the callers act before the next one.
+fn any_steps(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<(Step, bool)>> {
+    prop::collection::vec((any_step(), prop::bool::weighted(0.7)), count)
+}
+
 type Acquiring<'a> = Pin<Box<dyn Future<Output = Result<Lease<Manager>, PoolError>> + Send + 'a>>;
 
 struct Caller<'a> {
@@ -137,11 +142,13 @@ impl<'a> Model<'a> {
                 self.callers.iter_mut().for_each(|caller| caller.held_back = false);
             }
             Step::Close => {
+                // Who was given a permit before is served.
+                self.settle().await;
                 self.pool.close_within(Duration::ZERO).await;
                 self.closed = true;
+                self.settle().await;
             }
         }
-        self.settle().await;
     }
 
     /// Lets everybody act who can, and looks at each moment.
@@ -207,6 +214,7 @@ impl<'a> Model<'a> {
         }
         self.step(Step::Resume).await;
         self.step(Step::Resize(SIZE)).await;
+        self.settle().await;
         // What still hangs ends within the connect timeout.
         sleep(Duration::from_secs(11)).await;
         for _ in 0..SIZE {
@@ -231,7 +239,7 @@ fn pick<T>(items: &mut Vec<T>, which: usize) -> Option<T> {
     (!items.is_empty()).then(|| items.remove(which % items.len()))
 }
 
-fn run(steps: &[Step], connects: Vec<Act>, tests: Vec<Act>, in_turn: bool) {
+fn run(steps: &[(Step, bool)], connects: Vec<Act>, tests: Vec<Act>, in_turn: bool) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
@@ -249,8 +257,11 @@ fn run(steps: &[Step], connects: Vec<Act>, tests: Vec<Act>, in_turn: bool) {
             .keepalive(Duration::from_secs(3));
         let pool = manager.pool(limits);
         let mut model = Model::new(&manager, &pool, in_turn);
-        for step in steps {
+        for (step, settle) in steps {
             model.step(*step).await;
+            if *settle {
+                model.settle().await;
+            }
         }
         model.end().await;
     });
@@ -263,7 +274,7 @@ proptest! {
     fn nothing_is_lost_by_any_order_of_calls_drops_failures_and_panics(
         connects in prop::collection::vec(any_act(), 0..20),
         tests in prop::collection::vec(any_act(), 0..20),
-        steps in prop::collection::vec(any_step(), 1..60),
+        steps in any_steps(1..60),
     ) {
         run(&steps, connects, tests, false);
     }
@@ -271,7 +282,7 @@ proptest! {
     #[test]
     fn nobody_is_served_before_an_earlier_caller(
         connects in prop::collection::vec(any_act(), 0..20),
-        steps in prop::collection::vec(any_step(), 1..60),
+        steps in any_steps(1..60),
     ) {
         run(&steps, connects, Vec::new(), true);
     }
@@ -279,10 +290,10 @@ proptest! {
     #[test]
     fn a_closed_pool_keeps_nothing_and_serves_nobody(
         connects in prop::collection::vec(any_act(), 0..10),
-        before in prop::collection::vec(any_step(), 0..30),
-        after in prop::collection::vec(any_step(), 0..20),
+        before in any_steps(0..30),
+        after in any_steps(0..20),
     ) {
-        let steps: Vec<Step> = before.into_iter().chain([Step::Close]).chain(after).collect();
+        let steps: Vec<_> = before.into_iter().chain([(Step::Close, true)]).chain(after).collect();
         run(&steps, connects, Vec::new(), false);
     }
 }
