@@ -8,11 +8,15 @@ mod connect;
 mod error;
 mod event;
 mod gate;
+#[cfg(feature = "axum")]
+pub mod layer;
 mod leaks;
 mod lease;
 mod manager;
 mod meter;
 mod pool;
+#[cfg(feature = "axum")]
+mod request;
 mod service;
 mod shared;
 mod stats;
@@ -28,9 +32,13 @@ pub use crate::builder::PoolBuilder;
 pub use crate::config::{ConfigError, PoolConfig};
 pub use crate::error::PoolError;
 pub use crate::event::PoolEvent;
+#[cfg(feature = "axum")]
+pub use crate::layer::{PoolLayer, PoolService, RequestConfig};
 pub use crate::lease::Lease;
 pub use crate::manager::Manager;
 pub use crate::pool::{CloseReport, Pool};
+#[cfg(feature = "axum")]
+pub use crate::request::{Deadline, LeaseHandle, LeasePool, LeaseRejection, Leased};
 pub use crate::service::AcquireFuture;
 pub use crate::stats::{CloseReason, ClosedStats, Emit, PoolSnapshot, PoolStats};
 

@@ -121,7 +121,7 @@ impl PgPool {
         self.acquire_at(acquire, Location::caller())
     }
 
-    async fn acquire_at(
+    pub(crate) async fn acquire_at(
         &self,
         acquire: Acquire,
         place: &'static Location<'static>,
