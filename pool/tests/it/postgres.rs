@@ -1,5 +1,9 @@
 //! Real PostgreSQL: what callers leave behind, what the server does to connections.
 
+mod connecting;
+#[cfg(feature = "tls")]
+mod tls;
+
 use std::error::Error;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
