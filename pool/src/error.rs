@@ -55,6 +55,10 @@ pub enum PoolError {
     /// The driver or the server failed.
     #[cfg(feature = "postgres")]
     Postgres(tokio_postgres::Error),
+    /// The connection broke after `COMMIT` was sent and before it was answered: nobody knows whether
+    /// the transaction was committed. Look for what it should have done before doing it again.
+    #[cfg(feature = "postgres")]
+    CommitUnknown(tokio_postgres::Error),
     /// SQLite failed: in a closure, or while the group was committed.
     #[cfg(feature = "sqlite")]
     Sqlite(rusqlite::Error),
@@ -110,6 +114,8 @@ impl PoolError {
             Self::Closed => true,
             #[cfg(feature = "postgres")]
             Self::Postgres(error) => lost_server(error),
+            #[cfg(feature = "postgres")]
+            Self::CommitUnknown(_) => true,
             #[cfg(feature = "sqlite")]
             Self::Sqlite(error) => lost_file(error),
             _ => false,
@@ -145,7 +151,7 @@ impl PoolError {
         #[cfg(feature = "postgres")]
         {
             let error: &tokio_postgres::Error = match self {
-                Self::Postgres(error) => error,
+                Self::Postgres(error) | Self::CommitUnknown(error) => error,
                 Self::Connect(cause) | Self::ConnectTimeout { cause: Some(cause), .. } => {
                     cause_of(&**cause)?
                 }
@@ -186,6 +192,10 @@ impl fmt::Display for PoolError {
                 Some(code) => write!(f, "postgresql answered with sqlstate {code}"),
                 None => f.write_str("the call to postgresql failed"),
             },
+            #[cfg(feature = "postgres")]
+            Self::CommitUnknown(_) => {
+                f.write_str("the connection broke after commit was sent: the outcome is unknown")
+            }
             #[cfg(feature = "sqlite")]
             Self::Sqlite(_) => f.write_str("sqlite failed"),
             #[cfg(feature = "sqlite")]
@@ -207,7 +217,7 @@ impl Error for PoolError {
             }
             Self::Config(error) => Some(error),
             #[cfg(feature = "postgres")]
-            Self::Postgres(error) => Some(error),
+            Self::Postgres(error) | Self::CommitUnknown(error) => Some(error),
             #[cfg(feature = "sqlite")]
             Self::Sqlite(error) => Some(error),
             _ => None,
@@ -248,7 +258,7 @@ fn cause_of<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<
 }
 
 #[cfg(feature = "postgres")]
-fn lost_server(error: &tokio_postgres::Error) -> bool {
+pub(crate) fn lost_server(error: &tokio_postgres::Error) -> bool {
     use tokio_postgres::error::SqlState;
 
     if error.is_closed() {

@@ -124,6 +124,30 @@ impl<M: Manager> Pool<M> {
         result
     }
 
+    /// The limits.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn config(&self) -> &PoolConfig {
+        &self.shared.config
+    }
+
+    /// Where the background work runs.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.shared.runtime
+    }
+
+    /// Whether a connection is free for whoever comes.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn has_spare(&self) -> bool {
+        self.shared.permits.available_permits() > 0
+    }
+
+    /// Whether somebody waits for a connection.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn is_contended(&self) -> bool {
+        self.shared.meter.snapshot().waiting > 0
+    }
+
     /// The figures of this moment.
     #[must_use]
     pub fn stats(&self) -> PoolStats {

@@ -43,6 +43,16 @@ pub struct PoolStats {
     pub recovered_total: u64,
     /// Dirty connections that had to be closed.
     pub recovery_failures_total: u64,
+    /// PostgreSQL: connections that serve single reads of all callers together. They are in use,
+    /// also while nobody reads.
+    pub pipelines: usize,
+    /// PostgreSQL: single reads sent on such a connection.
+    pub pipelined_total: u64,
+    /// PostgreSQL: of those, the ones moved to a connection of their own, since a statement before
+    /// them was slow, the server refused them as writes, or the connection was lost.
+    pub moved_total: u64,
+    /// PostgreSQL: transactions run again, since they met another one.
+    pub retries_total: u64,
 }
 
 impl PoolStats {
@@ -66,6 +76,10 @@ impl PoolStats {
             invalid_total,
             recovered_total,
             recovery_failures_total,
+            pipelines,
+            pipelined_total,
+            moved_total,
+            retries_total,
         } = *self;
         emit("size", &[], size as f64);
         emit("available", &[], available as f64);
@@ -83,5 +97,9 @@ impl PoolStats {
         emit("invalid_total", &[], invalid_total as f64);
         emit("recovered_total", &[], recovered_total as f64);
         emit("recovery_failures_total", &[], recovery_failures_total as f64);
+        emit("pipelines", &[], pipelines as f64);
+        emit("pipelined_total", &[], pipelined_total as f64);
+        emit("moved_total", &[], moved_total as f64);
+        emit("retries_total", &[], retries_total as f64);
     }
 }

@@ -4,11 +4,12 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Error, Row, Statement};
+use tokio_postgres::{Client, CopyInSink, CopyOutStream, Error, Row, RowStream, Statement};
 
 use super::cancel;
 use super::connect::Connected;
@@ -33,8 +34,11 @@ pub(crate) struct PgConnection {
     /// Where the connection really went, so that a cancel goes there too.
     endpoint: Endpoint,
     statements: Mutex<Statements<Statement>>,
+    preparing: tokio::sync::Mutex<()>,
     /// A call was dropped before its end: the server may still work on it, or not even have it.
     interrupted: AtomicBool,
+    /// The server gave up the transaction, since it met another one.
+    conflict: AtomicBool,
     /// Statements vanish on this connection in a way that preparing again does not heal.
     doomed: AtomicBool,
 }
@@ -48,7 +52,9 @@ impl PgConnection {
             task,
             endpoint,
             statements: Mutex::new(Statements::new(statement_cache)),
+            preparing: tokio::sync::Mutex::new(()),
             interrupted: AtomicBool::new(false),
+            conflict: AtomicBool::new(false),
             doomed: AtomicBool::new(false),
         }
     }
@@ -60,6 +66,11 @@ impl PgConnection {
 
     pub(super) fn is_interrupted(&self) -> bool {
         self.interrupted.load(Ordering::Relaxed)
+    }
+
+    /// To be called when a call was dropped before its end.
+    pub(super) fn interrupt(&self) {
+        self.interrupted.store(true, Ordering::Relaxed);
     }
 
     /// Whether the next user would find something of this one: a transaction, a query, a COPY.
@@ -101,41 +112,105 @@ impl PgConnection {
         self.guard(self.client.batch_execute(sql)).await
     }
 
-    /// Runs a prepared statement. DDL between two calls makes a prepared statement stale; outside a
-    /// transaction nothing has happened then, so it is prepared and run once more.
+    /// As [`query`](Self::query), next to others on the same connection: a call that is dropped
+    /// before its end is no reason to refuse the next.
+    pub(super) async fn query_shared(
+        &self,
+        sql: &str,
+        params: Params<'_>,
+    ) -> Result<Vec<Row>, Error> {
+        self.healed(sql, |statement| async move { self.client.query(&statement, params).await })
+            .await
+    }
+
+    /// As [`query`](Self::query), the rows one by one.
+    pub(super) async fn query_stream(
+        &self,
+        sql: &str,
+        params: Params<'_>,
+    ) -> Result<RowStream, PoolError> {
+        self.run(sql, |statement| async move {
+            let params = params.iter().map(|value| *value as &dyn ToSql);
+            self.client.query_raw(&statement, params).await
+        })
+        .await
+    }
+
+    pub(super) async fn copy_in(&self, sql: &str) -> Result<CopyInSink<Bytes>, PoolError> {
+        self.guard(self.client.copy_in(sql)).await
+    }
+
+    pub(super) async fn copy_out(&self, sql: &str) -> Result<CopyOutStream, PoolError> {
+        self.guard(self.client.copy_out(sql)).await
+    }
+
     async fn run<T, F: Future<Output = Result<T, Error>>>(
         &self,
         sql: &str,
         call: impl Fn(Statement) -> F,
     ) -> Result<T, PoolError> {
-        self.guard(async {
-            let outside = self.wire.transaction() == TransactionStatus::Idle;
-            match call(self.prepare(sql).await?).await {
-                Err(error) if is_stale(&error) => {
-                    self.statements.lock().remove(sql);
-                    if !outside {
-                        return Err(error);
-                    }
-                    let again = call(self.prepare(sql).await?).await;
-                    if again.as_ref().is_err_and(is_stale) {
-                        self.statements.lock().remove(sql);
-                        self.doomed.store(true, Ordering::Relaxed);
-                    }
-                    again
+        self.guard(self.healed(sql, call)).await
+    }
+
+    /// Runs a prepared statement. DDL between two calls makes a prepared statement stale; outside a
+    /// transaction nothing has happened then, so it is prepared and run once more.
+    async fn healed<T, F: Future<Output = Result<T, Error>>>(
+        &self,
+        sql: &str,
+        call: impl Fn(Statement) -> F,
+    ) -> Result<T, Error> {
+        let outside = self.wire.transaction() == TransactionStatus::Idle;
+        match call(self.prepare(sql).await?).await {
+            Err(error) if is_stale(&error) => {
+                self.statements.lock().remove(sql);
+                if !outside {
+                    return Err(error);
                 }
-                result => result,
+                let again = call(self.prepare(sql).await?).await;
+                if again.as_ref().is_err_and(is_stale) {
+                    self.statements.lock().remove(sql);
+                    self.doomed.store(true, Ordering::Relaxed);
+                }
+                again
             }
-        })
-        .await
+            result => result,
+        }
     }
 
     async fn prepare(&self, sql: &str) -> Result<Statement, Error> {
         if let Some(statement) = self.statements.lock().get(sql) {
             return Ok(statement);
         }
+        // Those who share the connection and want the same statement prepare it once.
+        let _turn = self.preparing.lock().await;
+        if let Some(statement) = self.statements.lock().get(sql) {
+            return Ok(statement);
+        }
         let statement = self.client.prepare(sql).await?;
         self.statements.lock().insert(sql, statement.clone());
         Ok(statement)
+    }
+
+    /// Takes note of an error, and waits until the server is ready again: the driver passes an error
+    /// on before the server says that, and in which transaction it is.
+    pub(super) async fn failed(&self, error: &Error) {
+        self.note(error);
+        if error.code().is_some() {
+            self.wire.answered_all().await;
+        }
+    }
+
+    /// Takes note of an error.
+    pub(super) fn note(&self, error: &Error) {
+        let conflicts = [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED];
+        if error.code().is_some_and(|code| conflicts.contains(code)) {
+            self.conflict.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a serialization failure or a deadlock was met since this was last asked.
+    pub(super) fn take_conflict(&self) -> bool {
+        self.conflict.swap(false, Ordering::Relaxed)
     }
 
     /// Notices when a call is dropped before its end, and refuses further ones then: their answers
@@ -146,10 +221,8 @@ impl PgConnection {
         }
         let unfinished = Unfinished(Some(&self.interrupted));
         let result = call.await;
-        if result.as_ref().is_err_and(|error| error.code().is_some()) {
-            // The driver passes an error on before the server says that it is ready again, and in
-            // which transaction.
-            self.wire.answered_all().await;
+        if let Err(error) = &result {
+            self.failed(error).await;
         }
         unfinished.finish();
         result.map_err(PoolError::Postgres)

@@ -1,4 +1,4 @@
-//! An exclusive connection, and a transaction on one.
+//! An exclusive connection.
 
 use std::fmt;
 
@@ -7,7 +7,6 @@ use tokio_postgres::Row;
 use super::connection::{Params, PgConnection};
 use super::manager::PgManager;
 use super::recovery;
-use super::wire::TransactionStatus;
 use crate::error::PoolError;
 use crate::lease::Lease;
 
@@ -91,98 +90,11 @@ impl fmt::Debug for PgLease {
     }
 }
 
-/// A transaction on a connection of its own. Dropped without a commit, it is rolled back before
-/// anyone else gets the connection.
-#[derive(Debug)]
-pub struct PgTransaction {
-    lease: PgLease,
-}
-
-impl PgTransaction {
-    pub(super) async fn begin(lease: PgLease) -> Result<Self, PoolError> {
-        lease.batch_execute("BEGIN").await?;
-        Ok(Self { lease })
-    }
-
-    /// Runs a statement and returns all its rows.
-    ///
-    /// # Errors
-    /// As [`PgLease::query`].
-    pub async fn query(&mut self, sql: &str, params: Params<'_>) -> Result<Vec<Row>, PoolError> {
-        self.lease.query(sql, params).await
-    }
-
-    /// Runs a statement that returns exactly one row.
-    ///
-    /// # Errors
-    /// As [`PgLease::query_one`].
-    pub async fn query_one(&mut self, sql: &str, params: Params<'_>) -> Result<Row, PoolError> {
-        one(self.query(sql, params).await?)
-    }
-
-    /// Runs a statement that returns one row or none.
-    ///
-    /// # Errors
-    /// As [`PgLease::query_one`].
-    pub async fn query_opt(
-        &mut self,
-        sql: &str,
-        params: Params<'_>,
-    ) -> Result<Option<Row>, PoolError> {
-        at_most_one(self.query(sql, params).await?)
-    }
-
-    /// Runs a statement and returns the number of rows it changed.
-    ///
-    /// # Errors
-    /// As [`PgLease::query`].
-    pub async fn execute(&mut self, sql: &str, params: Params<'_>) -> Result<u64, PoolError> {
-        self.lease.execute(sql, params).await
-    }
-
-    /// Runs several statements without values, separated by semicolons.
-    ///
-    /// # Errors
-    /// As [`PgLease::query`].
-    pub async fn batch_execute(&mut self, sql: &str) -> Result<(), PoolError> {
-        self.lease.batch_execute(sql).await
-    }
-
-    /// Makes the transaction last.
-    ///
-    /// # Errors
-    /// PostgreSQL answers `COMMIT` by a rollback when the transaction has failed, and with a
-    /// warning when there is none any more, and calls both a success. Here they are the errors
-    /// `25P02` and `25P01`. After an error with [`is_connection`](PoolError::is_connection) nobody
-    /// knows whether it was committed.
-    ///
-    /// # Cancellation
-    /// If the future is dropped, the transaction is committed or rolled back as a whole.
-    pub async fn commit(self) -> Result<(), PoolError> {
-        // Where there is nothing to commit, the server is made to say so in its own words: the
-        // first statement is refused and the second skipped.
-        let end = match self.lease.conn().wire.transaction() {
-            TransactionStatus::Active => "COMMIT",
-            TransactionStatus::Failed => "SELECT 1; COMMIT",
-            TransactionStatus::Idle => "SAVEPOINT ended; COMMIT",
-        };
-        self.lease.batch_execute(end).await
-    }
-
-    /// Takes the transaction back. Unlike a drop, it says when that is done.
-    ///
-    /// # Errors
-    /// As [`PgLease::query`].
-    pub async fn rollback(self) -> Result<(), PoolError> {
-        self.lease.batch_execute("ROLLBACK").await
-    }
-}
-
-fn one(rows: Vec<Row>) -> Result<Row, PoolError> {
+pub(super) fn one(rows: Vec<Row>) -> Result<Row, PoolError> {
     at_most_one(rows)?.ok_or(PoolError::RowCount { found: 0 })
 }
 
-fn at_most_one(mut rows: Vec<Row>) -> Result<Option<Row>, PoolError> {
+pub(super) fn at_most_one(mut rows: Vec<Row>) -> Result<Option<Row>, PoolError> {
     match rows.len() {
         0 | 1 => Ok(rows.pop()),
         found => Err(PoolError::RowCount { found }),

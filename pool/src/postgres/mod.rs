@@ -1,13 +1,18 @@
 //! PostgreSQL: connections that come back without anybody's transaction or query on them.
 
+mod answer;
 mod cancel;
 mod connect;
 mod connection;
+mod copy;
 mod endpoint;
 mod error;
 mod lease;
 mod manager;
+mod pipeline;
 mod recovery;
+mod retry;
+mod rows;
 mod settings;
 mod socket;
 mod statements;
@@ -15,6 +20,7 @@ mod stream;
 mod tap;
 #[cfg_attr(not(feature = "tls"), path = "tls_absent.rs")]
 mod tls;
+mod transaction;
 mod url;
 mod wire;
 
@@ -22,17 +28,23 @@ mod wire;
 mod tests;
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 pub use tokio_postgres;
-pub use tokio_postgres::Row;
 pub use tokio_postgres::types::ToSql;
+pub use tokio_postgres::{IsolationLevel, Row};
 use tower_service::Service;
 
 pub use self::connection::Params;
+pub use self::copy::{CopyIn, CopyOut};
 pub use self::error::ServerError;
-pub use self::lease::{PgLease, PgTransaction};
+pub use self::lease::PgLease;
 use self::manager::PgManager;
+use self::pipeline::{Pipelines, Ride};
+pub use self::rows::RowStream;
+pub use self::transaction::{PgSavepoint, PgTransaction, TransactionOptions};
 use crate::config::PoolConfig;
 use crate::error::PoolError;
 use crate::pool::{CloseReport, Pool};
@@ -51,6 +63,10 @@ use crate::stats::PoolStats;
 #[derive(Clone)]
 pub struct PgPool {
     pool: Pool<PgManager>,
+    /// `None` if every statement gets a connection of its own.
+    pipelines: Option<Arc<Pipelines>>,
+    /// Transactions tried again.
+    retries: Arc<AtomicU64>,
 }
 
 impl PgPool {
@@ -73,7 +89,9 @@ impl PgPool {
     /// Outside a tokio runtime.
     pub fn connect_lazy(config: PoolConfig) -> Result<Self, PoolError> {
         let manager = PgManager::new(&config)?;
-        Ok(Self { pool: Pool::new(manager, config)? })
+        let pool = Pool::new(manager, config)?;
+        let pipelines = Pipelines::new(&pool);
+        Ok(Self { pool, pipelines, retries: Arc::default() })
     }
 
     /// Takes a connection for several statements.
@@ -89,7 +107,18 @@ impl PgPool {
     /// # Errors
     /// As [`Pool::acquire`] and [`PgLease::batch_execute`].
     pub async fn begin(&self) -> Result<PgTransaction, PoolError> {
-        PgTransaction::begin(self.acquire().await?).await
+        self.begin_with(&TransactionOptions::new()).await
+    }
+
+    /// Begins a transaction of a certain kind on a connection of its own.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin).
+    pub async fn begin_with(
+        &self,
+        options: &TransactionOptions,
+    ) -> Result<PgTransaction, PoolError> {
+        PgTransaction::begin(self.acquire().await?, options).await
     }
 
     /// Runs a statement and returns all its rows.
@@ -97,7 +126,16 @@ impl PgPool {
     /// # Errors
     /// As [`Pool::acquire`] and [`PgLease::query`].
     pub async fn query(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>, PoolError> {
-        self.acquire().await?.query(sql, params).await
+        let Some(pipelines) = &self.pipelines else {
+            return self.acquire().await?.query(sql, params).await;
+        };
+        match pipelines.query(sql, params).await {
+            Ride::Answered(result) => result,
+            Ride::Elsewhere(outside) => {
+                let lease = self.acquire().await?;
+                outside.run(lease.query(sql, params)).await
+            }
+        }
     }
 
     /// Runs a statement that returns exactly one row.
@@ -105,7 +143,7 @@ impl PgPool {
     /// # Errors
     /// As [`Pool::acquire`] and [`PgLease::query_one`].
     pub async fn query_one(&self, sql: &str, params: Params<'_>) -> Result<Row, PoolError> {
-        self.acquire().await?.query_one(sql, params).await
+        lease::one(self.query(sql, params).await?)
     }
 
     /// Runs a statement that returns one row or none.
@@ -113,7 +151,7 @@ impl PgPool {
     /// # Errors
     /// As [`Pool::acquire`] and [`PgLease::query_opt`].
     pub async fn query_opt(&self, sql: &str, params: Params<'_>) -> Result<Option<Row>, PoolError> {
-        self.acquire().await?.query_opt(sql, params).await
+        lease::at_most_one(self.query(sql, params).await?)
     }
 
     /// Runs a statement and returns the number of rows it changed.
@@ -135,11 +173,19 @@ impl PgPool {
     /// The figures of this moment.
     #[must_use]
     pub fn stats(&self) -> PoolStats {
-        self.pool.stats()
+        let mut stats = self.pool.stats();
+        if let Some(pipelines) = &self.pipelines {
+            pipelines.add_to(&mut stats);
+        }
+        stats.retries_total = self.retries.load(Ordering::Relaxed);
+        stats
     }
 
     /// Closes as [`Pool::close`] does.
     pub async fn close(&self) -> CloseReport {
+        if let Some(pipelines) = &self.pipelines {
+            pipelines.close();
+        }
         self.pool.close().await
     }
 }

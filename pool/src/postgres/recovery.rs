@@ -33,7 +33,8 @@ pub(super) fn spawn(mut lease: Lease<PgManager>) {
     });
 }
 
-async fn repair(lease: &Lease<PgManager>) -> Result<(), BoxError> {
+/// Leaves the connection idle, without a transaction, or fails.
+pub(super) async fn repair(lease: &Lease<PgManager>) -> Result<(), BoxError> {
     let state = lease.wire.state();
     if lease.is_interrupted() || state.is_busy() || state.doubtful {
         drain(lease).await?;

@@ -120,7 +120,6 @@ impl Wire {
     }
 
     /// Requests answered so far, the handshake included.
-    #[cfg_attr(not(test), expect(dead_code, reason = "pipelines will ask"))]
     pub(crate) fn answered(&self) -> u64 {
         self.answered.load(Ordering::SeqCst)
     }
