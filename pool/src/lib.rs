@@ -17,7 +17,7 @@ pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
-pub use crate::config::{ConfigError, PoolConfig};
+pub use crate::config::{ConfigError, PoolConfig, Statements};
 pub use crate::error::PoolError;
 pub use crate::lease::Lease;
 pub use crate::manager::Manager;

@@ -10,6 +10,7 @@ mod error;
 mod lease;
 mod manager;
 mod pipeline;
+mod prepared;
 mod recovery;
 mod retry;
 mod rows;

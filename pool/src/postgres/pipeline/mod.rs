@@ -31,6 +31,7 @@ use self::shared::SharedConnection;
 use self::text::{Class, TextId, Texts};
 use super::connection::Params;
 use super::manager::PgManager;
+use crate::config::Statements;
 use crate::error::{PoolError, lost_server};
 use crate::pool::Pool;
 use crate::stats::PoolStats;
@@ -93,7 +94,8 @@ impl Pipelines {
     pub(super) fn new(pool: &Pool<PgManager>) -> Option<Arc<Self>> {
         let config = pool.config();
         let pipelines = config.pipelines.min(config.max_size / 2);
-        if pipelines == 0 {
+        // A pooler gives each statement whichever session is free, so none is read-only for long.
+        if pipelines == 0 || config.statements == Statements::Unnamed {
             return None;
         }
         let limits = Limits {
