@@ -4,6 +4,9 @@ mod config;
 mod error;
 mod event;
 mod failures;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod lease;
 mod manager;
 mod meter;

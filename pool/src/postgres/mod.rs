@@ -28,6 +28,17 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+/// What the fuzzers reach.
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing {
+    pub(crate) use super::tap::Session;
+    use crate::config::ConfigError;
+
+    pub(crate) fn parse(text: &str) -> Result<(), ConfigError> {
+        super::settings::Settings::parse(text).map(drop)
+    }
+}
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -7,6 +7,8 @@ mod acquire;
 mod close;
 mod config;
 mod faults;
+#[cfg(feature = "fuzzing")]
+mod fuzz;
 mod scripted;
 
 #[cfg(feature = "postgres")]
