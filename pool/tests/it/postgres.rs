@@ -1,6 +1,7 @@
 //! Real PostgreSQL: what callers leave behind, what the server does to connections.
 
 mod connecting;
+mod recovery;
 mod session;
 #[cfg(feature = "tls")]
 mod tls;
