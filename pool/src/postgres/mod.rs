@@ -10,6 +10,7 @@ mod error;
 mod lease;
 mod manager;
 mod pipeline;
+mod prepared;
 mod recovery;
 mod retry;
 mod rows;
@@ -26,6 +27,17 @@ mod wire;
 
 #[cfg(test)]
 mod tests;
+
+/// What the fuzzers reach.
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing {
+    pub(crate) use super::tap::Session;
+    use crate::config::ConfigError;
+
+    pub(crate) fn parse(text: &str) -> Result<(), ConfigError> {
+        super::settings::Settings::parse(text).map(drop)
+    }
+}
 
 use std::fmt;
 use std::future::Future;

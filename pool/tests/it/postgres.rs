@@ -1,5 +1,11 @@
 //! Real PostgreSQL: what callers leave behind, what the server does to connections.
 
+mod connecting;
+mod recovery;
+mod session;
+#[cfg(feature = "tls")]
+mod tls;
+
 use std::error::Error;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
