@@ -43,8 +43,8 @@ impl Acquire {
         self
     }
 
-    /// Waits until then at the latest: the deadline of the request that needs the lease, say. With
-    /// a [`timeout`](Self::timeout) the earlier of the two counts, without one only the deadline.
+    /// Waits until then at the latest, whatever the timeout is: the deadline of the request that
+    /// needs the lease, say.
     pub fn deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(deadline);
         self
@@ -55,13 +55,8 @@ impl Acquire {
     }
 
     pub(crate) fn ends(&self, now: Instant, default: Duration) -> Instant {
-        let after = |timeout: Duration| now + timeout.min(LONGEST);
-        match (self.timeout, self.deadline) {
-            (None, None) => after(default),
-            (Some(timeout), None) => after(timeout),
-            (None, Some(deadline)) => deadline,
-            (Some(timeout), Some(deadline)) => deadline.min(after(timeout)),
-        }
+        let end = now + self.timeout.unwrap_or(default).min(LONGEST);
+        self.deadline.map_or(end, |deadline| deadline.min(end))
     }
 }
 
@@ -77,7 +72,8 @@ mod tests {
         for (acquire, expected) in [
             (Acquire::new(), seconds(5)),
             (Acquire::new().timeout(Duration::from_secs(9)), seconds(9)),
-            (Acquire::new().deadline(seconds(7)), seconds(7)),
+            (Acquire::new().deadline(seconds(7)), seconds(5)),
+            (Acquire::new().deadline(seconds(3)), seconds(3)),
             (Acquire::reserved().timeout(Duration::from_secs(1)).deadline(seconds(7)), seconds(1)),
             (Acquire::new().timeout(Duration::from_secs(8)).deadline(seconds(7)), seconds(7)),
             (Acquire::new().timeout(Duration::MAX), now + LONGEST),

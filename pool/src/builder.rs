@@ -72,7 +72,7 @@ impl<M: Manager> PoolBuilder<M> {
             gate: Arc::clone(&gate),
             observer: Observer::new(hook),
             unsettled: Notify::new(),
-            lacking: Notify::new(),
+            upkeep: Notify::new(),
         });
         let (alive, ended) = oneshot::channel();
         let shared = Arc::new(Shared {

@@ -60,6 +60,9 @@ impl<M: Manager> Shared<M> {
             }
         }
         self.settle();
+        if self.gate.lacks() {
+            self.books.upkeep.notify_one();
+        }
     }
 
     fn slot(

@@ -7,12 +7,19 @@ mod config;
 mod connect;
 mod error;
 mod event;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
+#[cfg(feature = "axum")]
+pub mod layer;
 mod leaks;
 mod lease;
 mod manager;
 mod meter;
 mod pool;
+#[cfg(feature = "axum")]
+mod request;
 mod service;
 mod shared;
 mod stats;
@@ -25,12 +32,16 @@ pub mod sqlite;
 
 pub use crate::acquire::Acquire;
 pub use crate::builder::PoolBuilder;
-pub use crate::config::{ConfigError, PoolConfig};
+pub use crate::config::{ConfigError, PoolConfig, Statements};
 pub use crate::error::PoolError;
 pub use crate::event::PoolEvent;
+#[cfg(feature = "axum")]
+pub use crate::layer::{PoolLayer, PoolService, RequestConfig};
 pub use crate::lease::Lease;
 pub use crate::manager::Manager;
 pub use crate::pool::{CloseReport, Pool};
+#[cfg(feature = "axum")]
+pub use crate::request::{Deadline, LeaseHandle, LeasePool, LeaseRejection, Leased};
 pub use crate::service::AcquireFuture;
 pub use crate::stats::{CloseReason, ClosedStats, Emit, PoolSnapshot, PoolStats};
 

@@ -62,8 +62,8 @@ pub(crate) struct Books {
     pub(crate) observer: Observer,
     /// A connection may be missing, or one is too many.
     pub(crate) unsettled: Notify,
-    /// The pool has fewer connections than it shall keep.
-    pub(crate) lacking: Notify,
+    /// The upkeep has something to do before its next round.
+    pub(crate) upkeep: Notify,
 }
 
 impl<M: Manager> Bounded<M> {

@@ -143,7 +143,7 @@ impl<M: Manager> Pool<M> {
             self.shared.tell(&PoolEvent::Resized { from, to: max_size });
         }
         self.shared.settle();
-        self.shared.books.unsettled.notify_one();
+        self.shared.books.upkeep.notify_one();
         Ok(())
     }
 
@@ -161,7 +161,7 @@ impl<M: Manager> Pool<M> {
     pub fn resume(&self) {
         if self.shared.gate.pause(false) {
             self.shared.tell(&PoolEvent::Resumed);
-            self.shared.books.unsettled.notify_one();
+            self.shared.books.upkeep.notify_one();
         }
     }
 

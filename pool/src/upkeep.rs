@@ -51,7 +51,7 @@ async fn tend<M: Manager>(shared: &Weak<Shared<M>>, books: &Books) {
         };
         tokio::select! {
             () = sleep_until(next) => {}
-            () = books.lacking.notified() => {}
+            () = books.upkeep.notified() => {}
         }
     }
 }
@@ -63,7 +63,7 @@ async fn settle<M: Manager>(shared: &Weak<Shared<M>>, books: &Books) {
         let Some(shared) = shared.upgrade() else { return };
         shared.settle();
         if shared.gate.lacks() {
-            books.lacking.notify_one();
+            books.upkeep.notify_one();
         }
     }
 }

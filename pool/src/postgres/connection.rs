@@ -9,13 +9,14 @@ use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, CopyInSink, CopyOutStream, Error, Row, RowStream, Statement};
+use tokio_postgres::{Client, CopyInSink, CopyOutStream, Error, Row, RowStream};
 
 use super::cancel;
 use super::connect::Connected;
 use super::endpoint::Endpoint;
 use super::error::{BoxError, ServerError};
-use super::statements::Statements;
+use super::prepared::{Known, Prepared, Types};
+use super::statements::Cache;
 use super::wire::{TransactionStatus, Wire};
 use crate::error::PoolError;
 
@@ -33,7 +34,9 @@ pub(crate) struct PgConnection {
     task: AbortHandle,
     /// Where the connection really went, so that a cancel goes there too.
     endpoint: Endpoint,
-    statements: Mutex<Statements<Statement>>,
+    statements: Mutex<Cache<Prepared>>,
+    /// `Some` if statements have no names.
+    unnamed: Option<Known>,
     preparing: tokio::sync::Mutex<()>,
     /// A call was dropped before its end: the server may still work on it, or not even have it.
     interrupted: AtomicBool,
@@ -44,14 +47,19 @@ pub(crate) struct PgConnection {
 }
 
 impl PgConnection {
-    pub(super) fn new(connected: Connected, statement_cache: usize) -> Self {
+    pub(super) fn new(
+        connected: Connected,
+        statement_cache: usize,
+        unnamed: Option<Known>,
+    ) -> Self {
         let Connected { client, task, wire, endpoint, mailbox: _ } = connected;
         Self {
             client,
             wire,
             task,
             endpoint,
-            statements: Mutex::new(Statements::new(statement_cache)),
+            statements: Mutex::new(Cache::new(statement_cache)),
+            unnamed,
             preparing: tokio::sync::Mutex::new(()),
             interrupted: AtomicBool::new(false),
             conflict: AtomicBool::new(false),
@@ -100,11 +108,12 @@ impl PgConnection {
     }
 
     pub(super) async fn query(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>, PoolError> {
-        self.run(sql, |statement| async move { self.client.query(&statement, params).await }).await
+        self.run(sql, |prepared| async move { prepared.query(&self.client, sql, params).await })
+            .await
     }
 
     pub(super) async fn execute(&self, sql: &str, params: Params<'_>) -> Result<u64, PoolError> {
-        self.run(sql, |statement| async move { self.client.execute(&statement, params).await })
+        self.run(sql, |prepared| async move { prepared.execute(&self.client, sql, params).await })
             .await
     }
 
@@ -119,7 +128,7 @@ impl PgConnection {
         sql: &str,
         params: Params<'_>,
     ) -> Result<Vec<Row>, Error> {
-        self.healed(sql, |statement| async move { self.client.query(&statement, params).await })
+        self.healed(sql, |prepared| async move { prepared.query(&self.client, sql, params).await })
             .await
     }
 
@@ -129,10 +138,10 @@ impl PgConnection {
         sql: &str,
         params: Params<'_>,
     ) -> Result<RowStream, PoolError> {
-        self.run(sql, |statement| async move {
-            let params = params.iter().map(|value| *value as &dyn ToSql);
-            self.client.query_raw(&statement, params).await
-        })
+        self.run(
+            sql,
+            |prepared| async move { prepared.query_stream(&self.client, sql, params).await },
+        )
         .await
     }
 
@@ -158,7 +167,7 @@ impl PgConnection {
     async fn run<T, F: Future<Output = Result<T, Error>>>(
         &self,
         sql: &str,
-        call: impl Fn(Statement) -> F,
+        call: impl Fn(Prepared) -> F,
     ) -> Result<T, PoolError> {
         self.guard(self.healed(sql, call)).await
     }
@@ -168,19 +177,26 @@ impl PgConnection {
     async fn healed<T, F: Future<Output = Result<T, Error>>>(
         &self,
         sql: &str,
-        call: impl Fn(Statement) -> F,
+        call: impl Fn(Prepared) -> F,
     ) -> Result<T, Error> {
         let outside = self.wire.transaction() == TransactionStatus::Idle;
-        match call(self.prepare(sql).await?).await {
-            Err(error) if is_stale(&error) => {
-                self.statements.lock().remove(sql);
-                if !outside {
+        let prepared = self.prepare(sql).await?;
+        match call(prepared.clone()).await {
+            Err(error) if prepared.is_stale(&error) => {
+                self.forget(sql);
+                // What the server refuses ends the transaction; what the driver refuses does not
+                // reach it.
+                if !outside && error.code().is_some() {
                     return Err(error);
                 }
-                let again = call(self.prepare(sql).await?).await;
-                if again.as_ref().is_err_and(is_stale) {
-                    self.statements.lock().remove(sql);
-                    self.doomed.store(true, Ordering::Relaxed);
+                let prepared = self.prepare(sql).await?;
+                let again = call(prepared.clone()).await;
+                if let Err(error) = &again
+                    && prepared.is_stale(error)
+                {
+                    self.forget(sql);
+                    let vanishes = self.unnamed.is_none() && error.code().is_some();
+                    self.doomed.fetch_or(vanishes, Ordering::Relaxed);
                 }
                 again
             }
@@ -188,18 +204,67 @@ impl PgConnection {
         }
     }
 
-    async fn prepare(&self, sql: &str) -> Result<Statement, Error> {
-        if let Some(statement) = self.statements.lock().get(sql) {
-            return Ok(statement);
+    async fn prepare(&self, sql: &str) -> Result<Prepared, Error> {
+        if let Some(prepared) = self.prepared(sql) {
+            return Ok(prepared);
         }
         // Those who share the connection and want the same statement prepare it once.
         let _turn = self.preparing.lock().await;
-        if let Some(statement) = self.statements.lock().get(sql) {
-            return Ok(statement);
+        if let Some(prepared) = self.prepared(sql) {
+            return Ok(prepared);
         }
-        let statement = self.client.prepare(sql).await?;
-        self.statements.lock().insert(sql, statement.clone());
-        Ok(statement)
+        let prepared = match &self.unnamed {
+            None => self.client.prepare(sql).await.map(Prepared::Named),
+            Some(_) => self.types(sql).await.map(Prepared::Unnamed),
+        };
+        if let Err(error) = &prepared
+            && error.code() == Some(&SqlState::INVALID_SQL_STATEMENT_NAME)
+        {
+            // The driver asks for types unknown to it by statements of its own, which it never
+            // prepares again. They were deallocated, or are in another session of a pooler.
+            self.doomed.store(true, Ordering::Relaxed);
+        }
+        let prepared = prepared?;
+        match (&self.unnamed, &prepared) {
+            (Some(known), Prepared::Unnamed(types)) if types.built_in => {
+                known.lock().insert(sql, types.clone());
+            }
+            _ => self.statements.lock().insert(sql, prepared.clone()),
+        }
+        Ok(prepared)
+    }
+
+    /// What is prepared already.
+    fn prepared(&self, sql: &str) -> Option<Prepared> {
+        let known = self.unnamed.as_ref().and_then(|known| known.lock().get(sql));
+        known.map(Prepared::Unnamed).or_else(|| self.statements.lock().get(sql))
+    }
+
+    fn forget(&self, sql: &str) {
+        if let Some(known) = &self.unnamed {
+            known.lock().remove(sql);
+        }
+        self.statements.lock().remove(sql);
+    }
+
+    /// Asks which types a statement has, in a transaction, since a pooler may let the next message
+    /// run in another session otherwise. A type of one's own the driver remembers for this
+    /// connection alone.
+    async fn types(&self, sql: &str) -> Result<Types, Error> {
+        if self.wire.transaction() != TransactionStatus::Idle {
+            return Ok(Types::of(&self.client.prepare(sql).await?));
+        }
+        // In this order on the wire, without waiting in between.
+        let (begun, statement) = tokio::join! {
+            biased;
+            self.client.batch_execute("BEGIN READ ONLY"),
+            self.client.prepare(sql),
+        };
+        // The statement is closed in the same transaction, before its end.
+        let types = statement.map(|statement| Types::of(&statement));
+        self.client.batch_execute("COMMIT").await?;
+        begun?;
+        types
     }
 
     /// Takes note of an error, and waits until the server is ready again: the driver passes an error
@@ -265,10 +330,4 @@ impl Drop for Unfinished<'_> {
             interrupted.store(true, Ordering::Relaxed);
         }
     }
-}
-
-/// `0A000`: the columns changed under a prepared statement. `26000`: it was deallocated.
-fn is_stale(error: &Error) -> bool {
-    let stale = [SqlState::FEATURE_NOT_SUPPORTED, SqlState::INVALID_SQL_STATEMENT_NAME];
-    error.code().is_some_and(|code| stale.contains(code))
 }

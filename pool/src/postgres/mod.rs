@@ -11,6 +11,7 @@ mod lease;
 mod listen;
 mod manager;
 mod pipeline;
+mod prepared;
 mod recovery;
 mod retry;
 mod rows;
@@ -27,6 +28,17 @@ mod wire;
 
 #[cfg(test)]
 mod tests;
+
+/// What the fuzzers reach.
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing {
+    pub(crate) use super::tap::Session;
+    use crate::config::ConfigError;
+
+    pub(crate) fn parse(text: &str) -> Result<(), ConfigError> {
+        super::settings::Settings::parse(text).map(drop)
+    }
+}
 
 use std::fmt;
 use std::future::Future;
@@ -125,7 +137,7 @@ impl PgPool {
         self.acquire_at(acquire, Location::caller())
     }
 
-    async fn acquire_at(
+    pub(crate) async fn acquire_at(
         &self,
         acquire: Acquire,
         place: &'static Location<'static>,

@@ -226,9 +226,9 @@ async fn a_real_session_reads_the_same_however_it_is_cut() {
     let mut cut = [1, 2, 3, 64].map(|size| (size, Session::new()));
     for (client, bytes) in seen.iter() {
         if *client {
-            whole.sent(bytes)
+            whole.sent(bytes);
         } else {
-            whole.received(bytes)
+            whole.received(bytes);
         }
         for (most, session) in &mut cut {
             let mut rest = &bytes[..];

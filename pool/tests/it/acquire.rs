@@ -144,15 +144,6 @@ async fn no_more_than_four_connects_run_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pool_is_a_service_that_answers_with_leases() {
-    let pool = Manager::default().pool(config(1));
-    let lease = pool.clone().oneshot(()).await.unwrap();
-    assert!(pool.clone().oneshot(()).await.unwrap_err().is_saturated());
-    drop(lease);
-    pool.oneshot(()).await.unwrap();
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_discarded_lease_is_replaced() {
     let manager = Manager::default();
     let pool = manager.pool(config(1));

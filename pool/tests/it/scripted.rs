@@ -28,6 +28,8 @@ pub(crate) struct Scripted;
 pub(crate) struct Conn {
     pub(crate) id: u64,
     pub(crate) broken: bool,
+    /// The driver panics when it is asked whether the connection is broken.
+    pub(crate) panics: bool,
     server: Arc<Mutex<Server>>,
 }
 
@@ -42,6 +44,8 @@ impl Drop for Conn {
 pub(crate) struct Server {
     pub(crate) connects: VecDeque<Act>,
     pub(crate) tests: VecDeque<Act>,
+    /// The connection with this number answers nothing any more.
+    pub(crate) frozen: Option<u64>,
     pub(crate) connected: u64,
     pub(crate) tested: u64,
     pub(crate) connecting: usize,
@@ -107,19 +111,24 @@ impl ManageConnection for Manager {
         server.connected += 1;
         server.open += 1;
         server.peak_open = server.peak_open.max(server.open);
-        Ok(Conn { id: server.connected, broken: false, server: Arc::clone(&self.server) })
+        let (broken, panics) = (false, false);
+        Ok(Conn { id: server.connected, broken, panics, server: Arc::clone(&self.server) })
     }
 
-    async fn is_valid(&self, _conn: &mut Conn) -> Result<(), Scripted> {
+    async fn is_valid(&self, conn: &mut Conn) -> Result<(), Scripted> {
         let next = {
             let mut server = self.server.lock();
             server.tested += 1;
+            if server.frozen == Some(conn.id) {
+                server.tests.push_front(Act::Hang);
+            }
             server.tests.pop_front()
         };
         act(next.unwrap_or(Act::Work)).await
     }
 
     fn has_broken(&self, conn: &mut Conn) -> bool {
+        assert!(!conn.panics, "scripted panic");
         conn.broken
     }
 }

@@ -31,6 +31,7 @@ use self::shared::SharedConnection;
 use self::text::{Class, TextId, Texts};
 use super::connection::Params;
 use super::manager::PgManager;
+use crate::config::Statements;
 use crate::error::{PoolError, lost_server};
 use crate::pool::Pool;
 use crate::stats::PoolStats;
@@ -92,7 +93,8 @@ impl Pipelines {
     /// `None` if the configuration wants none.
     pub(super) fn new(pool: &Pool<PgManager>) -> Option<Arc<Self>> {
         let config = pool.config();
-        if config.pipelines == 0 {
+        // A pooler gives each statement whichever session is free, so none is read-only for long.
+        if config.pipelines == 0 || config.statements == Statements::Unnamed {
             return None;
         }
         let limits = Limits {

@@ -58,7 +58,7 @@ impl Session {
         State {
             outstanding: u32::try_from(counts.outstanding()).unwrap_or(u32::MAX),
             status: counts.status,
-            copying: counts.copy != Copying::None || counts.ended.is_some(),
+            copying: counts.copy != Copying::None || counts.early.is_some(),
             stuck: counts.copy == Copying::Open { simple: true, ended: false },
             doubtful: counts.doubtful,
             lost: counts.lost,
@@ -85,7 +85,9 @@ enum Copying {
         ended: bool,
     },
     /// The server refused the data and waits for the next `Sync`.
-    Failed,
+    Failed {
+        ended: bool,
+    },
 }
 
 /// A COPY that its client ended before it began.
@@ -107,7 +109,7 @@ struct Counts {
     simple: bool,
     copy: Copying,
     /// The end of the data of a COPY was sent before the server said whether it begins.
-    ended: Option<Early>,
+    early: Option<Early>,
     /// A `Sync` counted as dropped may be answered yet: the COPY failed, and perhaps before the
     /// server read on.
     doubtful: bool,
@@ -129,7 +131,7 @@ impl Counts {
             dropped: 0,
             simple: false,
             copy: Copying::None,
-            ended: None,
+            early: None,
             doubtful: false,
             guessed: false,
             content: false,
@@ -162,7 +164,7 @@ impl Counts {
 
     fn request(&mut self) {
         self.sent += 1;
-        if let Some(early) = &mut self.ended {
+        if let Some(early) = &mut self.early {
             early.since += 1;
         }
     }
@@ -177,14 +179,16 @@ impl Counts {
 
     fn end_of_data(&mut self) {
         match &mut self.copy {
-            Copying::Open { ended, .. } => *ended = true,
-            // Accepted and ignored by the server.
-            Copying::Failed => {}
-            // Its answer is there already, so the driver, which sends one more `Sync` now, will
-            // take the answer to that for one to somebody else.
-            Copying::None => {
-                self.lost |= self.outstanding() == 0 || self.ended.is_some();
-                self.ended = Some(Early { simple: self.simple, since: 0 });
+            Copying::Open { ended: ended @ false, .. }
+            | Copying::Failed { ended: ended @ false } => {
+                *ended = true;
+            }
+            // Of a COPY that is sent and that the server has not spoken of. If it has, and all is
+            // answered, the driver will take the answer to the `Sync` that follows for one to
+            // somebody else. Two such at a time cannot be told apart.
+            _ => {
+                self.lost |= self.outstanding() == 0 || self.early.is_some();
+                self.early = Some(Early { simple: self.simple, since: 0 });
             }
         }
     }
@@ -198,7 +202,11 @@ impl Counts {
             b'C' if self.copy != Copying::None => {
                 (self.copy, self.guessed) = (Copying::None, false);
             }
-            b'E' if self.copy != Copying::None => self.copy = Copying::Failed,
+            b'E' => {
+                if let Copying::Open { ended, .. } = self.copy {
+                    self.copy = Copying::Failed { ended };
+                }
+            }
             // CopyBothResponse: replication, where nothing here holds.
             b'W' => self.lost = true,
             _ => {}
@@ -209,7 +217,7 @@ impl Counts {
     fn copy_begins(&mut self) {
         // All requests before that of the COPY are answered. What was sent since, up to the end
         // of the data, the server reads as part of the COPY.
-        let early = self.ended.take();
+        let early = self.early.take();
         let simple = early.map_or(self.simple, |early| early.simple);
         let behind = early.map_or(0, |early| early.since) + u64::from(simple);
         let dropped = self.outstanding().saturating_sub(behind);
@@ -224,10 +232,10 @@ impl Counts {
         self.lost |= matches!(self.copy, Copying::Open { .. });
         self.lost |= self.doubtful && !self.content;
         self.answered += 1;
-        self.doubtful = self.copy == Copying::Failed && self.guessed;
+        self.doubtful = matches!(self.copy, Copying::Failed { .. }) && self.guessed;
         (self.copy, self.guessed, self.content) = (Copying::None, false, false);
         // The COPY failed before it began: both of its `Sync` are answered, one too many.
-        self.lost |= self.ended.is_some_and(|early| self.outstanding() <= early.since);
+        self.lost |= self.early.is_some_and(|early| self.outstanding() <= early.since);
         match body {
             b"I" => self.status = TransactionStatus::Idle,
             b"T" => self.status = TransactionStatus::Active,
@@ -252,5 +260,7 @@ impl Counts {
     }
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

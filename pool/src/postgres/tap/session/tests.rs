@@ -17,7 +17,7 @@ fn play(session: &mut Session, script: &str) {
     }
 }
 
-fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+pub(super) fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     let mut bytes = vec![kind];
     bytes.extend((body.len() as i32 + 4).to_be_bytes());
     bytes.extend(body);
