@@ -128,7 +128,8 @@ impl State {
         !self.paused && self.ordinary < self.max_size
     }
 
-    /// A permit that is free, with a claim if there is an idle connection.
+    /// A permit that is free, with a claim if there is an idle connection. If there is none, its
+    /// holder wants one from now on, not only when it runs next: a later caller could pass it.
     pub(super) fn permit(&mut self, gate: &Arc<Gate>, lane: Lane) -> Permit {
         match lane {
             Lane::Ordinary => self.ordinary += 1,
@@ -137,8 +138,11 @@ impl State {
                 self.stats.reserved_total += 1;
             }
         }
-        let claim = self.take_idle();
-        Permit::new(Arc::clone(gate), lane, claim)
+        if self.take_idle() {
+            return Permit::new(Arc::clone(gate), lane, None);
+        }
+        let place = Place::new(Arc::clone(gate), Which::Claim, self.wanting.push());
+        Permit::new(Arc::clone(gate), lane, Some(place))
     }
 
     pub(super) fn take_idle(&mut self) -> bool {
