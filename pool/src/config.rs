@@ -8,6 +8,9 @@ const SHORTEST: Duration = Duration::from_millis(1);
 /// No duration of a configuration is longer, so that no deadline computed from one overflows.
 pub(crate) const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// PostgreSQL holds milliseconds in 31 bits.
+const LONGEST_AT_SERVER: Duration = Duration::from_secs(24 * 24 * 3600);
+
 /// A setting that breaks a rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field} = {value}: {rule}")]
@@ -27,10 +30,25 @@ impl ConfigError {
     }
 }
 
+/// How PostgreSQL is to know a statement again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
+#[non_exhaustive]
+pub enum Statements {
+    /// By a name, prepared once per connection: it is parsed and planned once.
+    #[default]
+    Named,
+    /// Not at all: it is parsed and planned each time, in one message. For poolers that let each
+    /// transaction run in another session, as PgBouncer does in transaction mode. Costs some 60 µs
+    /// a statement at the server, and a transaction of its own the first time.
+    Unnamed,
+}
+
 /// Where to connect and the limits of the pool.
 ///
-/// [`Pool::new`](crate::Pool::new) uses everything but `url` and `statement_cache`, which belong to
-/// PostgreSQL.
+/// [`Pool::new`](crate::Pool::new) uses what is not PostgreSQL's own: `url`, `pipelines`, all about statements
+/// and the settings of a session.
 ///
 /// ```
 /// # use escala_pool::PoolConfig;
@@ -111,6 +129,30 @@ pub struct PoolConfig {
     /// Prepared statements kept per connection, least recently used out first. Default 256: pgx
     /// keeps 512, sqlx 100.
     pub statement_cache: usize,
+    /// Whether statements are prepared under a name. Default named. Behind PgBouncer in transaction
+    /// mode they must not be; `COPY` needs a transaction there.
+    pub statements: Statements,
+    /// The server ends a statement that takes longer. Default `None`, as is zero: what the server
+    /// is configured for. This and the two settings below go into the startup message as
+    /// `options`, which PgBouncer refuses unless told to ignore it (`ignore_startup_parameters`),
+    /// so they cannot be set together with unnamed statements.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub statement_timeout: Option<Duration>,
+    /// The server ends a statement that waits longer for a lock. Default `None`, as above.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub lock_timeout: Option<Duration>,
+    /// The server ends a session that leaves a transaction idle for longer. Default `None`, as
+    /// above.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub idle_in_transaction_timeout: Option<Duration>,
+    /// What `pg_stat_activity` and the server's log call these sessions. Default `None`: as the
+    /// connection string has it.
+    pub application_name: Option<String>,
+    /// Connections at a time that serve single reads of all callers together, many under way on
+    /// each; at most half of `max_size`, zero for none. Default 2, which is the least processor
+    /// time per read on a small server. More pays where the server has many cores and reads keep
+    /// one of them busy for a tenth of a millisecond and more.
+    pub pipelines: usize,
 }
 
 impl PoolConfig {
@@ -239,6 +281,48 @@ impl PoolConfig {
         self
     }
 
+    /// Sets whether statements are prepared under a name.
+    #[must_use]
+    pub fn statements(mut self, statements: Statements) -> Self {
+        self.statements = statements;
+        self
+    }
+
+    /// Sets how long a statement may take at the server.
+    #[must_use]
+    pub fn statement_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.statement_timeout = timeout.into();
+        self
+    }
+
+    /// Sets how long a statement may wait for a lock.
+    #[must_use]
+    pub fn lock_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.lock_timeout = timeout.into();
+        self
+    }
+
+    /// Sets how long a transaction may stay idle.
+    #[must_use]
+    pub fn idle_in_transaction_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.idle_in_transaction_timeout = timeout.into();
+        self
+    }
+
+    /// Sets what the server calls these sessions.
+    #[must_use]
+    pub fn application_name(mut self, name: impl Into<String>) -> Self {
+        self.application_name = Some(name.into());
+        self
+    }
+
+    /// Sets the connections that serve single reads of all callers together.
+    #[must_use]
+    pub fn pipelines(mut self, pipelines: usize) -> Self {
+        self.pipelines = pipelines;
+        self
+    }
+
     /// Checks every limit.
     ///
     /// # Errors
@@ -254,6 +338,7 @@ impl PoolConfig {
         duration("max_backoff", self.max_backoff)?;
         optional("keepalive", self.keepalive)?;
         optional("leak_threshold", self.leak_threshold)?;
+        self.validate_session()?;
         duration("acquire_timeout", self.acquire_timeout)?;
         duration("connect_timeout", self.connect_timeout)?;
         duration("idle_timeout", self.idle_timeout)?;
@@ -261,6 +346,31 @@ impl PoolConfig {
         duration("validation_timeout", self.validation_timeout)?;
         duration("recovery_timeout", self.recovery_timeout)?;
         duration("close_timeout", self.close_timeout)
+    }
+
+    fn validate_session(&self) -> Result<(), ConfigError> {
+        for (field, value) in [
+            ("statement_timeout", self.statement_timeout),
+            ("lock_timeout", self.lock_timeout),
+            ("idle_in_transaction_timeout", self.idle_in_transaction_timeout),
+        ] {
+            let Some(value) = value.filter(|value| !value.is_zero()) else { continue };
+            let rule = if !(SHORTEST..=LONGEST_AT_SERVER).contains(&value) {
+                "must be between 1 ms and 24 days"
+            } else if self.statements == Statements::Unnamed {
+                "cannot be set behind a pooler: set it for the role, at the server"
+            } else {
+                continue;
+            };
+            return Err(ConfigError::new(field, format!("{value:?}"), rule));
+        }
+        match &self.application_name {
+            Some(name) if name.contains('\0') || name.len() > 63 => {
+                let rule = "must be at most 63 bytes, without zeros";
+                Err(ConfigError::new("application_name", name.clone(), rule))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -285,6 +395,12 @@ impl Default for PoolConfig {
             leak_threshold: None,
             close_timeout: Duration::from_secs(5),
             statement_cache: 256,
+            statements: Statements::Named,
+            statement_timeout: None,
+            lock_timeout: None,
+            idle_in_transaction_timeout: None,
+            application_name: None,
+            pipelines: 2,
         }
     }
 }
@@ -311,6 +427,12 @@ impl fmt::Debug for PoolConfig {
             leak_threshold,
             close_timeout,
             statement_cache,
+            statements,
+            statement_timeout,
+            lock_timeout,
+            idle_in_transaction_timeout,
+            application_name,
+            pipelines,
         } = self;
         f.debug_struct("PoolConfig")
             .field("url", &"[hidden]")
@@ -331,6 +453,12 @@ impl fmt::Debug for PoolConfig {
             .field("leak_threshold", leak_threshold)
             .field("close_timeout", close_timeout)
             .field("statement_cache", statement_cache)
+            .field("statements", statements)
+            .field("statement_timeout", statement_timeout)
+            .field("lock_timeout", lock_timeout)
+            .field("idle_in_transaction_timeout", idle_in_transaction_timeout)
+            .field("application_name", application_name)
+            .field("pipelines", pipelines)
             .finish()
     }
 }

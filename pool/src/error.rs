@@ -61,6 +61,10 @@ pub enum PoolError {
     /// The driver or the server failed.
     #[cfg(feature = "postgres")]
     Postgres(tokio_postgres::Error),
+    /// The connection broke after `COMMIT` was sent and before it was answered: nobody knows whether
+    /// the transaction was committed. Look for what it should have done before doing it again.
+    #[cfg(feature = "postgres")]
+    CommitUnknown(tokio_postgres::Error),
     /// SQLite failed: in a closure, or while the group was committed.
     #[cfg(feature = "sqlite")]
     Sqlite(rusqlite::Error),
@@ -86,6 +90,9 @@ impl PoolError {
             Self::AcquireTimeout { .. } | Self::ConnectTimeout { .. } => true,
             Self::Connect(cause) => {
                 matches!(cause.downcast_ref(), Some(HandshakeError::TimedOut(_)))
+                    || cause_of(&**cause).is_some_and(|io: &std::io::Error| {
+                        io.kind() == std::io::ErrorKind::TimedOut
+                    })
             }
             _ => false,
         }
@@ -113,6 +120,8 @@ impl PoolError {
             Self::Closed => true,
             #[cfg(feature = "postgres")]
             Self::Postgres(error) => lost_server(error),
+            #[cfg(feature = "postgres")]
+            Self::CommitUnknown(_) => true,
             #[cfg(feature = "sqlite")]
             Self::Sqlite(error) => lost_file(error),
             _ => false,
@@ -147,10 +156,10 @@ impl PoolError {
     pub fn sqlstate(&self) -> Option<&str> {
         #[cfg(feature = "postgres")]
         {
-            let error = match self {
-                Self::Postgres(error) => error,
+            let error: &tokio_postgres::Error = match self {
+                Self::Postgres(error) | Self::CommitUnknown(error) => error,
                 Self::Connect(cause) | Self::ConnectTimeout { cause: Some(cause), .. } => {
-                    cause.downcast_ref()?
+                    cause_of(&**cause)?
                 }
                 _ => return None,
             };
@@ -192,6 +201,10 @@ impl fmt::Display for PoolError {
                 Some(code) => write!(f, "postgresql answered with sqlstate {code}"),
                 None => f.write_str("the call to postgresql failed"),
             },
+            #[cfg(feature = "postgres")]
+            Self::CommitUnknown(_) => {
+                f.write_str("the connection broke after commit was sent: the outcome is unknown")
+            }
             #[cfg(feature = "sqlite")]
             Self::Sqlite(_) => f.write_str("sqlite failed"),
             #[cfg(feature = "sqlite")]
@@ -213,7 +226,7 @@ impl Error for PoolError {
             | Self::ConnectTimeout { cause: Some(cause), .. } => Some(&**cause),
             Self::Config(error) => Some(error),
             #[cfg(feature = "postgres")]
-            Self::Postgres(error) => Some(error),
+            Self::Postgres(error) | Self::CommitUnknown(error) => Some(error),
             #[cfg(feature = "sqlite")]
             Self::Sqlite(error) => Some(error),
             _ => None,
@@ -247,8 +260,14 @@ pub(crate) fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
     text.unwrap_or("no message").to_owned()
 }
 
+/// The first error of one type among another and its causes.
+fn cause_of<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+    std::iter::successors(Some(error), |error| (*error).source())
+        .find_map(|error| error.downcast_ref())
+}
+
 #[cfg(feature = "postgres")]
-fn lost_server(error: &tokio_postgres::Error) -> bool {
+pub(crate) fn lost_server(error: &tokio_postgres::Error) -> bool {
     use tokio_postgres::error::SqlState;
 
     if error.is_closed() {

@@ -66,6 +66,18 @@ impl<M: Manager> Lease<M> {
         self.doom = None;
     }
 
+    /// It is meant to be held for long.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn unwatch(&mut self) {
+        self.watched = None;
+    }
+
+    /// When the connection has reached its lifetime.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn expires(&self) -> Instant {
+        self.stored().expires
+    }
+
     #[cfg(feature = "postgres")]
     pub(crate) fn shared(&self) -> &Arc<Shared<M>> {
         &self.shared

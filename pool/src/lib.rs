@@ -11,6 +11,9 @@ mod gate;
 #[cfg(feature = "axum")]
 pub mod layer;
 mod leaks;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod lease;
 mod manager;
 mod meter;
@@ -29,7 +32,7 @@ pub mod sqlite;
 
 pub use crate::acquire::Acquire;
 pub use crate::builder::PoolBuilder;
-pub use crate::config::{ConfigError, PoolConfig};
+pub use crate::config::{ConfigError, PoolConfig, Statements};
 pub use crate::error::PoolError;
 pub use crate::event::PoolEvent;
 #[cfg(feature = "axum")]

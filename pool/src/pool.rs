@@ -100,6 +100,30 @@ impl<M: Manager> Pool<M> {
         Shared::acquire(&self.shared, acquire, place).await
     }
 
+    /// The limits.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn config(&self) -> &PoolConfig {
+        &self.shared.config
+    }
+
+    /// Where the background work runs.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn runtime(&self) -> &tokio::runtime::Handle {
+        &self.shared.runtime
+    }
+
+    /// Whether a connection is free for whoever comes.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn has_spare(&self) -> bool {
+        self.shared.gate.has_spare()
+    }
+
+    /// Whether somebody waits for a connection.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn is_contended(&self) -> bool {
+        self.shared.gate.is_contended()
+    }
+
     /// The figures of this moment.
     #[must_use]
     pub fn stats(&self) -> PoolStats {

@@ -58,6 +58,16 @@ pub struct PoolStats {
     pub recovered_total: u64,
     /// Dirty connections that had to be closed.
     pub recovery_failures_total: u64,
+    /// PostgreSQL: connections that serve single reads of all callers together. They are in use,
+    /// also while nobody reads.
+    pub pipelines: usize,
+    /// PostgreSQL: single reads sent on such a connection.
+    pub pipelined_total: u64,
+    /// PostgreSQL: of those, the ones moved to a connection of their own, since a statement before
+    /// them was slow, the server refused them as writes, or the connection was lost.
+    pub moved_total: u64,
+    /// PostgreSQL: transactions run again, since they met another one.
+    pub retries_total: u64,
     /// Leases that were out for longer than the leak threshold, at some time.
     pub leaked_total: u64,
     /// The waits of all acquires that got a lease, in seconds.
@@ -165,6 +175,10 @@ impl PoolStats {
             recovered_total,
             recovery_failures_total,
             leaked_total,
+            pipelines,
+            pipelined_total,
+            moved_total,
+            retries_total,
             wait_seconds_total,
             hold_seconds_total,
             connect_seconds_total,
@@ -178,6 +192,7 @@ impl PoolStats {
             ("reserved", reserved),
             ("connecting", connecting),
             ("leaked", leaked),
+            ("pipelines", pipelines),
             ("paused", usize::from(paused)),
         ] {
             emit(name, &[], value as f64);
@@ -196,6 +211,9 @@ impl PoolStats {
             ("recovered_total", recovered_total),
             ("recovery_failures_total", recovery_failures_total),
             ("leaked_total", leaked_total),
+            ("pipelined_total", pipelined_total),
+            ("moved_total", moved_total),
+            ("retries_total", retries_total),
         ] {
             emit(name, &[], value as f64);
         }

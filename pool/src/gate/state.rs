@@ -124,6 +124,12 @@ impl State {
         Ok(Entry::Queued(Place::new(Arc::clone(gate), which, queue.push())))
     }
 
+    /// Whether somebody waits for a permit.
+    #[cfg(feature = "postgres")]
+    pub(super) fn is_contended(&self) -> bool {
+        !self.queue.is_empty() || !self.reserved_queue.is_empty()
+    }
+
     pub(super) fn has_ordinary(&self) -> bool {
         !self.paused && self.ordinary < self.max_size
     }

@@ -1,29 +1,66 @@
 //! PostgreSQL: connections that come back without anybody's transaction or query on them.
 
+mod answer;
 mod cancel;
+mod connect;
 mod connection;
+mod copy;
+mod endpoint;
+mod error;
 mod lease;
 mod manager;
+mod pipeline;
+mod prepared;
 mod recovery;
-mod sql;
+mod retry;
+mod rows;
+mod settings;
+mod socket;
 mod statements;
+mod stream;
+mod tap;
+#[cfg_attr(not(feature = "tls"), path = "tls_absent.rs")]
+mod tls;
+mod transaction;
+mod url;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+/// What the fuzzers reach.
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing {
+    pub(crate) use super::tap::Session;
+    use crate::config::ConfigError;
+
+    pub(crate) fn parse(text: &str) -> Result<(), ConfigError> {
+        super::settings::Settings::parse(text).map(drop)
+    }
+}
 
 use std::fmt;
 use std::future::Future;
 use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 pub use tokio_postgres;
-pub use tokio_postgres::Row;
 pub use tokio_postgres::types::ToSql;
+pub use tokio_postgres::{IsolationLevel, Row};
 use tower_service::Service;
 
 pub use self::connection::Params;
-pub use self::lease::{PgLease, PgTransaction};
+pub use self::copy::{CopyIn, CopyOut};
+pub use self::error::ServerError;
+pub use self::lease::PgLease;
 use self::manager::PgManager;
+use self::pipeline::{Pipelines, Ride};
+pub use self::rows::RowStream;
+pub use self::transaction::{PgSavepoint, PgTransaction, TransactionOptions};
 use crate::acquire::Acquire;
 use crate::config::{ConfigError, PoolConfig};
 use crate::error::PoolError;
@@ -44,6 +81,10 @@ use crate::stats::PoolStats;
 #[derive(Clone)]
 pub struct PgPool {
     pool: Pool<PgManager>,
+    /// `None` if every statement gets a connection of its own.
+    pipelines: Option<Arc<Pipelines>>,
+    /// Transactions tried again.
+    retries: Arc<AtomicU64>,
 }
 
 impl PgPool {
@@ -105,7 +146,18 @@ impl PgPool {
     /// # Errors
     /// As [`Pool::acquire`] and [`PgLease::batch_execute`].
     pub async fn begin(&self) -> Result<PgTransaction, PoolError> {
-        PgTransaction::begin(self.acquire().await?).await
+        self.begin_with(&TransactionOptions::new()).await
+    }
+
+    /// Begins a transaction of a certain kind on a connection of its own.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin).
+    pub async fn begin_with(
+        &self,
+        options: &TransactionOptions,
+    ) -> Result<PgTransaction, PoolError> {
+        PgTransaction::begin(self.acquire().await?, options).await
     }
 
     /// Runs a statement and returns all its rows.
@@ -113,7 +165,16 @@ impl PgPool {
     /// # Errors
     /// As [`Pool::acquire`] and [`PgLease::query`].
     pub async fn query(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>, PoolError> {
-        self.acquire().await?.query(sql, params).await
+        let Some(pipelines) = &self.pipelines else {
+            return self.acquire().await?.query(sql, params).await;
+        };
+        match pipelines.query(sql, params).await {
+            Ride::Answered(result) => result,
+            Ride::Elsewhere(outside) => {
+                let lease = self.acquire().await?;
+                outside.run(lease.query(sql, params)).await
+            }
+        }
     }
 
     /// Runs a statement that returns exactly one row.
@@ -121,7 +182,7 @@ impl PgPool {
     /// # Errors
     /// As [`Pool::acquire`] and [`PgLease::query_one`].
     pub async fn query_one(&self, sql: &str, params: Params<'_>) -> Result<Row, PoolError> {
-        self.acquire().await?.query_one(sql, params).await
+        lease::one(self.query(sql, params).await?)
     }
 
     /// Runs a statement that returns one row or none.
@@ -129,7 +190,7 @@ impl PgPool {
     /// # Errors
     /// As [`Pool::acquire`] and [`PgLease::query_opt`].
     pub async fn query_opt(&self, sql: &str, params: Params<'_>) -> Result<Option<Row>, PoolError> {
-        self.acquire().await?.query_opt(sql, params).await
+        lease::at_most_one(self.query(sql, params).await?)
     }
 
     /// Runs a statement and returns the number of rows it changed.
@@ -151,7 +212,12 @@ impl PgPool {
     /// The figures of this moment.
     #[must_use]
     pub fn stats(&self) -> PoolStats {
-        self.pool.stats()
+        let mut stats = self.pool.stats();
+        if let Some(pipelines) = &self.pipelines {
+            pipelines.add_to(&mut stats);
+        }
+        stats.retries_total = self.retries.load(Ordering::Relaxed);
+        stats
     }
 
     /// As [`Pool::resize`].
@@ -159,26 +225,39 @@ impl PgPool {
     /// # Errors
     /// The rule of `max_size`.
     pub fn resize(&self, max_size: usize) -> Result<(), ConfigError> {
-        self.pool.resize(max_size)
+        self.pool.resize(max_size)?;
+        if let Some(pipelines) = &self.pipelines {
+            pipelines.resize(max_size);
+        }
+        Ok(())
     }
 
     /// As [`Pool::pause`].
     pub fn pause(&self) {
         self.pool.pause();
+        if let Some(pipelines) = &self.pipelines {
+            pipelines.pause(true);
+        }
     }
 
     /// As [`Pool::resume`].
     pub fn resume(&self) {
         self.pool.resume();
+        if let Some(pipelines) = &self.pipelines {
+            pipelines.pause(false);
+        }
     }
 
     /// Closes as [`Pool::close`] does.
     pub async fn close(&self) -> CloseReport {
-        self.pool.close().await
+        self.close_within(self.pool.config().close_timeout).await
     }
 
     /// Closes as [`Pool::close_within`] does.
     pub async fn close_within(&self, deadline: Duration) -> CloseReport {
+        if let Some(pipelines) = &self.pipelines {
+            pipelines.close();
+        }
         self.pool.close_within(deadline).await
     }
 }
@@ -218,7 +297,8 @@ impl PgPoolBuilder {
         let Self { config, hook } = self;
         let manager = PgManager::new(&config)?;
         let pool = Pool::builder(manager).config(config).hook(hook).build()?;
-        Ok(PgPool { pool })
+        let pipelines = Pipelines::new(&pool);
+        Ok(PgPool { pool, pipelines, retries: Arc::default() })
     }
 }
 

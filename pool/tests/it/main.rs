@@ -12,6 +12,8 @@ mod layer;
 mod live;
 mod model;
 mod reserved;
+#[cfg(feature = "fuzzing")]
+mod fuzz;
 mod scripted;
 mod service;
 mod upkeep;
