@@ -130,6 +130,19 @@ impl Gate {
         !state.closed && state.lacks()
     }
 
+    /// Whether somebody waits for a permit.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn is_contended(&self) -> bool {
+        self.0.lock().is_queued()
+    }
+
+    /// Whether a permit is free for whoever comes.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn has_spare(&self) -> bool {
+        let state = self.0.lock();
+        state.has_ordinary() && !state.is_queued()
+    }
+
     /// Changes the number of permits. Leases beyond it are left alone and not given out again.
     pub(crate) fn resize(self: &Arc<Self>, max_size: usize) -> usize {
         let former = {

@@ -106,8 +106,7 @@ impl State {
             return Err(PoolError::Closed);
         }
         // Who waits already comes first, also in the moment before a resumed or larger pool serves.
-        let queued = !self.queue.is_empty() || !self.reserved_queue.is_empty();
-        if self.has_ordinary() && !queued {
+        if self.has_ordinary() && !self.is_queued() {
             return Ok(Entry::Permit(self.permit(gate, Lane::Ordinary)));
         }
         let limit = self.limits.max_waiters;
@@ -124,9 +123,7 @@ impl State {
         Ok(Entry::Queued(Place::new(Arc::clone(gate), which, queue.push())))
     }
 
-    /// Whether somebody waits for a permit.
-    #[cfg(feature = "postgres")]
-    pub(super) fn is_contended(&self) -> bool {
+    pub(super) fn is_queued(&self) -> bool {
         !self.queue.is_empty() || !self.reserved_queue.is_empty()
     }
 
