@@ -136,6 +136,29 @@ impl PoolError {
         }
     }
 
+    /// Whether the database refused the values of a statement, which had no effect: a constraint, a
+    /// wrong type, a number out of range, an exception that SQL raised. Other values may succeed.
+    #[must_use]
+    pub fn is_data(&self) -> bool {
+        match self {
+            #[cfg(feature = "postgres")]
+            // Cardinality, data, integrity, `WITH CHECK OPTION`, PL/pgSQL.
+            Self::Postgres(_) => self.sqlstate().is_some_and(|code| {
+                ["21", "22", "23", "44", "P0"].iter().any(|class| code.starts_with(class))
+            }),
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(error) => matches!(
+                error.sqlite_error_code(),
+                Some(
+                    rusqlite::ErrorCode::ConstraintViolation
+                        | rusqlite::ErrorCode::TypeMismatch
+                        | rusqlite::ErrorCode::TooBig
+                )
+            ),
+            _ => false,
+        }
+    }
+
     /// The SQLSTATE that PostgreSQL answered with, also when it refused the connection.
     #[must_use]
     pub fn sqlstate(&self) -> Option<&str> {

@@ -12,11 +12,13 @@ mod service;
 mod stats;
 mod upkeep;
 
+pub mod batch;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
+pub use crate::batch::{BatchConfig, BatchError, BatchLayer, BatchStats, BatchWriter, Batcher};
 pub use crate::config::{ConfigError, PoolConfig};
 pub use crate::error::PoolError;
 pub use crate::lease::Lease;

@@ -160,7 +160,7 @@ impl fmt::Debug for Sink {
 }
 
 /// Turns a panic of a future into its message. The future is never polled again after one.
-async fn caught<F: Future>(future: F) -> Result<F::Output, String> {
+pub(crate) async fn caught<F: Future>(future: F) -> Result<F::Output, String> {
     let mut future = pin!(future);
     poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
         Ok(poll) => poll.map(Ok),

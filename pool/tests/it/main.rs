@@ -4,6 +4,7 @@
 
 mod accounting;
 mod acquire;
+mod batch;
 mod close;
 mod config;
 mod faults;

@@ -1,5 +1,7 @@
 //! Real PostgreSQL: what callers leave behind, what the server does to connections.
 
+mod batch;
+
 use std::error::Error;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
