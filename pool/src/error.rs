@@ -47,7 +47,7 @@ pub enum PoolError {
     #[cfg(feature = "postgres")]
     Interrupted,
     /// A query did not return as many rows as its verb promises.
-    #[cfg(feature = "postgres")]
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
     RowCount {
         /// The rows returned.
         found: usize,
@@ -61,6 +61,9 @@ pub enum PoolError {
     /// This pool was opened for reading only.
     #[cfg(feature = "sqlite")]
     ReadOnly,
+    /// The file of a backup could not be written.
+    #[cfg(feature = "sqlite")]
+    Backup(std::io::Error),
     /// The closure panicked; what it wrote was rolled back.
     #[cfg(feature = "sqlite")]
     Panicked {
@@ -197,7 +200,7 @@ impl fmt::Display for PoolError {
             Self::Interrupted => {
                 f.write_str("an earlier call on this lease was dropped before its end")
             }
-            #[cfg(feature = "postgres")]
+            #[cfg(any(feature = "postgres", feature = "sqlite"))]
             Self::RowCount { found } => {
                 write!(f, "the query returned {found} rows instead of one")
             }
@@ -210,6 +213,8 @@ impl fmt::Display for PoolError {
             Self::Sqlite(_) => f.write_str("sqlite failed"),
             #[cfg(feature = "sqlite")]
             Self::ReadOnly => f.write_str("this pool was opened for reading only"),
+            #[cfg(feature = "sqlite")]
+            Self::Backup(_) => f.write_str("the backup could not be written"),
             #[cfg(feature = "sqlite")]
             Self::Panicked { message } => write!(f, "the closure panicked: {message}"),
             #[cfg(feature = "sqlite")]
@@ -230,6 +235,8 @@ impl Error for PoolError {
             Self::Postgres(error) => Some(error),
             #[cfg(feature = "sqlite")]
             Self::Sqlite(error) => Some(error),
+            #[cfg(feature = "sqlite")]
+            Self::Backup(error) => Some(error),
             _ => None,
         }
     }

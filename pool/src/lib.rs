@@ -30,6 +30,6 @@ pub use crate::stats::{Emit, PoolStats};
 #[cfg(feature = "postgres")]
 pub use crate::postgres::{PgLease, PgPool, PgTransaction};
 #[cfg(feature = "sqlite")]
-pub use crate::sqlite::{JobError, SqliteConfig, SqlitePool};
+pub use crate::sqlite::{JobError, SqliteConfig, SqlitePool, SqliteRow, Synchronous};
 
 pub use bb8;

@@ -694,3 +694,24 @@ async fn a_write_whose_caller_left_before_it_was_sent_is_not_made() {
     assert_eq!(*table.rows.lock(), [1, 3]);
     assert_eq!(writer.stats().cancelled_total, 1);
 }
+
+#[test]
+fn every_figure_of_a_batcher_is_exported_once() {
+    let mut names = Vec::new();
+    BatchStats::default().visit(&mut |name, _, value| {
+        assert!(value == 0.0);
+        names.push(name.to_owned());
+    });
+    let exported: HashSet<_> = names.iter().collect();
+    assert_eq!(exported.len(), names.len());
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn the_limits_of_a_batcher_may_stand_in_a_file() {
+    let config: BatchConfig =
+        serde_json::from_str(r#"{ "max_batch": 10, "timeout": "2s" }"#).unwrap();
+    assert_eq!(config, BatchConfig::new().max_batch(10).timeout(Duration::from_secs(2)));
+    assert!(serde_json::from_str::<BatchConfig>(r#"{ "max_bach": 10 }"#).is_err());
+    assert_eq!(serde_json::to_value(BatchStats::default()).unwrap()["in_flight"], 0);
+}
