@@ -3,17 +3,18 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in its helpers")]
 
 mod acquire;
+mod batch;
 mod close;
 mod config;
 mod events;
 mod faults;
+#[cfg(feature = "fuzzing")]
+mod fuzz;
 #[cfg(feature = "axum")]
 mod layer;
 mod live;
 mod model;
 mod reserved;
-#[cfg(feature = "fuzzing")]
-mod fuzz;
 mod scripted;
 mod service;
 mod upkeep;
