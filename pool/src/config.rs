@@ -6,7 +6,7 @@ use std::time::Duration;
 /// The resolution of tokio's timer.
 const SHORTEST: Duration = Duration::from_millis(1);
 /// No duration of a configuration is longer, so that no deadline computed from one overflows.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+pub(crate) const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// PostgreSQL holds milliseconds in 31 bits.
 const LONGEST_AT_SERVER: Duration = Duration::from_secs(24 * 24 * 3600);
@@ -82,8 +82,19 @@ pub struct PoolConfig {
     /// Default 10,000: what ten connections serve within `acquire_timeout` at 5 ms a lease. Zero
     /// means that nobody waits.
     pub max_waiters: usize,
-    /// Connects under way at a time. Default 4, so that a restarted server is not trampled.
+    /// Connections that [`Acquire::reserved`](crate::Acquire::reserved) may open beyond `max_size`,
+    /// so that health checks and administration work when all others are in use. Default 1: a
+    /// health check takes turns with an operator. Count them when you divide the connections of the
+    /// server. Zero puts such callers among all others.
+    pub reserved: usize,
+    /// Connects under way at a time. Default 4, so that a restarted server is not trampled. While
+    /// connects fail it is one at a time.
     pub max_connecting: usize,
+    /// Longest time the pool leaves a server alone that refused a connect. It begins with 10 ms,
+    /// doubles with each failure, and a part of it by chance is waited. Default 1 s: so late at most
+    /// a pool notices that its server is back, and one connect a second tramples nobody.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub max_backoff: Duration,
     /// Longest wait for a lease, connecting and testing included. Default 5 s (documented).
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub acquire_timeout: Duration,
@@ -94,6 +105,11 @@ pub struct PoolConfig {
     /// An idle connection beyond `min_idle` is closed after this time. Default 30 s (documented).
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub idle_timeout: Duration,
+    /// A connection idle for so long, less up to a tenth by chance, is tested: no firewall forgets
+    /// it, and a dead one is found before a caller does. Default 2 min, as in HikariCP. `None` or
+    /// zero: never.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub keepalive: Option<Duration>,
     /// A connection is closed at this age, less up to a tenth by chance, so that connections
     /// opened together are not replaced together. Default 30 min, as HikariCP and bb8 have it.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
@@ -109,6 +125,12 @@ pub struct PoolConfig {
     /// Default 5 s, as in PgDog.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub recovery_timeout: Duration,
+    /// A lease held for longer is reported once, with the place that acquired it, and reported again
+    /// when it comes back. Default `None`: what is too long depends on the application, and each
+    /// lease pays for an entry in a list. Take several times your longest transaction. Zero is as
+    /// `None`.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub leak_threshold: Option<Duration>,
     /// How long `close` waits for leases. Default 5 s: a third of the documented 15 s stop, since
     /// requests have ended by then.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
@@ -167,6 +189,34 @@ impl PoolConfig {
     #[must_use]
     pub fn max_waiters(mut self, max_waiters: usize) -> Self {
         self.max_waiters = max_waiters;
+        self
+    }
+
+    /// Sets the connections kept for health checks and administration.
+    #[must_use]
+    pub fn reserved(mut self, reserved: usize) -> Self {
+        self.reserved = reserved;
+        self
+    }
+
+    /// Sets the longest time a failing server is left alone.
+    #[must_use]
+    pub fn max_backoff(mut self, max_backoff: Duration) -> Self {
+        self.max_backoff = max_backoff;
+        self
+    }
+
+    /// Sets the idle time after which a connection is tested.
+    #[must_use]
+    pub fn keepalive(mut self, keepalive: impl Into<Option<Duration>>) -> Self {
+        self.keepalive = keepalive.into();
+        self
+    }
+
+    /// Sets the time after which a lease is reported as lost.
+    #[must_use]
+    pub fn leak_threshold(mut self, leak_threshold: impl Into<Option<Duration>>) -> Self {
+        self.leak_threshold = leak_threshold.into();
         self
     }
 
@@ -290,6 +340,13 @@ impl PoolConfig {
         count("max_size", self.max_size)?;
         count("max_connecting", self.max_connecting)?;
         count("statement_cache", self.statement_cache)?;
+        if self.reserved > 100_000 {
+            let rule = "must be at most 100000";
+            return Err(ConfigError::new("reserved", self.reserved.to_string(), rule));
+        }
+        duration("max_backoff", self.max_backoff)?;
+        optional("keepalive", self.keepalive)?;
+        optional("leak_threshold", self.leak_threshold)?;
         self.validate_session()?;
         duration("acquire_timeout", self.acquire_timeout)?;
         duration("connect_timeout", self.connect_timeout)?;
@@ -333,14 +390,18 @@ impl Default for PoolConfig {
             max_size: 10,
             min_idle: 2,
             max_waiters: 10_000,
+            reserved: 1,
             max_connecting: 4,
+            max_backoff: Duration::from_secs(1),
             acquire_timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(30),
+            keepalive: Some(Duration::from_secs(2 * 60)),
             max_lifetime: Duration::from_secs(30 * 60),
             validate_after: Duration::from_millis(500),
             validation_timeout: Duration::from_secs(1),
             recovery_timeout: Duration::from_secs(5),
+            leak_threshold: None,
             close_timeout: Duration::from_secs(5),
             statement_cache: 256,
             statements: Statements::Named,
@@ -361,14 +422,18 @@ impl fmt::Debug for PoolConfig {
             max_size,
             min_idle,
             max_waiters,
+            reserved,
             max_connecting,
+            max_backoff,
             acquire_timeout,
             connect_timeout,
             idle_timeout,
+            keepalive,
             max_lifetime,
             validate_after,
             validation_timeout,
             recovery_timeout,
+            leak_threshold,
             close_timeout,
             statement_cache,
             statements,
@@ -383,14 +448,18 @@ impl fmt::Debug for PoolConfig {
             .field("max_size", max_size)
             .field("min_idle", min_idle)
             .field("max_waiters", max_waiters)
+            .field("reserved", reserved)
             .field("max_connecting", max_connecting)
+            .field("max_backoff", max_backoff)
             .field("acquire_timeout", acquire_timeout)
             .field("connect_timeout", connect_timeout)
             .field("idle_timeout", idle_timeout)
+            .field("keepalive", keepalive)
             .field("max_lifetime", max_lifetime)
             .field("validate_after", validate_after)
             .field("validation_timeout", validation_timeout)
             .field("recovery_timeout", recovery_timeout)
+            .field("leak_threshold", leak_threshold)
             .field("close_timeout", close_timeout)
             .field("statement_cache", statement_cache)
             .field("statements", statements)
@@ -401,6 +470,16 @@ impl fmt::Debug for PoolConfig {
             .field("pipelines", pipelines)
             .finish()
     }
+}
+
+/// As [`duration`], where zero and nothing mean "never".
+fn optional(field: &'static str, value: Option<Duration>) -> Result<(), ConfigError> {
+    some(value).map_or(Ok(()), |value| duration(field, value))
+}
+
+/// Files of some formats cannot say `None`, so zero means it too.
+pub(crate) fn some(value: Option<Duration>) -> Option<Duration> {
+    value.filter(|value| !value.is_zero())
 }
 
 /// Refuses zero and what no machine could hold.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::ConfigError;
+use crate::stats::PoolSnapshot;
 
 /// A cause that several callers may be told.
 pub(crate) type Cause = Arc<dyn Error + Send + Sync>;
@@ -22,8 +23,11 @@ pub enum PoolError {
     AcquireTimeout {
         /// The time waited.
         waited: Duration,
-        /// The size of the pool.
-        max_size: usize,
+        /// The pool when the deadline passed.
+        pool: PoolSnapshot,
+        /// The last connect that failed, if that was not long ago and none succeeded since: it may
+        /// be why the pool has so few connections.
+        cause: Option<Arc<dyn Error + Send + Sync>>,
     },
     /// As many callers as allowed wait already.
     TooManyWaiters {
@@ -34,7 +38,9 @@ pub enum PoolError {
     ConnectTimeout {
         /// The time waited.
         waited: Duration,
-        /// The last failure during the wait, if there was one.
+        /// The pool when the deadline passed.
+        pool: PoolSnapshot,
+        /// The last failure during the wait or shortly before, if there was one.
         cause: Option<Arc<dyn Error + Send + Sync>>,
     },
     /// A connection could not be made and the pool has no other.
@@ -174,14 +180,17 @@ impl PoolError {
 impl fmt::Display for PoolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::AcquireTimeout { waited, max_size } => {
-                write!(f, "all {max_size} connections stayed in use for {waited:?}")
+            Self::AcquireTimeout { waited, pool, .. } if pool.paused => {
+                write!(f, "the pool stayed paused for {waited:?} ({pool})")
+            }
+            Self::AcquireTimeout { waited, pool, .. } => {
+                write!(f, "all connections stayed in use for {waited:?} ({pool})")
             }
             Self::TooManyWaiters { limit } => {
                 write!(f, "{limit} callers wait already, which is the limit")
             }
-            Self::ConnectTimeout { waited, .. } => {
-                write!(f, "no connection could be made within {waited:?}")
+            Self::ConnectTimeout { waited, pool, .. } => {
+                write!(f, "no connection could be made within {waited:?} ({pool})")
             }
             Self::Connect(_) => f.write_str("no connection could be made"),
             Self::Closed => f.write_str("the pool is closed"),
@@ -219,9 +228,9 @@ impl Error for PoolError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             // The inside of the `Arc`, so that the caller can downcast it.
-            Self::Connect(cause) | Self::ConnectTimeout { cause: Some(cause), .. } => {
-                Some(&**cause)
-            }
+            Self::Connect(cause)
+            | Self::AcquireTimeout { cause: Some(cause), .. }
+            | Self::ConnectTimeout { cause: Some(cause), .. } => Some(&**cause),
             Self::Config(error) => Some(error),
             #[cfg(feature = "postgres")]
             Self::Postgres(error) | Self::CommitUnknown(error) => Some(error),
@@ -245,10 +254,10 @@ pub(crate) enum HandshakeError {
     TimedOut(Duration),
     #[error("the connect panicked: {0}")]
     Panicked(String),
-    #[error("the pool is closed")]
-    Closed,
     #[error("the test before use did not end within {0:?}")]
     TestTimedOut(Duration),
+    #[error("the test before use panicked: {0}")]
+    TestPanicked(String),
 }
 
 /// The message of a caught panic.

@@ -4,13 +4,13 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::error::BoxError;
 use super::manager::PgManager;
 use super::wire::TransactionStatus;
-use crate::event;
 use crate::lease::Lease;
+use crate::stats::CloseReason;
 
 /// How long a query may end by itself before it is cancelled. A cancel costs a connection of its
 /// own, some milliseconds, and most statements that are dropped on the way end sooner.
@@ -20,16 +20,17 @@ const GRACE: Duration = Duration::from_millis(3);
 /// meanwhile. If that fails or takes longer than `recovery_timeout`, the connection is closed.
 pub(super) fn spawn(mut lease: Lease<PgManager>) {
     // Should the runtime stop, the task is dropped and the connection closed.
-    lease.set_fit(false);
+    lease.doom(CloseReason::Dirty);
     let shared = Arc::clone(lease.shared());
     let runtime = shared.runtime.clone();
     runtime.spawn(async move {
-        let interrupted = lease.is_interrupted() || lease.wire.is_busy();
+        let began = Instant::now();
         let repaired = timeout(shared.config.recovery_timeout, repair(&lease)).await;
         let fit = matches!(repaired, Ok(Ok(())));
-        shared.meter.recovered(fit);
-        event::dirty_lease(interrupted, fit);
-        lease.set_fit(fit);
+        if fit {
+            lease.spare();
+        }
+        shared.recovered(fit, began.elapsed());
     });
 }
 

@@ -2,14 +2,21 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in its helpers")]
 
-mod accounting;
 mod acquire;
 mod close;
 mod config;
+mod events;
 mod faults;
+#[cfg(feature = "axum")]
+mod layer;
+mod live;
+mod model;
+mod reserved;
 #[cfg(feature = "fuzzing")]
 mod fuzz;
 mod scripted;
+mod service;
+mod upkeep;
 
 #[cfg(feature = "postgres")]
 mod postgres;

@@ -352,7 +352,7 @@ async fn a_frozen_connection_fails_its_test_and_is_replaced() {
     assert!(error.is_connection() && error.is_timeout(), "{}", chain(&error));
     proxy.heal();
     pool.query_one("select 1", &[]).await.unwrap();
-    assert_eq!(pool.stats().invalid_total, 1);
+    assert_eq!(pool.stats().closed.invalid_total, 1);
 }
 
 #[tokio::test]

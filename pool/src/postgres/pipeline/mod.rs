@@ -93,15 +93,14 @@ impl Pipelines {
     /// `None` if the configuration wants none.
     pub(super) fn new(pool: &Pool<PgManager>) -> Option<Arc<Self>> {
         let config = pool.config();
-        let pipelines = config.pipelines.min(config.max_size / 2);
         // A pooler gives each statement whichever session is free, so none is read-only for long.
-        if pipelines == 0 || config.statements == Statements::Unnamed {
+        if config.pipelines == 0 || config.statements == Statements::Unnamed {
             return None;
         }
         let limits = Limits {
-            pipelines,
+            pipelines: config.pipelines.min(config.max_size / 2),
             // One may stand for all while the others are being opened.
-            depth: DEPTH * pipelines,
+            depth: DEPTH * config.pipelines,
             grow_at: GROW_AT,
             stall: STALL,
             proven_stall: PROVEN_STALL,
@@ -119,7 +118,7 @@ impl Pipelines {
                 counts: Counts::default(),
                 watched: false,
             }),
-            slots: Semaphore::new(DEPTH * pipelines),
+            slots: Semaphore::new(DEPTH * config.pipelines),
         }))
     }
 
@@ -189,10 +188,22 @@ impl Pipelines {
         stats.moved_total = counts.moved;
     }
 
-    /// Takes no further statement; those under way end as they would.
+    /// As the pool was resized.
+    pub(super) fn resize(&self, max_size: usize) {
+        let pipelines = self.pool.config().pipelines.min(max_size / 2);
+        let ended = self.state.lock().schedule.resize(pipelines);
+        drop(ended);
+    }
+
+    /// Takes no further statement for good.
     pub(super) fn close(&self) {
         self.slots.close();
-        let ended = self.state.lock().schedule.close();
+        self.pause(true);
+    }
+
+    /// Takes no further statement while `paused`; those under way end as they would.
+    pub(super) fn pause(&self, paused: bool) {
+        let ended = self.state.lock().schedule.pause(paused);
         // Outside the lock: that gives their connections back.
         drop(ended);
     }
@@ -235,8 +246,7 @@ impl Pipelines {
             }
             Err(_elapsed) => {
                 place.settle(|counts| counts.timed_out += 1);
-                let max_size = config.max_size;
-                Err(PoolError::AcquireTimeout { waited: began.elapsed(), max_size })
+                Err(self.pool.shared.saturated(began))
             }
         }
     }

@@ -45,7 +45,7 @@ pub(super) struct Schedule<C> {
     /// Reads that run elsewhere at present.
     outside: usize,
     opening: bool,
-    closed: bool,
+    paused: bool,
 }
 
 /// A statement's place on a pipeline.
@@ -121,7 +121,7 @@ enum State {
 impl<C: Clone> Schedule<C> {
     pub(super) fn new(limits: Limits) -> Self {
         let (lanes, next_id) = (Vec::with_capacity(limits.pipelines), 0);
-        Self { limits, lanes, next_id, outside: 0, opening: false, closed: false }
+        Self { limits, lanes, next_id, outside: 0, opening: false, paused: false }
     }
 
     /// Takes a seat where the fewest are under way; `None` if every pipeline stands still, is full
@@ -192,7 +192,7 @@ impl<C: Clone> Schedule<C> {
             .min()
             .map_or(self.outside > 1, |owed| owed >= self.limits.grow_at);
         let wants =
-            crowded && !self.opening && !self.closed && self.lanes.len() < self.limits.pipelines;
+            crowded && !self.opening && !self.paused && self.lanes.len() < self.limits.pipelines;
         self.opening |= wants;
         wants
     }
@@ -205,7 +205,7 @@ impl<C: Clone> Schedule<C> {
     /// One pipeline more, whose connection has `answered` so much. It comes back if it is not
     /// needed any more.
     pub(super) fn opened(&mut self, conn: C, answered: u64) -> Option<C> {
-        if self.closed {
+        if self.paused || self.lanes.len() >= self.limits.pipelines {
             return Some(conn);
         }
         self.lanes.push(Lane::new(self.next_id, conn, answered));
@@ -213,14 +213,25 @@ impl<C: Clone> Schedule<C> {
         None
     }
 
-    /// Opens no pipeline any more and lets those end that nobody rides on; the others follow with
-    /// their last rider.
-    pub(super) fn close(&mut self) -> Vec<C> {
-        self.closed = true;
-        for lane in &mut self.lanes {
+    /// While `paused`, no pipeline is opened. Those there are end, each with its last rider; returned
+    /// are the connections of those that have none.
+    pub(super) fn pause(&mut self, paused: bool) -> Vec<C> {
+        self.paused = paused;
+        self.keep(if paused { 0 } else { usize::MAX })
+    }
+
+    /// Allows so many pipelines; what is too many ends as in [`pause`](Self::pause).
+    pub(super) fn resize(&mut self, pipelines: usize) -> Vec<C> {
+        self.limits.pipelines = pipelines;
+        self.keep(pipelines)
+    }
+
+    fn keep(&mut self, pipelines: usize) -> Vec<C> {
+        for lane in self.lanes.iter_mut().skip(pipelines) {
             lane.closing = true;
         }
-        self.lanes.extract_if(.., |lane| lane.aboard == 0).map(|lane| lane.conn).collect()
+        let ended = self.lanes.extract_if(.., |lane| lane.closing && lane.aboard == 0);
+        ended.map(|lane| lane.conn).collect()
     }
 
     /// The pipelines there are.
@@ -557,7 +568,7 @@ mod tests {
             board(&mut schedule);
         }
         assert!(!schedule.wants_one(), "there are two");
-        schedule.close();
+        schedule.pause(true);
         assert_eq!(schedule.opened(2, 0), Some(2));
         assert_eq!(seats.len(), 2);
     }

@@ -12,6 +12,7 @@ use super::super::recovery;
 use super::schedule::Look;
 use super::{Pipelines, watch};
 use crate::lease::Lease;
+use crate::stats::CloseReason;
 
 /// Given back when its last user is gone.
 #[derive(Debug)]
@@ -22,9 +23,10 @@ pub(super) struct SharedConnection {
 }
 
 impl SharedConnection {
-    async fn new(lease: Lease<PgManager>) -> Result<Self, BoxError> {
+    async fn new(mut lease: Lease<PgManager>) -> Result<Self, BoxError> {
         let shared = Arc::clone(lease.shared());
-        let expires = Instant::now() + shared.config.max_lifetime;
+        let expires = lease.expires();
+        lease.unwatch();
         // Made first, so that the drop takes it back wherever this ends.
         let conn = Self { lease: Some(lease), expires };
         conn.interrupt();
@@ -70,10 +72,11 @@ impl Drop for SharedConnection {
 /// fails or takes longer than `recovery_timeout`, the connection is closed.
 fn give_back(mut lease: Lease<PgManager>) {
     // Should the runtime stop, the task is dropped and the connection closed.
-    lease.set_fit(false);
+    lease.doom(CloseReason::Dirty);
     let shared = Arc::clone(lease.shared());
     let runtime = shared.runtime.clone();
     runtime.spawn(async move {
+        let began = Instant::now();
         let dirty = lease.is_dirty();
         let made_fit = async {
             if dirty {
@@ -84,10 +87,12 @@ fn give_back(mut lease: Lease<PgManager>) {
         };
         let made_fit = timeout(shared.config.recovery_timeout, made_fit).await;
         let fit = matches!(made_fit, Ok(Ok(())));
-        if dirty {
-            shared.meter.recovered(fit);
+        if fit {
+            lease.spare();
         }
-        lease.set_fit(fit);
+        if dirty || !fit {
+            shared.recovered(fit, began.elapsed());
+        }
     });
 }
 
