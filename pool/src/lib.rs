@@ -7,13 +7,13 @@ mod config;
 mod connect;
 mod error;
 mod event;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
 #[cfg(feature = "axum")]
 pub mod layer;
 mod leaks;
-#[cfg(feature = "fuzzing")]
-#[doc(hidden)]
-pub mod fuzzing;
 mod lease;
 mod manager;
 mod meter;

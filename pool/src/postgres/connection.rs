@@ -42,7 +42,7 @@ pub(crate) struct PgConnection {
     interrupted: AtomicBool,
     /// The server gave up the transaction, since it met another one.
     conflict: AtomicBool,
-    /// Statements vanish on this connection in a way that preparing again does not heal.
+    /// It must not be used again, although it looks well.
     doomed: AtomicBool,
 }
 
@@ -52,7 +52,7 @@ impl PgConnection {
         statement_cache: usize,
         unnamed: Option<Known>,
     ) -> Self {
-        let Connected { client, task, wire, endpoint } = connected;
+        let Connected { client, task, wire, endpoint, mailbox: _ } = connected;
         Self {
             client,
             wire,
@@ -146,7 +146,18 @@ impl PgConnection {
     }
 
     pub(super) async fn copy_in(&self, sql: &str) -> Result<CopyInSink<Bytes>, PoolError> {
-        self.guard(self.client.copy_in(sql)).await
+        self.guard(async {
+            let statement = self.client.prepare(sql).await?;
+            let sink = self.client.copy_in(&statement).await;
+            if sink.is_err() {
+                // The driver ends a COPY that never began with one request more than it expects
+                // answers, so every later call would get the answer to another one.
+                self.doomed.store(true, Ordering::Relaxed);
+                self.interrupt();
+            }
+            sink
+        })
+        .await
     }
 
     pub(super) async fn copy_out(&self, sql: &str) -> Result<CopyOutStream, PoolError> {

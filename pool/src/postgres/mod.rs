@@ -8,6 +8,7 @@ mod copy;
 mod endpoint;
 mod error;
 mod lease;
+mod listen;
 mod manager;
 mod pipeline;
 mod prepared;
@@ -57,6 +58,8 @@ pub use self::connection::Params;
 pub use self::copy::{CopyIn, CopyOut};
 pub use self::error::ServerError;
 pub use self::lease::PgLease;
+use self::listen::Listeners;
+pub use self::listen::{ListenEvent, Listener, Notification};
 use self::manager::PgManager;
 use self::pipeline::{Pipelines, Ride};
 pub use self::rows::RowStream;
@@ -85,6 +88,7 @@ pub struct PgPool {
     pipelines: Option<Arc<Pipelines>>,
     /// Transactions tried again.
     retries: Arc<AtomicU64>,
+    listeners: Arc<Listeners>,
 }
 
 impl PgPool {
@@ -157,7 +161,7 @@ impl PgPool {
         &self,
         options: &TransactionOptions,
     ) -> Result<PgTransaction, PoolError> {
-        PgTransaction::begin(self.acquire().await?, options).await
+        PgTransaction::begin(self.acquire().await?, options, None).await
     }
 
     /// Runs a statement and returns all its rows.
@@ -258,6 +262,7 @@ impl PgPool {
         if let Some(pipelines) = &self.pipelines {
             pipelines.close();
         }
+        self.listeners.close();
         self.pool.close_within(deadline).await
     }
 }
@@ -298,7 +303,8 @@ impl PgPoolBuilder {
         let manager = PgManager::new(&config)?;
         let pool = Pool::builder(manager).config(config).hook(hook).build()?;
         let pipelines = Pipelines::new(&pool);
-        Ok(PgPool { pool, pipelines, retries: Arc::default() })
+        let listeners = Arc::new(Listeners::new());
+        Ok(PgPool { pool, pipelines, retries: Arc::default(), listeners })
     }
 }
 

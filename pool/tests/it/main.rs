@@ -7,13 +7,13 @@ mod close;
 mod config;
 mod events;
 mod faults;
+#[cfg(feature = "fuzzing")]
+mod fuzz;
 #[cfg(feature = "axum")]
 mod layer;
 mod live;
 mod model;
 mod reserved;
-#[cfg(feature = "fuzzing")]
-mod fuzz;
 mod scripted;
 mod service;
 mod upkeep;
