@@ -150,7 +150,14 @@ impl PoolError {
             | Self::TooManyWaiters { .. }
             | Self::ConnectTimeout { .. } => true,
             // Wrong role or password, unknown database: nothing changes by itself.
-            Self::Connect(_) => !matches!(self.sqlstate(), Some("28000" | "28P01" | "3D000")),
+            #[cfg(not(feature = "postgres"))]
+            Self::Connect(_) => true,
+            #[cfg(feature = "postgres")]
+            Self::Connect(cause) => {
+                let refused = matches!(self.sqlstate(), Some("28000" | "28P01" | "3D000"));
+                let lasts = crate::postgres::ServerError::is_lasting;
+                !refused && !cause_of(&**cause).is_some_and(lasts)
+            }
             #[cfg(feature = "postgres")]
             // Serialization failure, deadlock, starting up.
             Self::Postgres(_) => matches!(self.sqlstate(), Some("40001" | "40P01" | "57P03")),
