@@ -12,7 +12,6 @@ mod memory;
 mod profile;
 mod ratio;
 mod shared;
-mod table;
 mod trace;
 
 /// How much to measure.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use escala_benches::table::{median, row, title};
 use escala_cache::{Cache, Memory, RedisConfig, RedisStore};
 use futures_util::future::{BoxFuture, FutureExt as _, try_join_all};
 use redis::AsyncCommands as _;
@@ -18,7 +19,6 @@ use tokio::time::Instant;
 
 use crate::Effort;
 use crate::profile::{Profile, key};
-use crate::table::{median, row, title};
 
 const TASKS: u64 = 100;
 const KEYS: u64 = 10_000;
