@@ -196,7 +196,7 @@ where
             Some(found) if found.fresh_left.is_zero() => First::Nothing(None),
             Some(found) if found.content.is_none() && wants_value => First::Nothing(None),
             Some(found) => {
-                let slot = self.slot_of(&found, loaded, &text);
+                let slot = self.slot_of(found, loaded, &text);
                 self.fill_memory(&ticket, key, &slot);
                 First::Found(slot.content)
             }
@@ -207,7 +207,7 @@ where
     fn fill_memory(&self, ticket: &Ticket<K, Landed<V>>, key: &K, slot: &Slot<V>) {
         let stored = ticket.publish(false, || {
             // A load that ended meanwhile brought something newer.
-            if !matches!(self.memory.look(key, &self.removals), Read::Hit(_)) {
+            if !self.memory.has_hit(key, &self.removals) {
                 self.memory.insert(key.clone(), slot.clone());
             }
         });
@@ -226,7 +226,7 @@ where
             Ok(looked) => looked.found?,
             Err(_) => return self.unconfirmed(&key),
         };
-        let slot = self.slot_of(&found, loaded, &text);
+        let slot = self.slot_of(found, loaded, &text);
         self.fill_memory(&ticket, &key, &slot);
         Some(slot)
     }

@@ -34,6 +34,8 @@ mod header;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
+
 pub(crate) use header::VERSION;
 use header::{HEADER, Header};
 
@@ -224,10 +226,32 @@ pub(crate) fn tombstone(key: &str, nonce: u64) -> Vec<u8> {
     header.write(key, &[]).to_vec()
 }
 
-/// What tells this stored value from any other under its key: the header with its checksum, or
-/// all there is if that is shorter.
-pub(crate) fn fingerprint(bytes: &[u8]) -> &[u8] {
-    bytes.get(..HEADER).unwrap_or(bytes)
+/// What tells a stored value from any other under its key: the header with its checksum, or all
+/// there is if that is shorter. Held in place: each look takes one, and few are ever used.
+#[derive(Clone, Copy)]
+pub(crate) struct Fingerprint {
+    bytes: [u8; HEADER],
+    length: u8,
+}
+
+impl Fingerprint {
+    pub(crate) fn of(stored: &[u8]) -> Self {
+        const { assert!(HEADER <= u8::MAX as usize) };
+        let start = &stored[..stored.len().min(HEADER)];
+        let mut bytes = [0; HEADER];
+        bytes[..start.len()].copy_from_slice(start);
+        Self { bytes, length: start.len() as u8 }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.bytes().fmt(f)
+    }
 }
 
 /// See [`Header::restore`].

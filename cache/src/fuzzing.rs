@@ -34,7 +34,7 @@ struct Sample {
 pub fn frame(bytes: &[u8]) {
     let reader = format(Encoding::Postcard, Compression::None);
     let as_it_is = reader.open(KEY, bytes);
-    assert!(frame::fingerprint(bytes).len() <= bytes.len());
+    assert!(frame::Fingerprint::of(bytes).bytes().len() <= bytes.len());
     let mut restored = bytes.to_vec();
     frame::restore(KEY, &mut restored);
     for opened in [as_it_is, reader.open(KEY, &restored)].into_iter().flatten() {

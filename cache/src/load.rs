@@ -90,6 +90,10 @@ where
     suspect: bool,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made and taken apart in one step; a box would cost more"
+)]
 enum Digested<'a, K, V>
 where
     K: std::hash::Hash + Eq,
@@ -160,12 +164,12 @@ where
         let is_newer = self.previous.as_ref().is_none_or(|previous| {
             previous.extra.as_ref().is_none_or(|extra| found.meta.created_ms > extra.created_ms)
         });
-        let usable = found.content.is_some() || !self.wants_value;
-        let slot = self.core.slot_of(&found, self.origin.loaded, &self.text);
+        let usable = (found.content.is_some() || !self.wants_value) && !found.fresh_left.is_zero();
+        let slot = self.core.slot_of(found, self.origin.loaded, &self.text);
         // Who refreshes what is fresh asks for something newer.
         let serves =
             is_newer || self.suspect || !self.previous.as_ref().is_some_and(Slot::is_fresh);
-        if usable && !found.fresh_left.is_zero() && serves {
+        if usable && serves {
             self.land(slot);
             return Digested::Landed;
         }

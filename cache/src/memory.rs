@@ -133,6 +133,16 @@ where
         self.judge(slot, clock::now(), removals)
     }
 
+    /// Whether [`look`](Self::look) would find a hit. Cheap where nothing is, and does not count
+    /// as a use.
+    pub(crate) fn has_hit<Q>(&self, key: &Q, removals: &Removals) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.entries.contains(key) && matches!(self.look(key, removals), Read::Hit(_))
+    }
+
     /// What lies under `key` however old, unless it was removed, and what the log says of it.
     pub(crate) fn previous<Q>(&self, key: &Q, removals: &Removals) -> Option<(Slot<V>, Verdict)>
     where

@@ -101,19 +101,19 @@ where
     }
 
     /// A value of the shared layer as it lies in memory, for the rest of its life there.
-    pub(crate) fn slot_of(&self, found: &Found<V>, loaded: u64, text: &str) -> Slot<V> {
+    pub(crate) fn slot_of(&self, found: Found<V>, loaded: u64, text: &str) -> Slot<V> {
         let Found { content, meta, fresh_left, stale_left } = found;
         let load = Duration::from_millis(meta.load_ms.into());
         let life = Life {
-            fresh: (*fresh_left).min(self.memory_ttl),
+            fresh: fresh_left.min(self.memory_ttl),
             revalidate: self.stale_while_revalidate,
-            stale: stale_left.saturating_sub(*fresh_left),
+            stale: stale_left.saturating_sub(fresh_left),
             load,
         };
         let moments = Moments::new(clock::now(), life, self.early);
         let origin = Origin { loaded, created_ms: meta.created_ms };
-        let extra = self.extra(text, moments, origin, meta.validator.clone(), &meta.tags);
-        Slot::new(content.clone(), moments, load, extra)
+        let extra = self.extra(text, moments, origin, meta.validator, &meta.tags);
+        Slot::new(content, moments, load, extra)
     }
 
     fn extra(

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
+use smallvec::SmallVec;
 
 use crate::clock::Tick;
 
@@ -52,7 +53,7 @@ pub(crate) struct Guard {
     /// The last removal at which it was found to be unconcerned.
     judged: AtomicU64,
     /// Hashes of its key and its tags.
-    names: Box<[u64]>,
+    names: SmallVec<[u64; 2]>,
 }
 
 /// What the log says of an entry.
@@ -179,7 +180,7 @@ impl Log {
 }
 
 impl Guard {
-    pub(crate) fn new(loaded: u64, names: Box<[u64]>) -> Self {
+    pub(crate) fn new(loaded: u64, names: SmallVec<[u64; 2]>) -> Self {
         Self { loaded, judged: AtomicU64::new(0), names }
     }
 

@@ -6,7 +6,10 @@ use std::time::Duration;
 /// The resolution of tokio's timer.
 const SHORTEST: Duration = Duration::from_millis(1);
 /// No duration of a configuration is longer, so that no deadline computed from one overflows.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+pub(crate) const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// PostgreSQL holds milliseconds in 31 bits.
+const LONGEST_AT_SERVER: Duration = Duration::from_secs(24 * 24 * 3600);
 
 /// A setting that breaks a rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,10 +30,25 @@ impl ConfigError {
     }
 }
 
+/// How PostgreSQL is to know a statement again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
+#[non_exhaustive]
+pub enum Statements {
+    /// By a name, prepared once per connection: it is parsed and planned once.
+    #[default]
+    Named,
+    /// Not at all: it is parsed and planned each time, in one message. For poolers that let each
+    /// transaction run in another session, as PgBouncer does in transaction mode. Costs some 60 µs
+    /// a statement at the server, and a transaction of its own the first time.
+    Unnamed,
+}
+
 /// Where to connect and the limits of the pool.
 ///
-/// [`Pool::new`](crate::Pool::new) uses everything but `url` and `statement_cache`, which belong to
-/// PostgreSQL.
+/// [`Pool::new`](crate::Pool::new) uses what is not PostgreSQL's own: `url`, `pipelines`, all about statements
+/// and the settings of a session.
 ///
 /// ```
 /// # use escala_pool::PoolConfig;
@@ -56,8 +74,19 @@ pub struct PoolConfig {
     /// Default 10,000: what ten connections serve within `acquire_timeout` at 5 ms a lease. Zero
     /// means that nobody waits.
     pub max_waiters: usize,
-    /// Connects under way at a time. Default 4, so that a restarted server is not trampled.
+    /// Connections that [`Acquire::reserved`](crate::Acquire::reserved) may open beyond `max_size`,
+    /// so that health checks and administration work when all others are in use. Default 1: a
+    /// health check takes turns with an operator. Count them when you divide the connections of the
+    /// server. Zero puts such callers among all others.
+    pub reserved: usize,
+    /// Connects under way at a time. Default 4, so that a restarted server is not trampled. While
+    /// connects fail it is one at a time.
     pub max_connecting: usize,
+    /// Longest time the pool leaves a server alone that refused a connect. It begins with 10 ms,
+    /// doubles with each failure, and a part of it by chance is waited. Default 1 s: so late at most
+    /// a pool notices that its server is back, and one connect a second tramples nobody.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub max_backoff: Duration,
     /// Longest wait for a lease, connecting and testing included. Default 5 s (documented).
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub acquire_timeout: Duration,
@@ -67,6 +96,11 @@ pub struct PoolConfig {
     /// An idle connection beyond `min_idle` is closed after this time. Default 30 s (documented).
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub idle_timeout: Duration,
+    /// A connection idle for so long, less up to a tenth by chance, is tested: no firewall forgets
+    /// it, and a dead one is found before a caller does. Default 2 min, as in HikariCP. `None` or
+    /// zero: never.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub keepalive: Option<Duration>,
     /// A connection is closed at this age, less up to a tenth by chance, so that connections
     /// opened together are not replaced together. Default 30 min, as HikariCP and bb8 have it.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
@@ -82,6 +116,12 @@ pub struct PoolConfig {
     /// Default 5 s, as in PgDog.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub recovery_timeout: Duration,
+    /// A lease held for longer is reported once, with the place that acquired it, and reported again
+    /// when it comes back. Default `None`: what is too long depends on the application, and each
+    /// lease pays for an entry in a list. Take several times your longest transaction. Zero is as
+    /// `None`.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub leak_threshold: Option<Duration>,
     /// How long `close` waits for leases. Default 5 s: a third of the documented 15 s stop, since
     /// requests have ended by then.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
@@ -89,6 +129,30 @@ pub struct PoolConfig {
     /// Prepared statements kept per connection, least recently used out first. Default 256: pgx
     /// keeps 512, sqlx 100.
     pub statement_cache: usize,
+    /// Whether statements are prepared under a name. Default named. Behind PgBouncer in transaction
+    /// mode they must not be; `COPY` needs a transaction there.
+    pub statements: Statements,
+    /// The server ends a statement that takes longer. Default `None`, as is zero: what the server
+    /// is configured for. This and the two settings below go into the startup message as
+    /// `options`, which PgBouncer refuses unless told to ignore it (`ignore_startup_parameters`),
+    /// so they cannot be set together with unnamed statements.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub statement_timeout: Option<Duration>,
+    /// The server ends a statement that waits longer for a lock. Default `None`, as above.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub lock_timeout: Option<Duration>,
+    /// The server ends a session that leaves a transaction idle for longer. Default `None`, as
+    /// above.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub idle_in_transaction_timeout: Option<Duration>,
+    /// What `pg_stat_activity` and the server's log call these sessions. Default `None`: as the
+    /// connection string has it.
+    pub application_name: Option<String>,
+    /// Connections at a time that serve single reads of all callers together, many under way on
+    /// each; at most half of `max_size`, zero for none. Default 2, which is the least processor
+    /// time per read on a small server. More pays where the server has many cores and reads keep
+    /// one of them busy for a tenth of a millisecond and more.
+    pub pipelines: usize,
 }
 
 impl PoolConfig {
@@ -116,6 +180,34 @@ impl PoolConfig {
     #[must_use]
     pub fn max_waiters(mut self, max_waiters: usize) -> Self {
         self.max_waiters = max_waiters;
+        self
+    }
+
+    /// Sets the connections kept for health checks and administration.
+    #[must_use]
+    pub fn reserved(mut self, reserved: usize) -> Self {
+        self.reserved = reserved;
+        self
+    }
+
+    /// Sets the longest time a failing server is left alone.
+    #[must_use]
+    pub fn max_backoff(mut self, max_backoff: Duration) -> Self {
+        self.max_backoff = max_backoff;
+        self
+    }
+
+    /// Sets the idle time after which a connection is tested.
+    #[must_use]
+    pub fn keepalive(mut self, keepalive: impl Into<Option<Duration>>) -> Self {
+        self.keepalive = keepalive.into();
+        self
+    }
+
+    /// Sets the time after which a lease is reported as lost.
+    #[must_use]
+    pub fn leak_threshold(mut self, leak_threshold: impl Into<Option<Duration>>) -> Self {
+        self.leak_threshold = leak_threshold.into();
         self
     }
 
@@ -189,6 +281,48 @@ impl PoolConfig {
         self
     }
 
+    /// Sets whether statements are prepared under a name.
+    #[must_use]
+    pub fn statements(mut self, statements: Statements) -> Self {
+        self.statements = statements;
+        self
+    }
+
+    /// Sets how long a statement may take at the server.
+    #[must_use]
+    pub fn statement_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.statement_timeout = timeout.into();
+        self
+    }
+
+    /// Sets how long a statement may wait for a lock.
+    #[must_use]
+    pub fn lock_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.lock_timeout = timeout.into();
+        self
+    }
+
+    /// Sets how long a transaction may stay idle.
+    #[must_use]
+    pub fn idle_in_transaction_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.idle_in_transaction_timeout = timeout.into();
+        self
+    }
+
+    /// Sets what the server calls these sessions.
+    #[must_use]
+    pub fn application_name(mut self, name: impl Into<String>) -> Self {
+        self.application_name = Some(name.into());
+        self
+    }
+
+    /// Sets the connections that serve single reads of all callers together.
+    #[must_use]
+    pub fn pipelines(mut self, pipelines: usize) -> Self {
+        self.pipelines = pipelines;
+        self
+    }
+
     /// Checks every limit.
     ///
     /// # Errors
@@ -197,6 +331,14 @@ impl PoolConfig {
         count("max_size", self.max_size)?;
         count("max_connecting", self.max_connecting)?;
         count("statement_cache", self.statement_cache)?;
+        if self.reserved > 100_000 {
+            let rule = "must be at most 100000";
+            return Err(ConfigError::new("reserved", self.reserved.to_string(), rule));
+        }
+        duration("max_backoff", self.max_backoff)?;
+        optional("keepalive", self.keepalive)?;
+        optional("leak_threshold", self.leak_threshold)?;
+        self.validate_session()?;
         duration("acquire_timeout", self.acquire_timeout)?;
         duration("connect_timeout", self.connect_timeout)?;
         duration("idle_timeout", self.idle_timeout)?;
@@ -204,6 +346,31 @@ impl PoolConfig {
         duration("validation_timeout", self.validation_timeout)?;
         duration("recovery_timeout", self.recovery_timeout)?;
         duration("close_timeout", self.close_timeout)
+    }
+
+    fn validate_session(&self) -> Result<(), ConfigError> {
+        for (field, value) in [
+            ("statement_timeout", self.statement_timeout),
+            ("lock_timeout", self.lock_timeout),
+            ("idle_in_transaction_timeout", self.idle_in_transaction_timeout),
+        ] {
+            let Some(value) = value.filter(|value| !value.is_zero()) else { continue };
+            let rule = if !(SHORTEST..=LONGEST_AT_SERVER).contains(&value) {
+                "must be between 1 ms and 24 days"
+            } else if self.statements == Statements::Unnamed {
+                "cannot be set behind a pooler: set it for the role, at the server"
+            } else {
+                continue;
+            };
+            return Err(ConfigError::new(field, format!("{value:?}"), rule));
+        }
+        match &self.application_name {
+            Some(name) if name.contains('\0') || name.len() > 63 => {
+                let rule = "must be at most 63 bytes, without zeros";
+                Err(ConfigError::new("application_name", name.clone(), rule))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -214,16 +381,26 @@ impl Default for PoolConfig {
             max_size: 10,
             min_idle: 2,
             max_waiters: 10_000,
+            reserved: 1,
             max_connecting: 4,
+            max_backoff: Duration::from_secs(1),
             acquire_timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(30),
+            keepalive: Some(Duration::from_secs(2 * 60)),
             max_lifetime: Duration::from_secs(30 * 60),
             validate_after: Duration::from_millis(500),
             validation_timeout: Duration::from_secs(1),
             recovery_timeout: Duration::from_secs(5),
+            leak_threshold: None,
             close_timeout: Duration::from_secs(5),
             statement_cache: 256,
+            statements: Statements::Named,
+            statement_timeout: None,
+            lock_timeout: None,
+            idle_in_transaction_timeout: None,
+            application_name: None,
+            pipelines: 2,
         }
     }
 }
@@ -236,34 +413,64 @@ impl fmt::Debug for PoolConfig {
             max_size,
             min_idle,
             max_waiters,
+            reserved,
             max_connecting,
+            max_backoff,
             acquire_timeout,
             connect_timeout,
             idle_timeout,
+            keepalive,
             max_lifetime,
             validate_after,
             validation_timeout,
             recovery_timeout,
+            leak_threshold,
             close_timeout,
             statement_cache,
+            statements,
+            statement_timeout,
+            lock_timeout,
+            idle_in_transaction_timeout,
+            application_name,
+            pipelines,
         } = self;
         f.debug_struct("PoolConfig")
             .field("url", &"[hidden]")
             .field("max_size", max_size)
             .field("min_idle", min_idle)
             .field("max_waiters", max_waiters)
+            .field("reserved", reserved)
             .field("max_connecting", max_connecting)
+            .field("max_backoff", max_backoff)
             .field("acquire_timeout", acquire_timeout)
             .field("connect_timeout", connect_timeout)
             .field("idle_timeout", idle_timeout)
+            .field("keepalive", keepalive)
             .field("max_lifetime", max_lifetime)
             .field("validate_after", validate_after)
             .field("validation_timeout", validation_timeout)
             .field("recovery_timeout", recovery_timeout)
+            .field("leak_threshold", leak_threshold)
             .field("close_timeout", close_timeout)
             .field("statement_cache", statement_cache)
+            .field("statements", statements)
+            .field("statement_timeout", statement_timeout)
+            .field("lock_timeout", lock_timeout)
+            .field("idle_in_transaction_timeout", idle_in_transaction_timeout)
+            .field("application_name", application_name)
+            .field("pipelines", pipelines)
             .finish()
     }
+}
+
+/// As [`duration`], where zero and nothing mean "never".
+fn optional(field: &'static str, value: Option<Duration>) -> Result<(), ConfigError> {
+    some(value).map_or(Ok(()), |value| duration(field, value))
+}
+
+/// Files of some formats cannot say `None`, so zero means it too.
+pub(crate) fn some(value: Option<Duration>) -> Option<Duration> {
+    value.filter(|value| !value.is_zero())
 }
 
 /// Refuses zero and what no machine could hold.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::ConfigError;
+use crate::stats::PoolSnapshot;
 
 /// A cause that several callers may be told.
 pub(crate) type Cause = Arc<dyn Error + Send + Sync>;
@@ -22,8 +23,11 @@ pub enum PoolError {
     AcquireTimeout {
         /// The time waited.
         waited: Duration,
-        /// The size of the pool.
-        max_size: usize,
+        /// The pool when the deadline passed.
+        pool: PoolSnapshot,
+        /// The last connect that failed, if that was not long ago and none succeeded since: it may
+        /// be why the pool has so few connections.
+        cause: Option<Arc<dyn Error + Send + Sync>>,
     },
     /// As many callers as allowed wait already.
     TooManyWaiters {
@@ -34,7 +38,9 @@ pub enum PoolError {
     ConnectTimeout {
         /// The time waited.
         waited: Duration,
-        /// The last failure during the wait, if there was one.
+        /// The pool when the deadline passed.
+        pool: PoolSnapshot,
+        /// The last failure during the wait or shortly before, if there was one.
         cause: Option<Arc<dyn Error + Send + Sync>>,
     },
     /// A connection could not be made and the pool has no other.
@@ -55,6 +61,10 @@ pub enum PoolError {
     /// The driver or the server failed.
     #[cfg(feature = "postgres")]
     Postgres(tokio_postgres::Error),
+    /// The connection broke after `COMMIT` was sent and before it was answered: nobody knows whether
+    /// the transaction was committed. Look for what it should have done before doing it again.
+    #[cfg(feature = "postgres")]
+    CommitUnknown(tokio_postgres::Error),
     /// SQLite failed: in a closure, or while the group was committed.
     #[cfg(feature = "sqlite")]
     Sqlite(rusqlite::Error),
@@ -83,6 +93,9 @@ impl PoolError {
             Self::AcquireTimeout { .. } | Self::ConnectTimeout { .. } => true,
             Self::Connect(cause) => {
                 matches!(cause.downcast_ref(), Some(HandshakeError::TimedOut(_)))
+                    || cause_of(&**cause).is_some_and(|io: &std::io::Error| {
+                        io.kind() == std::io::ErrorKind::TimedOut
+                    })
             }
             _ => false,
         }
@@ -110,6 +123,8 @@ impl PoolError {
             Self::Closed => true,
             #[cfg(feature = "postgres")]
             Self::Postgres(error) => lost_server(error),
+            #[cfg(feature = "postgres")]
+            Self::CommitUnknown(_) => true,
             #[cfg(feature = "sqlite")]
             Self::Sqlite(error) => lost_file(error),
             _ => false,
@@ -167,10 +182,10 @@ impl PoolError {
     pub fn sqlstate(&self) -> Option<&str> {
         #[cfg(feature = "postgres")]
         {
-            let error = match self {
-                Self::Postgres(error) => error,
+            let error: &tokio_postgres::Error = match self {
+                Self::Postgres(error) | Self::CommitUnknown(error) => error,
                 Self::Connect(cause) | Self::ConnectTimeout { cause: Some(cause), .. } => {
-                    cause.downcast_ref()?
+                    cause_of(&**cause)?
                 }
                 _ => return None,
             };
@@ -184,14 +199,17 @@ impl PoolError {
 impl fmt::Display for PoolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::AcquireTimeout { waited, max_size } => {
-                write!(f, "all {max_size} connections stayed in use for {waited:?}")
+            Self::AcquireTimeout { waited, pool, .. } if pool.paused => {
+                write!(f, "the pool stayed paused for {waited:?} ({pool})")
+            }
+            Self::AcquireTimeout { waited, pool, .. } => {
+                write!(f, "all connections stayed in use for {waited:?} ({pool})")
             }
             Self::TooManyWaiters { limit } => {
                 write!(f, "{limit} callers wait already, which is the limit")
             }
-            Self::ConnectTimeout { waited, .. } => {
-                write!(f, "no connection could be made within {waited:?}")
+            Self::ConnectTimeout { waited, pool, .. } => {
+                write!(f, "no connection could be made within {waited:?} ({pool})")
             }
             Self::Connect(_) => f.write_str("no connection could be made"),
             Self::Closed => f.write_str("the pool is closed"),
@@ -209,6 +227,10 @@ impl fmt::Display for PoolError {
                 Some(code) => write!(f, "postgresql answered with sqlstate {code}"),
                 None => f.write_str("the call to postgresql failed"),
             },
+            #[cfg(feature = "postgres")]
+            Self::CommitUnknown(_) => {
+                f.write_str("the connection broke after commit was sent: the outcome is unknown")
+            }
             #[cfg(feature = "sqlite")]
             Self::Sqlite(_) => f.write_str("sqlite failed"),
             #[cfg(feature = "sqlite")]
@@ -227,12 +249,12 @@ impl Error for PoolError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             // The inside of the `Arc`, so that the caller can downcast it.
-            Self::Connect(cause) | Self::ConnectTimeout { cause: Some(cause), .. } => {
-                Some(&**cause)
-            }
+            Self::Connect(cause)
+            | Self::AcquireTimeout { cause: Some(cause), .. }
+            | Self::ConnectTimeout { cause: Some(cause), .. } => Some(&**cause),
             Self::Config(error) => Some(error),
             #[cfg(feature = "postgres")]
-            Self::Postgres(error) => Some(error),
+            Self::Postgres(error) | Self::CommitUnknown(error) => Some(error),
             #[cfg(feature = "sqlite")]
             Self::Sqlite(error) => Some(error),
             #[cfg(feature = "sqlite")]
@@ -255,10 +277,10 @@ pub(crate) enum HandshakeError {
     TimedOut(Duration),
     #[error("the connect panicked: {0}")]
     Panicked(String),
-    #[error("the pool is closed")]
-    Closed,
     #[error("the test before use did not end within {0:?}")]
     TestTimedOut(Duration),
+    #[error("the test before use panicked: {0}")]
+    TestPanicked(String),
 }
 
 /// The message of a caught panic.
@@ -268,8 +290,14 @@ pub(crate) fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
     text.unwrap_or("no message").to_owned()
 }
 
+/// The first error of one type among another and its causes.
+fn cause_of<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+    std::iter::successors(Some(error), |error| (*error).source())
+        .find_map(|error| error.downcast_ref())
+}
+
 #[cfg(feature = "postgres")]
-fn lost_server(error: &tokio_postgres::Error) -> bool {
+pub(crate) fn lost_server(error: &tokio_postgres::Error) -> bool {
     use tokio_postgres::error::SqlState;
 
     if error.is_closed() {

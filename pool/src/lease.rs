@@ -2,14 +2,18 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::panic::Location;
 use std::sync::Arc;
 
 use bb8::PooledConnection;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use crate::event::PoolEvent;
+use crate::gate::Permit;
+use crate::leaks::Watched;
 use crate::manager::{Keeper, Manager};
-use crate::pool::Shared;
+use crate::shared::Shared;
+use crate::stats::CloseReason;
 
 /// A connection out of the store, which takes it back on drop if it is fit.
 pub(crate) type Stored<M> = PooledConnection<'static, Keeper<M>>;
@@ -21,44 +25,62 @@ pub struct Lease<M: Manager> {
     /// `Some` until the drop.
     stored: Option<Stored<M>>,
     /// Released after the connection is back in the store, where the next caller looks for it.
-    permit: Option<OwnedSemaphorePermit>,
-    fit: bool,
+    permit: Option<Permit>,
+    /// Why it is to be closed on return.
+    doom: Option<CloseReason>,
+    taken: Instant,
+    place: &'static Location<'static>,
+    /// Until the lease is back its age is watched.
+    watched: Option<Watched>,
     shared: Arc<Shared<M>>,
 }
 
 impl<M: Manager> Lease<M> {
     pub(crate) fn new(
-        mut stored: Stored<M>,
-        permit: OwnedSemaphorePermit,
+        stored: Stored<M>,
+        permit: Permit,
         shared: Arc<Shared<M>>,
+        taken: Instant,
+        place: &'static Location<'static>,
     ) -> Self {
-        // Whatever happens before the drop of the lease, the store does not keep it.
-        stored.fit = false;
-        Self { stored: Some(stored), permit: Some(permit), fit: true, shared }
+        let watched = shared.leaks.as_ref().map(|leaks| leaks.watch(taken, place));
+        let (stored, permit) = (Some(stored), Some(permit));
+        Self { stored, permit, doom: None, taken, place, watched, shared }
     }
 
     /// Closes the connection instead of giving it back.
     pub fn discard(mut self) {
-        self.fit = false;
+        self.doom = Some(CloseReason::Discarded);
     }
 
-    /// Says whether the connection may be used again. A task that repairs it starts with `false`,
-    /// so that it is closed if the task is aborted.
+    /// Has the connection closed on return, for this reason. A task that repairs it begins with
+    /// this, so that it is closed if the task is aborted.
     #[cfg(feature = "postgres")]
-    pub(crate) fn set_fit(&mut self, fit: bool) {
-        self.fit = fit;
+    pub(crate) fn doom(&mut self, reason: CloseReason) {
+        self.doom = Some(reason);
+    }
+
+    /// Takes [`doom`](Self::doom) back.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn spare(&mut self) {
+        self.doom = None;
+    }
+
+    /// It is meant to be held for long.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn unwatch(&mut self) {
+        self.watched = None;
+    }
+
+    /// When the connection has reached its lifetime.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn expires(&self) -> Instant {
+        self.stored().expires
     }
 
     #[cfg(feature = "postgres")]
     pub(crate) fn shared(&self) -> &Arc<Shared<M>> {
         &self.shared
-    }
-
-    /// Tests the connection; if that fails it will be closed.
-    pub(crate) async fn test(&mut self) {
-        let shared = Arc::clone(&self.shared);
-        self.fit = false;
-        self.fit = shared.manager.test(self.stored_mut()).await.is_ok();
     }
 
     fn stored(&self) -> &Stored<M> {
@@ -86,18 +108,29 @@ impl<M: Manager> DerefMut for Lease<M> {
 
 impl<M: Manager> Drop for Lease<M> {
     fn drop(&mut self) {
-        if let Some(mut stored) = self.stored.take() {
-            let now = Instant::now();
-            stored.fit = self.fit && now < stored.expires;
-            stored.used = now;
+        let now = Instant::now();
+        let held = now.saturating_duration_since(self.taken);
+        let kept = match self.stored.take() {
+            Some(stored) => self.shared.store_again(stored, self.doom, now),
+            None => false,
+        };
+        if let Some(permit) = self.permit.take()
+            && permit.give_back(kept, held)
+        {
+            self.shared.settle();
         }
-        self.permit.take();
-        self.shared.returned();
+        let place = self.place;
+        if let Some(watched) = self.watched.take()
+            && watched.was_reported()
+        {
+            self.shared.tell(&PoolEvent::LeakReturned { held, place });
+        }
+        self.shared.tell(&PoolEvent::Returned { held, place });
     }
 }
 
 impl<M: Manager> fmt::Debug for Lease<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lease").field("fit", &self.fit).finish_non_exhaustive()
+        f.debug_struct("Lease").field("doom", &self.doom).finish_non_exhaustive()
     }
 }

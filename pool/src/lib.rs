@@ -1,14 +1,27 @@
 #![doc = include_str!("../README.md")]
 
+mod acquire;
+mod backoff;
+mod builder;
 mod config;
+mod connect;
 mod error;
 mod event;
-mod failures;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
+mod gate;
+#[cfg(feature = "axum")]
+pub mod layer;
+mod leaks;
 mod lease;
 mod manager;
 mod meter;
 mod pool;
+#[cfg(feature = "axum")]
+mod request;
 mod service;
+mod shared;
 mod stats;
 mod upkeep;
 
@@ -18,17 +31,24 @@ pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
+pub use crate::acquire::Acquire;
 pub use crate::batch::{BatchConfig, BatchError, BatchLayer, BatchStats, BatchWriter, Batcher};
-pub use crate::config::{ConfigError, PoolConfig};
+pub use crate::builder::PoolBuilder;
+pub use crate::config::{ConfigError, PoolConfig, Statements};
 pub use crate::error::PoolError;
+pub use crate::event::PoolEvent;
+#[cfg(feature = "axum")]
+pub use crate::layer::{PoolLayer, PoolService, RequestConfig};
 pub use crate::lease::Lease;
 pub use crate::manager::Manager;
 pub use crate::pool::{CloseReport, Pool};
+#[cfg(feature = "axum")]
+pub use crate::request::{Deadline, LeaseHandle, LeasePool, LeaseRejection, Leased};
 pub use crate::service::AcquireFuture;
-pub use crate::stats::{Emit, PoolStats};
+pub use crate::stats::{CloseReason, ClosedStats, Emit, PoolSnapshot, PoolStats};
 
 #[cfg(feature = "postgres")]
-pub use crate::postgres::{PgLease, PgPool, PgTransaction};
+pub use crate::postgres::{PgLease, PgPool, PgPoolBuilder, PgTransaction};
 #[cfg(feature = "sqlite")]
 pub use crate::sqlite::{JobError, SqliteConfig, SqlitePool, SqliteRow, Synchronous};
 

@@ -1,170 +1,158 @@
-//! What bb8 is given instead of the caller's manager: connects that are bounded in time and number
-//! and survive a panic, and connections that know whether they are fit.
+//! The caller's manager with limits around it, and what bb8 is given in its place.
 
-use std::fmt;
 use std::future::{Future, poll_fn};
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bb8::ManageConnection;
-use tokio::sync::Semaphore;
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use crate::config::PoolConfig;
 use crate::error::{Cause, HandshakeError, panic_message};
-use crate::event;
-use crate::failures::Failures;
-use crate::meter::Meter;
+use crate::event::{Observer, PoolEvent};
+use crate::gate::Gate;
+use crate::stats::CloseReason;
 
 /// Any [`bb8::ManageConnection`] whose error can be shown; nothing needs to be implemented.
 pub trait Manager: ManageConnection<Error: std::error::Error + Send + Sync> {}
 
 impl<M: ManageConnection<Error: std::error::Error + Send + Sync>> Manager for M {}
 
-/// The caller's manager with limits around it.
+/// The caller's manager: bounded in time, and its panics are errors.
 pub(crate) struct Bounded<M> {
     pub(crate) manager: M,
-    pub(crate) meter: Arc<Meter>,
-    closed: AtomicBool,
-    connecting: Semaphore,
     connect_timeout: Duration,
     validation_timeout: Duration,
-    max_lifetime: Duration,
 }
 
-/// A connection in the store.
+/// A connection in the store or out of it.
 #[derive(Debug)]
 pub(crate) struct Slot<C> {
     pub(crate) conn: C,
     /// False while it is out or under test: whatever interrupts that, the store then closes it.
     pub(crate) fit: bool,
-    /// When it was last known to work.
+    /// When it was last given back.
     pub(crate) used: Instant,
+    /// When it was last known to work.
+    pub(crate) alive: Instant,
     pub(crate) expires: Instant,
+    /// Its own share of the keepalive, so that connections are not tested together.
+    pub(crate) stagger: f64,
+    /// After the connection, so that it is closed when it no longer counts.
+    pub(crate) member: Member,
+}
+
+/// One connection among those that count.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) reason: CloseReason,
+    made: Instant,
+    books: Arc<Books>,
+}
+
+/// Where it is written down that a connection is gone.
+#[derive(Debug)]
+pub(crate) struct Books {
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) observer: Observer,
+    /// A connection may be missing, or one is too many.
+    pub(crate) unsettled: Notify,
+    /// The upkeep has something to do before its next round.
+    pub(crate) upkeep: Notify,
 }
 
 impl<M: Manager> Bounded<M> {
-    pub(crate) fn new(manager: M, config: &PoolConfig, meter: Arc<Meter>) -> Self {
+    pub(crate) fn new(manager: M, config: &PoolConfig) -> Self {
         Self {
             manager,
-            meter,
-            closed: AtomicBool::new(false),
-            connecting: Semaphore::new(config.max_connecting),
             connect_timeout: config.connect_timeout,
             validation_timeout: config.validation_timeout,
-            max_lifetime: config.max_lifetime,
         }
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
-    }
-
-    /// No connect begins from now on, and no connection that comes back is kept.
-    pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::Release);
-    }
-
-    /// Whether the driver itself says that the connection is gone.
-    pub(crate) fn is_broken(&self, slot: &mut Slot<M::Connection>) -> bool {
-        self.manager.has_broken(&mut slot.conn)
+    /// Whether the driver itself says that the connection is gone. A panic says it too.
+    pub(crate) fn is_broken(&self, conn: &mut M::Connection) -> bool {
+        catch_unwind(AssertUnwindSafe(|| self.manager.has_broken(conn))).unwrap_or(true)
     }
 
     /// One connect with a deadline over the whole handshake.
-    async fn handshake(&self) -> Result<M::Connection, Cause> {
-        let attempt = self.meter.connect();
+    pub(crate) async fn handshake(&self) -> Result<M::Connection, Cause> {
         // Built inside the future, since the call may panic before it returns one.
         let connect = caught(async { self.manager.connect().await });
-        let conn = match timeout(self.connect_timeout, connect).await {
-            Ok(Ok(Ok(conn))) => conn,
-            Ok(Ok(Err(error))) => return Err(Arc::new(error)),
-            Ok(Err(message)) => return Err(Arc::new(HandshakeError::Panicked(message))),
-            Err(_) => return Err(Arc::new(HandshakeError::TimedOut(self.connect_timeout))),
-        };
-        attempt.made();
-        Ok(conn)
+        match timeout(self.connect_timeout, connect).await {
+            Ok(Ok(Ok(conn))) => Ok(conn),
+            Ok(Ok(Err(error))) => Err(Arc::new(error)),
+            Ok(Err(message)) => Err(Arc::new(HandshakeError::Panicked(message))),
+            Err(_) => Err(Arc::new(HandshakeError::TimedOut(self.connect_timeout))),
+        }
     }
 
-    /// Tests a connection. It stays unfit unless the test succeeds, however that ends.
-    pub(crate) async fn test(&self, slot: &mut Slot<M::Connection>) -> Result<(), Cause> {
-        slot.fit = false;
-        let test = caught(self.manager.is_valid(&mut slot.conn));
-        let failure: Cause = match timeout(self.validation_timeout, test).await {
-            Ok(Ok(Ok(()))) => {
-                slot.fit = true;
-                slot.used = Instant::now();
-                return Ok(());
-            }
-            Ok(Ok(Err(error))) => Arc::new(error),
-            Ok(Err(message)) => Arc::new(HandshakeError::Panicked(message)),
-            Err(_) => Arc::new(HandshakeError::TestTimedOut(self.validation_timeout)),
-        };
-        self.meter.invalid();
-        Err(failure)
+    /// Tests a connection. Whoever drops this before its end must close the connection.
+    pub(crate) async fn test(&self, conn: &mut M::Connection) -> Result<(), Cause> {
+        let test = caught(async { self.manager.is_valid(conn).await });
+        match timeout(self.validation_timeout, test).await {
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(error))) => Err(Arc::new(error)),
+            Ok(Err(message)) => Err(Arc::new(HandshakeError::TestPanicked(message))),
+            Err(_) => Err(Arc::new(HandshakeError::TestTimedOut(self.validation_timeout))),
+        }
     }
 }
 
-/// The manager that bb8 owns; the pool holds the other reference.
-pub(crate) struct Keeper<M>(pub(crate) Arc<Bounded<M>>);
+impl Member {
+    /// A connection that was just made, and was counted.
+    pub(crate) fn new(books: Arc<Books>, made: Instant) -> Self {
+        Self { reason: CloseReason::PoolClosed, made, books }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.books.gate.closed(self.reason);
+        let age = self.made.elapsed();
+        self.books.observer.tell(&PoolEvent::Closed { reason: self.reason, age });
+        if self.books.gate.is_unsettled() {
+            self.books.unsettled.notify_one();
+        }
+    }
+}
+
+/// The manager that bb8 owns. The pool connects and tests by itself, and bb8 only keeps what it is
+/// given: asked for a connection while it has one, it never needs to make any.
+pub(crate) struct Keeper<M>(pub(crate) PhantomData<fn() -> M>);
 
 impl<M: Manager> ManageConnection for Keeper<M> {
     type Connection = Slot<M::Connection>;
-    type Error = Cause;
+    type Error = Refused;
 
-    async fn connect(&self) -> Result<Self::Connection, Cause> {
-        let permit = self.0.connecting.acquire().await;
-        if permit.is_err() || self.0.is_closed() {
-            return Err(Arc::new(HandshakeError::Closed));
-        }
-        let conn = self.0.handshake().await?;
-        let now = Instant::now();
-        let lifetime = self.0.max_lifetime.mul_f64(1.0 - fastrand::f64() / 10.0);
-        Ok(Slot { conn, fit: true, used: now, expires: now + lifetime })
+    async fn connect(&self) -> Result<Self::Connection, Refused> {
+        Err(Refused)
     }
 
-    // Never called: the pool tests by itself, with a deadline and only when it is worth it.
-    async fn is_valid(&self, slot: &mut Self::Connection) -> Result<(), Cause> {
-        self.0.test(slot).await
+    async fn is_valid(&self, _: &mut Self::Connection) -> Result<(), Refused> {
+        Err(Refused)
     }
 
     fn has_broken(&self, slot: &mut Self::Connection) -> bool {
-        !slot.fit || self.0.is_closed() || self.0.is_broken(slot)
+        !slot.fit
     }
 }
 
-/// Where bb8 leaves the failures of connects that it started itself.
-#[derive(Clone)]
-pub(crate) struct Sink(pub(crate) Arc<Failures>);
-
-impl bb8::ErrorSink<Cause> for Sink {
-    fn sink(&self, cause: Cause) {
-        // A closed pool refuses what bb8 starts to replace closed connections: no news.
-        if !matches!(cause.downcast_ref(), Some(HandshakeError::Closed)) {
-            event::connect_failed(&cause);
-        }
-        self.0.deliver(&cause);
-    }
-
-    fn boxed_clone(&self) -> Box<dyn bb8::ErrorSink<Cause>> {
-        Box::new(self.clone())
-    }
-}
-
-impl fmt::Debug for Sink {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Sink")
-    }
-}
+/// What the store is told that asks for a connection of its own.
+#[derive(Debug)]
+pub(crate) struct Refused;
 
 /// Turns a panic of a future into its message. The future is never polled again after one.
 pub(crate) async fn caught<F: Future>(future: F) -> Result<F::Output, String> {
     let mut future = pin!(future);
     poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
         Ok(poll) => poll.map(Ok),
-        Err(payload) => std::task::Poll::Ready(Err(panic_message(&*payload))),
+        Err(payload) => Poll::Ready(Err(panic_message(&*payload))),
     })
     .await
 }

@@ -1,57 +1,148 @@
 //! The pool as a tower service: a request for `()` is answered with a lease.
-//!
-//! It is always ready. The wait for a connection happens in the returned future, with the pool's
-//! deadline and bound, so that a caller who became ready and never called holds nothing.
 
 use std::fmt;
 use std::future::Future;
+use std::panic::Location;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep_until};
 use tower_service::Service;
 
+use crate::acquire::Acquire;
 use crate::error::PoolError;
+use crate::gate::{Entry, Lane, Permit, Place, Ticket};
 use crate::lease::Lease;
 use crate::manager::Manager;
 use crate::pool::Pool;
+use crate::shared::{Admitted, AtHand, Shared};
 
-/// The wait for a lease.
-pub struct AcquireFuture<L>(
-    // Boxed, since bb8's future has no name. One allocation beside a round trip to a server.
-    Pin<Box<dyn Future<Output = Result<L, PoolError>> + Send>>,
-);
+/// How far one clone of a pool is on its way to a permit.
+#[derive(Debug, Default)]
+pub(crate) enum Readiness {
+    #[default]
+    Unasked,
+    Waiting(Ticket, Place<Permit>, Pin<Box<Patience>>),
+    /// A permit, or why the call will fail, and how long it was waited for.
+    Ready(Ticket, Result<Permit, PoolError>, Duration),
+}
 
-impl<L> AcquireFuture<L> {
-    pub(crate) fn new(wait: impl Future<Output = Result<L, PoolError>> + Send + 'static) -> Self {
-        Self(Box::pin(wait))
+pin_project! {
+    /// How long a clone waits to become ready.
+    #[derive(Debug)]
+    pub(crate) struct Patience {
+        began: Instant,
+        #[pin]
+        end: Sleep,
     }
 }
 
-impl<L> Future for AcquireFuture<L> {
-    type Output = Result<L, PoolError>;
+/// The rest of an acquire after readiness: a connection for the permit.
+#[must_use = "futures do nothing unless polled"]
+pub struct AcquireFuture<M: Manager>(State<M>);
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(cx)
-    }
-}
-
-impl<L> fmt::Debug for AcquireFuture<L> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AcquireFuture").finish_non_exhaustive()
-    }
+enum State<M: Manager> {
+    Admitted(Arc<Shared<M>>, Admitted<M>),
+    // Boxed, since a connect or a test has no name; it costs a round trip anyway.
+    Waiting(Pin<Box<dyn Future<Output = Result<Lease<M>, PoolError>> + Send>>),
+    Ended,
 }
 
 impl<M: Manager> Service<()> for Pool<M> {
     type Response = Lease<M>;
     type Error = PoolError;
-    type Future = AcquireFuture<Lease<M>>;
+    type Future = AcquireFuture<M>;
 
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), PoolError>> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PoolError>> {
+        let (ticket, permit, waited) = match std::mem::take(&mut self.readiness) {
+            Readiness::Unasked => {
+                let (ticket, entry) = self.shared.gate.enter(Lane::Ordinary);
+                match entry {
+                    Ok(Entry::Permit(permit)) => (ticket, Ok(permit), Duration::ZERO),
+                    Err(error) => (ticket, Err(error), Duration::ZERO),
+                    Ok(Entry::Queued(place)) => {
+                        let began = Instant::now();
+                        let end = Acquire::new().ends(began, self.shared.config.acquire_timeout);
+                        let patience = Box::pin(Patience { began, end: sleep_until(end) });
+                        self.readiness = Readiness::Waiting(ticket, place, patience);
+                        return self.poll_ready(cx);
+                    }
+                }
+            }
+            Readiness::Waiting(ticket, mut place, mut patience) => {
+                let permit = if let Poll::Ready(permit) = Pin::new(&mut place).poll(cx) {
+                    permit.ok_or(PoolError::Closed)
+                } else if patience.as_mut().project().end.poll(cx).is_ready() {
+                    Err(self.shared.saturated(patience.began))
+                } else {
+                    self.readiness = Readiness::Waiting(ticket, place, patience);
+                    return Poll::Pending;
+                };
+                (ticket, permit, patience.began.elapsed())
+            }
+            Readiness::Ready(ticket, permit, waited) => (ticket, permit, waited),
+        };
+        self.readiness = Readiness::Ready(ticket, permit, waited);
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, (): ()) -> Self::Future {
-        let pool = self.clone();
-        AcquireFuture::new(async move { pool.acquire().await })
+    #[track_caller]
+    fn call(&mut self, (): ()) -> AcquireFuture<M> {
+        let now = Instant::now();
+        let (ticket, entry, waited) = match std::mem::take(&mut self.readiness) {
+            Readiness::Ready(ticket, permit, waited) => (ticket, permit.map(Entry::Permit), waited),
+            // Called unready, it waits here.
+            Readiness::Waiting(ticket, place, patience) => {
+                (ticket, Ok(Entry::Queued(place)), patience.began.elapsed())
+            }
+            Readiness::Unasked => {
+                let (ticket, entry) = self.shared.gate.enter(Lane::Ordinary);
+                (ticket, entry, Duration::ZERO)
+            }
+        };
+        // What a clone waits to become ready counts; the time it is ready and not called does not.
+        let began = now.checked_sub(waited).unwrap_or(now);
+        let deadline = Acquire::new().ends(began, self.shared.config.acquire_timeout);
+        let place = Location::caller();
+        let admitted = Admitted { ticket, entry, stored: None, began, deadline, place };
+        AcquireFuture(State::Admitted(Arc::clone(&self.shared), admitted))
+    }
+}
+
+impl<M: Manager> Future for AcquireFuture<M> {
+    type Output = Result<Lease<M>, PoolError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            match std::mem::replace(&mut self.0, State::Ended) {
+                State::Admitted(shared, admitted) => match Shared::at_hand(&shared, admitted) {
+                    AtHand::Leased(lease) => return Poll::Ready(Ok(lease)),
+                    AtHand::Not(admitted) => {
+                        let rest = async move { Shared::admit(&shared, admitted).await };
+                        self.0 = State::Waiting(Box::pin(rest));
+                    }
+                },
+                State::Waiting(mut rest) => {
+                    let poll = rest.as_mut().poll(cx);
+                    if poll.is_pending() {
+                        self.0 = State::Waiting(rest);
+                    }
+                    return Poll::Ready(ready!(poll));
+                }
+                State::Ended => panic!("polled after it has ended"),
+            }
+        }
+    }
+}
+
+// Nothing in it is pinned in place.
+impl<M: Manager> Unpin for AcquireFuture<M> {}
+
+impl<M: Manager> fmt::Debug for AcquireFuture<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AcquireFuture").finish_non_exhaustive()
     }
 }

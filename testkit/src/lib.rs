@@ -16,6 +16,7 @@ mod wait;
 
 mod nats;
 mod nginx;
+mod pgbouncer;
 mod postgres;
 mod proxy;
 mod pubsub_proxy;
@@ -25,6 +26,7 @@ mod redis;
 pub use error::Error;
 pub use nats::Nats;
 pub use nginx::{Nginx, NginxBuilder};
+pub use pgbouncer::{PgBouncer, PgBouncerBuilder};
 pub use postgres::{PgBuilder, PgCluster, PgNode};
 pub use proxy::FaultProxy;
 pub use pubsub_proxy::{PubSubFaults, PubSubProxy};

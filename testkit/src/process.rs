@@ -102,10 +102,19 @@ impl Process {
     /// Signals the descendant whose command line contains this text; `false` if there is none.
     /// After SIGSTOP it returns when that one has stopped.
     pub(crate) fn signal_descendant(&self, text: &str, signal: Signal) -> io::Result<bool> {
-        let found = descendants(self.pid())?.into_iter().find(|pid| {
+        self.signal_one(signal, |pid| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             String::from_utf8_lossy(&line).contains(text)
-        });
+        })
+    }
+
+    /// The same for the descendant with this process id.
+    pub(crate) fn signal_descendant_id(&self, id: i32, signal: Signal) -> io::Result<bool> {
+        self.signal_one(signal, |pid| pid.as_raw_nonzero().get() == id)
+    }
+
+    fn signal_one(&self, signal: Signal, is_it: impl Fn(Pid) -> bool) -> io::Result<bool> {
+        let found = descendants(self.pid())?.into_iter().find(|pid| is_it(*pid));
         let Some(pid) = found else { return Ok(false) };
         kill_process(pid, signal)?;
         if signal == Signal::STOP {

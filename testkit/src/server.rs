@@ -172,6 +172,14 @@ impl Server {
         Err(Error::NotRunning { server: format!("{text} of {}", self.plan.name) })
     }
 
+    /// Sends a signal to the descendant with this process id, and to nobody else.
+    pub(crate) fn signal_descendant_id(&self, id: i32, signal: Signal) -> Result<(), Error> {
+        if self.with(|process| process.signal_descendant_id(id, signal))? {
+            return Ok(());
+        }
+        Err(Error::NotRunning { server: format!("process {id} of {}", self.plan.name) })
+    }
+
     /// The process id while it runs.
     pub(crate) fn pid(&self) -> Option<u32> {
         let raw = self.with(|process| Ok(process.pid())).ok()?.as_raw_nonzero().get();

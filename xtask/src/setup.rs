@@ -16,7 +16,7 @@ struct Package {
 
 /// Everything the tests need beyond Rust. A test that finds a binary missing fails and names
 /// the package; it is never skipped.
-const PACKAGES: [Package; 6] = [
+const PACKAGES: [Package; 7] = [
     Package {
         name: "postgresql",
         binaries: &["initdb", "postgres", "pg_rewind", "psql"],
@@ -47,6 +47,11 @@ const PACKAGES: [Package; 6] = [
         name: "prometheus",
         binaries: &["promtool"],
         reason: "promtool judges what /metrics says",
+    },
+    Package {
+        name: "pgbouncer",
+        binaries: &["pgbouncer"],
+        reason: "pool runs its unnamed statements through it, in transaction mode",
     },
 ];
 

@@ -1,7 +1,6 @@
-//! `cargo bench -p escala-benches --bench cache`: what a cache in memory costs, what is left of a
-//! bare Redis client behind it, how often it hits, and how much memory it holds; beside moka,
-//! quick_cache and foyer in one run. A word after `--` picks one table: `memory`, `redis`,
-//! `ratio`, `footprint`.
+//! `cargo bench -p escala-benches --bench cache`: what a cache in memory costs, how often it hits,
+//! and how much memory it holds; beside moka, quick_cache and foyer in one run. A word after `--`
+//! picks one table: `memory`, `ratio`, `footprint`.
 //!
 //! The first row of each table is what the ratios are against. Rounds are short and interleaved
 //! and their medians compared, so that a noisy machine disturbs all alike. Every answer is
@@ -11,7 +10,6 @@ mod footprint;
 mod memory;
 mod profile;
 mod ratio;
-mod shared;
 mod trace;
 
 /// How much to measure.
@@ -35,9 +33,6 @@ fn main() -> anyhow::Result<()> {
     let wanted = |table: &str| words.is_empty() || words.iter().any(|word| *word == table);
     if wanted("memory") {
         memory::run(effort)?;
-    }
-    if wanted("redis") {
-        shared::run(effort)?;
     }
     if wanted("ratio") {
         ratio::run(effort)?;

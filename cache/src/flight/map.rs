@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use ahash::RandomState;
+use smallvec::SmallVec;
 
 use super::primitives::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering, SHARDS, hasher, watch};
 use crate::error::Failure;
@@ -320,7 +321,7 @@ impl Predecessors {
 struct Slot<V> {
     flight: Option<Flight<V>>,
     /// All fills that are not void, the flight's own among them.
-    fills: Vec<Arc<Fill>>,
+    fills: SmallVec<[Arc<Fill>; 1]>,
     /// Removals of this key under way in the shared layer.
     holds: usize,
 }
@@ -370,6 +371,6 @@ impl<V> Slot<V> {
 // Not derived: that would ask for `V: Default`.
 impl<V> Default for Slot<V> {
     fn default() -> Self {
-        Self { flight: None, fills: Vec::new(), holds: 0 }
+        Self { flight: None, fills: SmallVec::new(), holds: 0 }
     }
 }

@@ -162,10 +162,10 @@ fn fingerprints_tell_frames_of_one_key_apart() {
         Vec::new(),
     ];
     for (index, frame) in frames.iter().enumerate() {
-        assert!(frame.starts_with(fingerprint(frame)));
-        assert!(fingerprint(frame).len() <= HEADER);
+        assert!(frame.starts_with(Fingerprint::of(frame).bytes()));
+        assert!(Fingerprint::of(frame).bytes().len() <= HEADER);
         for other in frames.iter().skip(index + 1) {
-            assert_ne!(fingerprint(frame), fingerprint(other));
+            assert_ne!(Fingerprint::of(frame).bytes(), Fingerprint::of(other).bytes());
         }
     }
 }

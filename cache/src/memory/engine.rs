@@ -60,6 +60,18 @@ where
         }
     }
 
+    pub(crate) fn contains<Q>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        match self {
+            Self::Moka(cache) => cache.contains_key(key),
+            #[cfg(feature = "quick_cache")]
+            Self::Quick(cache) => cache.contains_key(key),
+        }
+    }
+
     pub(crate) fn insert(&self, key: K, entry: T) {
         match self {
             Self::Moka(cache) => cache.insert(key, entry),

@@ -6,7 +6,7 @@
 //! line is the next batch: asked by a task of its own, which keeps the place until the line is
 //! empty.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -48,17 +49,20 @@ struct Line {
 }
 
 struct Waiting {
-    keys: Vec<String>,
+    keys: Keys,
     answer: oneshot::Sender<Result<Answer, StoreError>>,
 }
 
+/// The keys of one lookup: most ask for one.
+pub(crate) type Keys = SmallVec<[String; 1]>;
+
 /// What one lookup found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Answer {
     /// What stands under the control key, not older than any of the values.
-    pub(crate) control: Option<Vec<u8>>,
-    /// What stands under each key asked for, in their order.
-    pub(crate) values: Vec<Option<Vec<u8>>>,
+    pub(crate) control: Control,
+    /// Each key asked for, in their order, and what stands there.
+    pub(crate) found: SmallVec<[(String, Option<Vec<u8>>); 1]>,
 }
 
 impl Lookups {
@@ -77,7 +81,7 @@ impl Lookups {
     /// # Errors
     /// The store's, for every lookup of the batch; also when the store panics, or the runtime
     /// shuts down meanwhile.
-    pub(crate) async fn get(&self, keys: Vec<String>) -> Result<Answer, StoreError> {
+    pub(crate) async fn get(&self, keys: Keys) -> Result<Answer, StoreError> {
         let answer = match self.inner.enter(keys) {
             Entered::Place(place, keys) => {
                 let answer = self.inner.ask_one(keys).await;
@@ -92,13 +96,13 @@ impl Lookups {
 
 enum Entered<'a> {
     /// The caller asks, for these keys.
-    Place(Place<'a>, Vec<String>),
+    Place(Place<'a>, Keys),
     /// Somebody asks for the caller.
     Line(oneshot::Receiver<Result<Answer, StoreError>>),
 }
 
 impl Inner {
-    fn enter(self: &Arc<Self>, keys: Vec<String>) -> Entered<'_> {
+    fn enter(self: &Arc<Self>, keys: Keys) -> Entered<'_> {
         let mut line = self.line.lock();
         if line.taken < self.places {
             line.taken += 1;
@@ -111,41 +115,60 @@ impl Inner {
     }
 
     /// Asks for the keys of one lookup.
-    async fn ask_one(&self, keys: Vec<String>) -> Result<Answer, StoreError> {
+    async fn ask_one(&self, keys: Keys) -> Result<Answer, StoreError> {
         let mut answers = self.ask(vec![keys]).await?;
         answers.pop().ok_or_else(|| StoreError::failed("the store gave no answer"))
     }
 
-    /// Asks for the keys of several lookups, each key once.
-    async fn ask(&self, lookups: Vec<Vec<String>>) -> Result<Vec<Answer>, StoreError> {
-        let Plan { keys, asked_for, mut uses } = Plan::new(lookups);
-        let mut found = Vec::with_capacity(keys.len());
-        let mut keys = keys.into_iter();
-        let control = loop {
-            let mut batch = Vec::with_capacity(1 + keys.len().min(MOST_KEYS));
-            batch.push(self.control_key.clone());
-            batch.extend(keys.by_ref().take(MOST_KEYS));
-            let values = caught(async { self.store.get_many(&batch).await }).await?;
-            if values.len() != batch.len() {
-                return Err(StoreError::failed("the store answered another number of keys"));
-            }
-            let mut values = values.into_iter();
-            let control = values.next().flatten();
-            found.extend(values);
-            if keys.len() == 0 {
-                // The last one asked for is not older than any value.
-                break control;
-            }
+    /// Asks for the keys of several lookups.
+    async fn ask(&self, lookups: Vec<Keys>) -> Result<Vec<Answer>, StoreError> {
+        let lengths: Vec<usize> = lookups.iter().map(Keys::len).collect();
+        let mut keys = Vec::with_capacity(1 + lengths.iter().sum::<usize>());
+        keys.push(self.control_key.clone());
+        keys.extend(lookups.into_iter().flatten());
+        // As it mostly is: then the keys need not be copied.
+        let (control, values) = if keys.len() <= 1 + MOST_KEYS && all_differ(&keys) {
+            self.ask_batch(&keys).await?
+        } else {
+            self.ask_in_batches(&keys[1..]).await?
         };
-        let mut value = |place: usize| {
+        let mut found = keys.into_iter().skip(1).zip(values);
+        let answers = lengths.into_iter().map(|length| Answer {
+            control: control.clone(),
+            found: found.by_ref().take(length).collect(),
+        });
+        Ok(answers.collect())
+    }
+
+    /// Asks for each key once.
+    async fn ask_in_batches(&self, keys: &[String]) -> Result<(Control, Values), StoreError> {
+        let Plan { distinct, places, mut uses } = Plan::new(keys);
+        let mut control = None;
+        let mut found = Vec::with_capacity(distinct.len());
+        for chunk in distinct.chunks(MOST_KEYS) {
+            let batch = std::iter::once(&self.control_key).chain(chunk.iter().copied());
+            let batch: Vec<String> = batch.cloned().collect();
+            // The last control record asked for is not older than any value.
+            let (now, values) = self.ask_batch(&batch).await?;
+            control = now;
+            found.extend(values);
+        }
+        let value = |place: usize| {
             uses[place] -= 1;
             if uses[place] == 0 { found[place].take() } else { found[place].clone() }
         };
-        let answers = asked_for.into_iter().map(|places| Answer {
-            control: control.clone(),
-            values: places.into_iter().map(&mut value).collect(),
-        });
-        Ok(answers.collect())
+        Ok((control, places.into_iter().map(value).collect::<Vec<_>>().into_iter()))
+    }
+
+    /// Asks for the control key and what follows it.
+    async fn ask_batch(&self, batch: &[String]) -> Result<(Control, Values), StoreError> {
+        let values = caught(async { self.store.get_many(batch).await }).await?;
+        if values.len() != batch.len() {
+            return Err(StoreError::failed("the store answered another number of keys"));
+        }
+        let mut values = values.into_iter();
+        let control = values.next().flatten().map(Arc::from);
+        Ok((control, values))
     }
 
     /// The next batch of the line.
@@ -252,36 +275,41 @@ fn leave(line: &mut Line) {
     }
 }
 
-/// The different keys of several lookups.
-struct Plan {
-    keys: Vec<String>,
-    /// For each lookup, the places of its keys among them.
-    asked_for: Vec<Vec<usize>>,
-    /// How often each key is asked for.
+/// What stands under the control key.
+type Control = Option<Arc<[u8]>>;
+
+/// What stands under each key asked for, in their order.
+type Values = std::vec::IntoIter<Option<Vec<u8>>>;
+
+fn all_differ(keys: &[String]) -> bool {
+    let mut seen = HashSet::with_capacity_and_hasher(keys.len(), ahash::RandomState::default());
+    keys.iter().all(|key| seen.insert(key.as_str()))
+}
+
+/// Which keys differ.
+struct Plan<'a> {
+    distinct: Vec<&'a String>,
+    /// For each key, its place among those.
+    places: Vec<usize>,
+    /// How often each of those is asked for.
     uses: Vec<usize>,
 }
 
-impl Plan {
-    fn new(lookups: Vec<Vec<String>>) -> Self {
-        let mut places = HashMap::<String, usize, ahash::RandomState>::default();
-        let mut uses = Vec::new();
-        let asked_for = lookups.into_iter().map(|lookup| {
-            let places = lookup.into_iter().map(|key| {
-                let place = *places.entry(key).or_insert(uses.len());
-                if place == uses.len() {
-                    uses.push(0);
-                }
-                uses[place] += 1;
-                place
-            });
-            places.collect::<Vec<_>>()
-        });
-        let asked_for: Vec<_> = asked_for.collect();
-        let mut keys = vec![String::new(); uses.len()];
-        for (key, place) in places {
-            keys[place] = key;
-        }
-        Self { keys, asked_for, uses }
+impl<'a> Plan<'a> {
+    fn new(keys: &'a [String]) -> Self {
+        let mut seen = HashMap::<&str, usize, ahash::RandomState>::default();
+        let (mut distinct, mut uses) = (Vec::new(), Vec::new());
+        let place = |key: &'a String| {
+            let place = *seen.entry(key).or_insert(uses.len());
+            if place == uses.len() {
+                distinct.push(key);
+                uses.push(0);
+            }
+            uses[place] += 1;
+            place
+        };
+        let places = keys.iter().map(place).collect();
+        Self { distinct, places, uses }
     }
 }
 

@@ -16,15 +16,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
+use smallvec::{SmallVec, smallvec};
 
 use crate::codec::Codec;
 use crate::config::CacheConfig;
 use crate::error::StoreError;
-use crate::frame::{self, Format, Meta, Opened, Stored};
+use crate::frame::{self, Fingerprint, Format, Meta, Opened, Stored};
 use crate::key;
 use control::{Control, Marker, Trust};
 use counts::{Counts, raise};
-use lookups::{Answer, Lookups};
+use lookups::{Answer, Keys, Lookups};
 use recovery::Recovery;
 pub use store::{SharedStore, Signal, StoreFuture, When};
 pub(crate) use update::Pulse;
@@ -60,6 +61,9 @@ pub(crate) struct Looked<V> {
     pub(crate) view: View,
 }
 
+/// What a look for several values found, in their order.
+type Looks<V> = SmallVec<[Looked<V>; 1]>;
+
 /// A value in the shared layer that may be served, or stand in.
 pub(crate) struct Found<V> {
     /// `None`: the source says that there is nothing.
@@ -75,7 +79,7 @@ pub(crate) struct Found<V> {
 pub(crate) struct View {
     control: Control,
     /// How the bytes under the key began, if there were any.
-    expected: Option<Vec<u8>>,
+    expected: Option<Fingerprint>,
 }
 
 /// What became of a write.
@@ -131,7 +135,7 @@ impl<V> Shared<V> {
     /// # Errors
     /// When the store cannot tell, or is not to be believed for the moment.
     pub(crate) async fn look(&self, text: &str) -> Result<Looked<V>, StoreError> {
-        let looked = self.look_many(&[text]).await?;
+        let looked = self.look_at(smallvec![self.names.value(text)]).await?;
         looked.into_iter().next().ok_or(StoreError::Suspended)
     }
 
@@ -139,23 +143,27 @@ impl<V> Shared<V> {
     ///
     /// # Errors
     /// As [`look`](Self::look).
-    pub(crate) async fn look_many(&self, texts: &[&str]) -> Result<Vec<Looked<V>>, StoreError> {
+    pub(crate) async fn look_many(&self, texts: &[&str]) -> Result<Looks<V>, StoreError> {
+        self.look_at(texts.iter().map(|text| self.names.value(text)).collect()).await
+    }
+
+    async fn look_at(&self, keys: Keys) -> Result<Looks<V>, StoreError> {
+        let asked = keys.len();
         if !self.is_trusted() {
-            self.counts.distrusted.add(texts.len());
-            self.counts.misses.add(texts.len());
+            self.counts.distrusted.add(asked);
+            self.counts.misses.add(asked);
             return Err(StoreError::Suspended);
         }
-        let keys: Vec<_> = texts.iter().map(|text| self.names.value(text)).collect();
-        let looked = self.read(&keys).await;
+        let looked = self.read(keys).await;
         match &looked {
             Ok(looked) => {
                 let hits = looked.iter().filter(|one| one.found.is_some()).count();
                 self.counts.hits.add(hits);
-                self.counts.misses.add(texts.len() - hits);
+                self.counts.misses.add(asked - hits);
             }
             Err(error) => {
                 self.note(error);
-                self.counts.misses.add(texts.len());
+                self.counts.misses.add(asked);
             }
         }
         looked
@@ -191,7 +199,7 @@ impl<V> Shared<V> {
     pub(crate) async fn replace(&self, text: &str, outgoing: &Outgoing<'_, V>) -> Filled {
         let key = self.names.value(text);
         for _ in 0..ATTEMPTS {
-            let Ok(looked) = self.read(std::slice::from_ref(&key)).await else {
+            let Ok(looked) = self.read(smallvec![key.clone()]).await else {
                 return Filled::Failed;
             };
             let Some(Looked { view, .. }) = looked.into_iter().next() else {
@@ -271,14 +279,15 @@ impl<V> Shared<V> {
         bytes: Vec<u8>,
         ttl: Duration,
     ) -> Result<bool, StoreError> {
-        if let Some(seen) = view.expected.clone() {
-            return self.store.set(key, bytes, Some(ttl), When::StartsWith(seen)).await;
+        if let Some(seen) = &view.expected {
+            let seen = When::StartsWith(seen.bytes().to_vec());
+            return self.store.set(key, bytes, Some(ttl), seen).await;
         }
         let claim = frame::tombstone(key, fastrand::u64(..));
         if !self.store.set(key, claim.clone(), Some(self.fence), When::Absent).await? {
             return Ok(false);
         }
-        let control = self.lookups.get(Vec::new()).await?.control;
+        let control = self.lookups.get(Keys::new()).await?.control;
         let now = control.as_deref().and_then(Control::decode);
         if now.is_none_or(|now| !now.admits(view.control)) {
             return Ok(false);
@@ -288,36 +297,39 @@ impl<V> Shared<V> {
 
     /// Reads until the store is not emptied meanwhile: that is an answer (there is nothing), and
     /// must not pass for a store that cannot be asked.
-    async fn read(&self, keys: &[String]) -> Result<Vec<Looked<V>>, StoreError> {
+    async fn read(&self, mut keys: Keys) -> Result<Looks<V>, StoreError> {
         for _ in 0..ATTEMPTS {
-            if let Some(looked) = self.try_read(keys).await? {
-                return Ok(looked);
+            match self.try_read(keys).await? {
+                Ok(looked) => return Ok(looked),
+                Err(again) => keys = again,
             }
         }
         Err(StoreError::failed("the shared store was emptied again and again"))
     }
 
-    /// `None` if the store was emptied meanwhile.
-    async fn try_read(&self, keys: &[String]) -> Result<Option<Vec<Looked<V>>>, StoreError> {
-        let answer = self.lookups.get(keys.to_vec()).await?;
-        let control = match answer.control.as_deref().and_then(Control::decode) {
+    /// Gives the keys back if the store was emptied meanwhile.
+    async fn try_read(&self, keys: Keys) -> Result<Result<Looks<V>, Keys>, StoreError> {
+        let Answer { control, found } = self.lookups.get(keys).await?;
+        let control = match control.as_deref().and_then(Control::decode) {
             Some(control) => control,
-            None => match self.begin(answer.control).await? {
+            None => match self.begin(control.as_deref().map(<[u8]>::to_vec)).await? {
                 Some(control) => control,
-                None => return Ok(None),
+                None => return Ok(Err(keys_of(found))),
             },
         };
-        let mut opened = Vec::with_capacity(keys.len());
-        for (key, bytes) in keys.iter().zip(answer.values) {
-            let view = View { control, expected: bytes.as_deref().map(fingerprint) };
-            opened.push((bytes.and_then(|bytes| self.open(key, &bytes, control)), view));
-        }
-        let Some(markers) = self.markers(control, &opened).await? else { return Ok(None) };
+        let open = |(key, bytes): &(String, Option<Vec<u8>>)| {
+            let view = View { control, expected: bytes.as_deref().map(Fingerprint::of) };
+            (bytes.as_deref().and_then(|bytes| self.open(key, bytes, control)), view)
+        };
+        let opened: SmallVec<[_; 1]> = found.iter().map(open).collect();
+        let Some(markers) = self.markers(control, &opened).await? else {
+            return Ok(Err(keys_of(found)));
+        };
         let judge = |(opened, view): (Option<Opened<V>>, View)| Looked {
             found: opened.and_then(|opened| Self::judge(opened, &markers)),
             view,
         };
-        Ok(Some(opened.into_iter().map(judge).collect()))
+        Ok(Ok(opened.into_iter().map(judge).collect()))
     }
 
     /// What was done to the tags of these frames, as far as it may concern one of them; `None` if
@@ -336,13 +348,13 @@ impl<V> Shared<V> {
             return Ok(Some(Vec::new()));
         }
         let keys = tags.iter().map(|tag| self.names.tag(*tag)).collect();
-        let Answer { control: now, values } = self.lookups.get(keys).await?;
+        let Answer { control: now, found } = self.lookups.get(keys).await?;
         let now = now.as_deref().and_then(Control::decode);
         if now.is_none_or(|now| now.incarnation != control.incarnation) {
             return Ok(None);
         }
         let decode = |bytes: Option<Vec<u8>>| Some(Marker::decode(&bytes?, control));
-        let markers = tags.into_iter().zip(values);
+        let markers = tags.into_iter().zip(found.into_iter().map(|(_, bytes)| bytes));
         Ok(Some(markers.filter_map(|(tag, bytes)| Some((tag, decode(bytes)?))).collect()))
     }
 
@@ -432,8 +444,8 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn fingerprint(bytes: &[u8]) -> Vec<u8> {
-    frame::fingerprint(bytes).to_vec()
+fn keys_of(found: SmallVec<[(String, Option<Vec<u8>>); 1]>) -> Keys {
+    found.into_iter().map(|(key, _)| key).collect()
 }
 
 /// More than any operation on a store may take.

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use smallvec::smallvec;
+
 use super::control::{Control, Marker};
 use super::counts::raise;
 use super::{ATTEMPTS, Found, Looked, Outgoing, Shared, Signal, When};
@@ -130,7 +132,7 @@ impl<V> Shared<V> {
     /// Writes the value back as no longer fresh, or removes it if nobody may use it then.
     async fn expire_key(&self, text: &str) -> Result<(), StoreError> {
         for _ in 0..ATTEMPTS {
-            let looked = self.read(&[self.names.value(text)]).await?.into_iter().next();
+            let looked = self.read(smallvec![self.names.value(text)]).await?.into_iter().next();
             let Some(Looked { found: Some(found), view }) = looked else { return Ok(()) };
             let Found { content, meta, fresh_left, stale_left } = found;
             if fresh_left.is_zero() {

@@ -1,69 +1,93 @@
 //! One PostgreSQL connection that knows what was left undone on it.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Error, Row, Statement};
+use tokio_postgres::{Client, CopyInSink, CopyOutStream, Error, Row, RowStream};
 
-use super::sql::{may_open_transaction, opens_transaction};
-use super::statements::Statements;
+use super::cancel;
+use super::connect::Connected;
+use super::endpoint::Endpoint;
+use super::error::{BoxError, ServerError};
+use super::prepared::{Known, Prepared, Types};
+use super::statements::Cache;
+use super::wire::{TransactionStatus, Wire};
 use crate::error::PoolError;
 
 /// The values of a statement, in the order `$1`, `$2` and so on.
 pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
-/// A client, its statements, and flags for what a lease may leave behind. The flags are relaxed:
-/// a lease moves between threads through the locks of the pool.
+/// A client, its statements, and what is known of the state it is in. The flags are relaxed: a
+/// lease moves between threads through the locks of the pool.
 #[derive(Debug)]
 pub(crate) struct PgConnection {
     pub(super) client: Client,
+    /// What passed the socket. It does not know of requests that the driver has yet to write.
+    pub(super) wire: Arc<Wire>,
     /// The task that drives the socket.
     task: AbortHandle,
-    statements: Mutex<Statements<Statement>>,
-    /// A call was dropped before its end: the server may still work on it.
+    /// Where the connection really went, so that a cancel goes there too.
+    endpoint: Endpoint,
+    statements: Mutex<Cache<Prepared>>,
+    /// `Some` if statements have no names.
+    unnamed: Option<Known>,
+    preparing: tokio::sync::Mutex<()>,
+    /// A call was dropped before its end: the server may still work on it, or not even have it.
     interrupted: AtomicBool,
-    /// A transaction may be open.
-    in_transaction: AtomicBool,
+    /// The server gave up the transaction, since it met another one.
+    conflict: AtomicBool,
     /// Statements vanish on this connection in a way that preparing again does not heal.
     doomed: AtomicBool,
 }
 
 impl PgConnection {
-    pub(super) fn new(client: Client, task: AbortHandle, statement_cache: usize) -> Self {
+    pub(super) fn new(
+        connected: Connected,
+        statement_cache: usize,
+        unnamed: Option<Known>,
+    ) -> Self {
+        let Connected { client, task, wire, endpoint } = connected;
         Self {
             client,
+            wire,
             task,
-            statements: Mutex::new(Statements::new(statement_cache)),
+            endpoint,
+            statements: Mutex::new(Cache::new(statement_cache)),
+            unnamed,
+            preparing: tokio::sync::Mutex::new(()),
             interrupted: AtomicBool::new(false),
-            in_transaction: AtomicBool::new(false),
+            conflict: AtomicBool::new(false),
             doomed: AtomicBool::new(false),
         }
     }
 
     pub(super) fn is_broken(&self) -> bool {
-        self.client.is_closed() || self.doomed.load(Ordering::Relaxed)
+        let state = self.wire.state();
+        self.client.is_closed() || state.lost || state.closed || self.doomed.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_interrupted(&self) -> bool {
         self.interrupted.load(Ordering::Relaxed)
     }
 
-    pub(super) fn may_be_in_transaction(&self) -> bool {
-        self.in_transaction.load(Ordering::Relaxed)
+    /// To be called when a call was dropped before its end.
+    pub(super) fn interrupt(&self) {
+        self.interrupted.store(true, Ordering::Relaxed);
     }
 
-    /// To be set before the command that opens a transaction is sent.
-    pub(super) fn enter_transaction(&self) {
-        self.in_transaction.store(true, Ordering::Relaxed);
-    }
-
-    /// To be called when the server said that no transaction is open.
-    pub(super) fn leave_transaction(&self) {
-        self.in_transaction.store(false, Ordering::Relaxed);
+    /// Whether the next user would find something of this one: a transaction, a query, a COPY.
+    pub(super) fn is_dirty(&self) -> bool {
+        let state = self.wire.state();
+        self.is_interrupted()
+            || state.is_busy()
+            || state.doubtful
+            || state.status != TransactionStatus::Idle
     }
 
     /// To be called when the server has answered everything.
@@ -71,59 +95,187 @@ impl PgConnection {
         self.interrupted.store(false, Ordering::Relaxed);
     }
 
+    /// Cancels what the server does. Returns when the backend was signalled; until then, and until
+    /// everything is answered, the connection must not be used.
+    pub(super) async fn cancel(&self) -> Result<(), BoxError> {
+        cancel::cancel(&self.endpoint, &self.client.cancel_token()).await
+    }
+
+    /// A bare Sync: one round trip, nothing to parse or plan.
+    pub(super) async fn test(&self) -> Result<(), ServerError> {
+        let tested = self.client.check_connection().await;
+        tested.map_err(|error| ServerError::new(&self.endpoint, error))
+    }
+
     pub(super) async fn query(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>, PoolError> {
-        self.run(sql, |statement| async move { self.client.query(&statement, params).await }).await
+        self.run(sql, |prepared| async move { prepared.query(&self.client, sql, params).await })
+            .await
     }
 
     pub(super) async fn execute(&self, sql: &str, params: Params<'_>) -> Result<u64, PoolError> {
-        self.run(sql, |statement| async move { self.client.execute(&statement, params).await })
+        self.run(sql, |prepared| async move { prepared.execute(&self.client, sql, params).await })
             .await
     }
 
     pub(super) async fn batch_execute(&self, sql: &str) -> Result<(), PoolError> {
-        if may_open_transaction(sql) {
-            self.enter_transaction();
-        }
         self.guard(self.client.batch_execute(sql)).await
+    }
+
+    /// As [`query`](Self::query), next to others on the same connection: a call that is dropped
+    /// before its end is no reason to refuse the next.
+    pub(super) async fn query_shared(
+        &self,
+        sql: &str,
+        params: Params<'_>,
+    ) -> Result<Vec<Row>, Error> {
+        self.healed(sql, |prepared| async move { prepared.query(&self.client, sql, params).await })
+            .await
+    }
+
+    /// As [`query`](Self::query), the rows one by one.
+    pub(super) async fn query_stream(
+        &self,
+        sql: &str,
+        params: Params<'_>,
+    ) -> Result<RowStream, PoolError> {
+        self.run(
+            sql,
+            |prepared| async move { prepared.query_stream(&self.client, sql, params).await },
+        )
+        .await
+    }
+
+    pub(super) async fn copy_in(&self, sql: &str) -> Result<CopyInSink<Bytes>, PoolError> {
+        self.guard(self.client.copy_in(sql)).await
+    }
+
+    pub(super) async fn copy_out(&self, sql: &str) -> Result<CopyOutStream, PoolError> {
+        self.guard(self.client.copy_out(sql)).await
+    }
+
+    async fn run<T, F: Future<Output = Result<T, Error>>>(
+        &self,
+        sql: &str,
+        call: impl Fn(Prepared) -> F,
+    ) -> Result<T, PoolError> {
+        self.guard(self.healed(sql, call)).await
     }
 
     /// Runs a prepared statement. DDL between two calls makes a prepared statement stale; outside a
     /// transaction nothing has happened then, so it is prepared and run once more.
-    async fn run<T, F: Future<Output = Result<T, Error>>>(
+    async fn healed<T, F: Future<Output = Result<T, Error>>>(
         &self,
         sql: &str,
-        call: impl Fn(Statement) -> F,
-    ) -> Result<T, PoolError> {
-        if opens_transaction(sql) {
-            self.enter_transaction();
-        }
-        self.guard(async {
-            match call(self.prepare(sql).await?).await {
-                Err(error) if is_stale(&error) => {
-                    self.statements.lock().remove(sql);
-                    if self.may_be_in_transaction() {
-                        return Err(error);
-                    }
-                    let again = call(self.prepare(sql).await?).await;
-                    if again.as_ref().is_err_and(is_stale) {
-                        self.statements.lock().remove(sql);
-                        self.doomed.store(true, Ordering::Relaxed);
-                    }
-                    again
+        call: impl Fn(Prepared) -> F,
+    ) -> Result<T, Error> {
+        let outside = self.wire.transaction() == TransactionStatus::Idle;
+        let prepared = self.prepare(sql).await?;
+        match call(prepared.clone()).await {
+            Err(error) if prepared.is_stale(&error) => {
+                self.forget(sql);
+                // What the server refuses ends the transaction; what the driver refuses does not
+                // reach it.
+                if !outside && error.code().is_some() {
+                    return Err(error);
                 }
-                result => result,
+                let prepared = self.prepare(sql).await?;
+                let again = call(prepared.clone()).await;
+                if let Err(error) = &again
+                    && prepared.is_stale(error)
+                {
+                    self.forget(sql);
+                    let vanishes = self.unnamed.is_none() && error.code().is_some();
+                    self.doomed.fetch_or(vanishes, Ordering::Relaxed);
+                }
+                again
             }
-        })
-        .await
+            result => result,
+        }
     }
 
-    async fn prepare(&self, sql: &str) -> Result<Statement, Error> {
-        if let Some(statement) = self.statements.lock().get(sql) {
-            return Ok(statement);
+    async fn prepare(&self, sql: &str) -> Result<Prepared, Error> {
+        if let Some(prepared) = self.prepared(sql) {
+            return Ok(prepared);
         }
-        let statement = self.client.prepare(sql).await?;
-        self.statements.lock().insert(sql, statement.clone());
-        Ok(statement)
+        // Those who share the connection and want the same statement prepare it once.
+        let _turn = self.preparing.lock().await;
+        if let Some(prepared) = self.prepared(sql) {
+            return Ok(prepared);
+        }
+        let prepared = match &self.unnamed {
+            None => self.client.prepare(sql).await.map(Prepared::Named),
+            Some(_) => self.types(sql).await.map(Prepared::Unnamed),
+        };
+        if let Err(error) = &prepared
+            && error.code() == Some(&SqlState::INVALID_SQL_STATEMENT_NAME)
+        {
+            // The driver asks for types unknown to it by statements of its own, which it never
+            // prepares again. They were deallocated, or are in another session of a pooler.
+            self.doomed.store(true, Ordering::Relaxed);
+        }
+        let prepared = prepared?;
+        match (&self.unnamed, &prepared) {
+            (Some(known), Prepared::Unnamed(types)) if types.built_in => {
+                known.lock().insert(sql, types.clone());
+            }
+            _ => self.statements.lock().insert(sql, prepared.clone()),
+        }
+        Ok(prepared)
+    }
+
+    /// What is prepared already.
+    fn prepared(&self, sql: &str) -> Option<Prepared> {
+        let known = self.unnamed.as_ref().and_then(|known| known.lock().get(sql));
+        known.map(Prepared::Unnamed).or_else(|| self.statements.lock().get(sql))
+    }
+
+    fn forget(&self, sql: &str) {
+        if let Some(known) = &self.unnamed {
+            known.lock().remove(sql);
+        }
+        self.statements.lock().remove(sql);
+    }
+
+    /// Asks which types a statement has, in a transaction, since a pooler may let the next message
+    /// run in another session otherwise. A type of one's own the driver remembers for this
+    /// connection alone.
+    async fn types(&self, sql: &str) -> Result<Types, Error> {
+        if self.wire.transaction() != TransactionStatus::Idle {
+            return Ok(Types::of(&self.client.prepare(sql).await?));
+        }
+        // In this order on the wire, without waiting in between.
+        let (begun, statement) = tokio::join! {
+            biased;
+            self.client.batch_execute("BEGIN READ ONLY"),
+            self.client.prepare(sql),
+        };
+        // The statement is closed in the same transaction, before its end.
+        let types = statement.map(|statement| Types::of(&statement));
+        self.client.batch_execute("COMMIT").await?;
+        begun?;
+        types
+    }
+
+    /// Takes note of an error, and waits until the server is ready again: the driver passes an error
+    /// on before the server says that, and in which transaction it is.
+    pub(super) async fn failed(&self, error: &Error) {
+        self.note(error);
+        if error.code().is_some() {
+            self.wire.answered_all().await;
+        }
+    }
+
+    /// Takes note of an error.
+    pub(super) fn note(&self, error: &Error) {
+        let conflicts = [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED];
+        if error.code().is_some_and(|code| conflicts.contains(code)) {
+            self.conflict.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a serialization failure or a deadlock was met since this was last asked.
+    pub(super) fn take_conflict(&self) -> bool {
+        self.conflict.swap(false, Ordering::Relaxed)
     }
 
     /// Notices when a call is dropped before its end, and refuses further ones then: their answers
@@ -134,6 +286,9 @@ impl PgConnection {
         }
         let unfinished = Unfinished(Some(&self.interrupted));
         let result = call.await;
+        if let Err(error) = &result {
+            self.failed(error).await;
+        }
         unfinished.finish();
         result.map_err(PoolError::Postgres)
     }
@@ -143,7 +298,7 @@ impl Drop for PgConnection {
     fn drop(&mut self) {
         // A clean connection says goodbye by itself when its client is gone. Otherwise the task
         // would wait for the answer to a query that nobody wants, and keep the socket open.
-        if self.is_interrupted() || self.may_be_in_transaction() {
+        if self.is_dirty() {
             self.task.abort();
         }
     }
@@ -164,10 +319,4 @@ impl Drop for Unfinished<'_> {
             interrupted.store(true, Ordering::Relaxed);
         }
     }
-}
-
-/// `0A000`: the columns changed under a prepared statement. `26000`: it was deallocated.
-fn is_stale(error: &Error) -> bool {
-    let stale = [SqlState::FEATURE_NOT_SUPPORTED, SqlState::INVALID_SQL_STATEMENT_NAME];
-    error.code().is_some_and(|code| stale.contains(code))
 }

@@ -1,4 +1,4 @@
-//! An exclusive connection, and a transaction on one.
+//! An exclusive connection.
 
 use std::fmt;
 
@@ -77,9 +77,7 @@ impl PgLease {
 impl Drop for PgLease {
     fn drop(&mut self) {
         // A connection that is clean, or gone, needs no repair.
-        let dirty = self.lease.take_if(|lease| {
-            (lease.is_interrupted() || lease.may_be_in_transaction()) && !lease.is_broken()
-        });
+        let dirty = self.lease.take_if(|lease| lease.is_dirty() && !lease.is_broken());
         if let Some(lease) = dirty {
             recovery::spawn(lease);
         }
@@ -92,106 +90,11 @@ impl fmt::Debug for PgLease {
     }
 }
 
-/// A transaction on a connection of its own. Dropped without a commit, it is rolled back before
-/// anyone else gets the connection.
-#[derive(Debug)]
-pub struct PgTransaction {
-    lease: PgLease,
-    /// A verb failed, so the server may have given the transaction up.
-    failed: bool,
-}
-
-impl PgTransaction {
-    pub(super) async fn begin(lease: PgLease) -> Result<Self, PoolError> {
-        lease.batch_execute("BEGIN").await?;
-        Ok(Self { lease, failed: false })
-    }
-
-    /// Runs a statement and returns all its rows.
-    ///
-    /// # Errors
-    /// As [`PgLease::query`].
-    pub async fn query(&mut self, sql: &str, params: Params<'_>) -> Result<Vec<Row>, PoolError> {
-        let result = self.lease.query(sql, params).await;
-        self.note(result)
-    }
-
-    /// Runs a statement that returns exactly one row.
-    ///
-    /// # Errors
-    /// As [`PgLease::query_one`].
-    pub async fn query_one(&mut self, sql: &str, params: Params<'_>) -> Result<Row, PoolError> {
-        one(self.query(sql, params).await?)
-    }
-
-    /// Runs a statement that returns one row or none.
-    ///
-    /// # Errors
-    /// As [`PgLease::query_one`].
-    pub async fn query_opt(
-        &mut self,
-        sql: &str,
-        params: Params<'_>,
-    ) -> Result<Option<Row>, PoolError> {
-        at_most_one(self.query(sql, params).await?)
-    }
-
-    /// Runs a statement and returns the number of rows it changed.
-    ///
-    /// # Errors
-    /// As [`PgLease::query`].
-    pub async fn execute(&mut self, sql: &str, params: Params<'_>) -> Result<u64, PoolError> {
-        let result = self.lease.execute(sql, params).await;
-        self.note(result)
-    }
-
-    /// Runs several statements without values, separated by semicolons.
-    ///
-    /// # Errors
-    /// As [`PgLease::query`].
-    pub async fn batch_execute(&mut self, sql: &str) -> Result<(), PoolError> {
-        let result = self.lease.batch_execute(sql).await;
-        self.note(result)
-    }
-
-    /// Makes the transaction last.
-    ///
-    /// # Errors
-    /// After a verb failed, PostgreSQL answers `COMMIT` by a rollback and calls that a success. Here
-    /// it is the error `25P02`, unless the caller rolled back to a savepoint. After an error with
-    /// [`is_connection`](PoolError::is_connection) nobody knows whether it was committed.
-    ///
-    /// # Cancellation
-    /// If the future is dropped, the transaction is committed or rolled back as a whole.
-    pub async fn commit(self) -> Result<(), PoolError> {
-        // In a failed transaction everything but its end is refused, and the rest is skipped.
-        let end = if self.failed { "SELECT 1; COMMIT" } else { "COMMIT" };
-        self.lease.batch_execute(end).await?;
-        self.lease.conn().leave_transaction();
-        Ok(())
-    }
-
-    /// Takes the transaction back. Unlike a drop, it says when that is done.
-    ///
-    /// # Errors
-    /// As [`PgLease::query`].
-    pub async fn rollback(self) -> Result<(), PoolError> {
-        self.lease.batch_execute("ROLLBACK").await?;
-        self.lease.conn().leave_transaction();
-        Ok(())
-    }
-
-    fn note<T>(&mut self, result: Result<T, PoolError>) -> Result<T, PoolError> {
-        self.failed |= result.is_err();
-        result
-    }
-}
-
-fn one(rows: Vec<Row>) -> Result<Row, PoolError> {
+pub(super) fn one(rows: Vec<Row>) -> Result<Row, PoolError> {
     at_most_one(rows)?.ok_or(PoolError::RowCount { found: 0 })
 }
 
-fn at_most_one(mut rows: Vec<Row>) -> Result<Option<Row>, PoolError> {
+pub(super) fn at_most_one(mut rows: Vec<Row>) -> Result<Option<Row>, PoolError> {
     match rows.len() {
         0 | 1 => Ok(rows.pop()),
         found => Err(PoolError::RowCount { found }),

@@ -1,77 +1,71 @@
 //! Makes PostgreSQL connections from a checked connection string.
 
-use std::str::FromStr;
-use std::time::Duration;
+use std::fmt::Write as _;
 
 use bb8::ManageConnection;
-use tokio_postgres::config::{Config, SslMode};
-use tokio_postgres::{Error, NoTls};
+use parking_lot::Mutex;
+use tokio_postgres::Config;
 
-use super::cancel::Target;
+use super::connect::Connector;
 use super::connection::PgConnection;
-use crate::config::{ConfigError, PoolConfig};
-use crate::event;
-
-/// What libpq and tokio-postgres leave at the system's two hours; a firewall forgets sooner.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
-/// Data that the peer does not acknowledge for so long means that it is gone.
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(15);
+use super::error::ServerError;
+use super::prepared::Known;
+use super::settings::Settings;
+use super::statements::Cache;
+use crate::config::{ConfigError, PoolConfig, Statements};
 
 /// Makes connections; bb8 calls it through the limits of the pool.
 pub(crate) struct PgManager {
-    config: Config,
-    /// Where a query can be cancelled; `None` if the string names several servers.
-    pub(super) cancel: Option<Target>,
+    connector: Connector,
     statement_cache: usize,
+    /// `Some` if statements have no names.
+    unnamed: Option<Known>,
 }
 
 impl PgManager {
     pub(super) fn new(pool: &PoolConfig) -> Result<Self, ConfigError> {
-        // The parser's own error may quote what follows a misplaced `@`, so it is not passed on.
-        let mut config = Config::from_str(&pool.url).map_err(|_| {
-            ConfigError::new(
-                "url",
-                "[hidden]",
-                "must be postgres://user:password@host:port/database or key=value pairs, with \
-                 sslmode disable or prefer",
-            )
-        })?;
-        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-            return Err(ConfigError::new("url", "[hidden]", "must name a host"));
+        let mut settings = Settings::parse(&pool.url)?;
+        session(pool, &mut settings.driver);
+        let connector = Connector::new(settings, pool.connect_timeout)?;
+        let unnamed = (pool.statements == Statements::Unnamed)
+            .then(|| Known::new(Mutex::new(Cache::new(pool.statement_cache))));
+        Ok(Self { connector, statement_cache: pool.statement_cache, unnamed })
+    }
+}
+
+/// Puts the settings of each session into the startup message, where they cost no round trip and
+/// are what `RESET` goes back to.
+fn session(pool: &PoolConfig, driver: &mut Config) {
+    if let Some(name) = &pool.application_name {
+        driver.application_name(name);
+    }
+    let mut options = driver.get_options().unwrap_or_default().to_owned();
+    for (name, value) in [
+        ("statement_timeout", pool.statement_timeout),
+        ("lock_timeout", pool.lock_timeout),
+        ("idle_in_transaction_session_timeout", pool.idle_in_transaction_timeout),
+    ] {
+        if let Some(value) = value.filter(|value| !value.is_zero()) {
+            // The last one counts, so these win over the options of the connection string.
+            let _ = write!(options, " -c {name}={}", value.as_millis().max(1));
         }
-        if config.get_ssl_mode() == SslMode::Require {
-            let rule = "cannot be met: this version speaks no TLS";
-            return Err(ConfigError::new("url", "sslmode=require", rule));
-        }
-        if config.get_keepalives_idle() == Config::new().get_keepalives_idle() {
-            config.keepalives_idle(KEEPALIVE_IDLE);
-        }
-        if config.get_tcp_user_timeout().is_none() {
-            config.tcp_user_timeout(TCP_USER_TIMEOUT);
-        }
-        let cancel = Target::of(&config);
-        Ok(Self { config, cancel, statement_cache: pool.statement_cache })
+    }
+    if !options.is_empty() {
+        driver.options(options);
     }
 }
 
 impl ManageConnection for PgManager {
     type Connection = PgConnection;
-    type Error = Error;
+    type Error = ServerError;
 
-    async fn connect(&self) -> Result<PgConnection, Error> {
-        let (client, connection) = self.config.connect(NoTls).await?;
-        // It ends with the client, or with the server: then every caller learns it by its own call.
-        let task = tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                event::connection_lost(&error);
-            }
-        });
-        Ok(PgConnection::new(client, task.abort_handle(), self.statement_cache))
+    async fn connect(&self) -> Result<PgConnection, ServerError> {
+        let connected = self.connector.connect().await?;
+        Ok(PgConnection::new(connected, self.statement_cache, self.unnamed.clone()))
     }
 
-    async fn is_valid(&self, conn: &mut PgConnection) -> Result<(), Error> {
-        // A bare Sync: one round trip, nothing to parse or plan.
-        conn.client.check_connection().await
+    async fn is_valid(&self, conn: &mut PgConnection) -> Result<(), ServerError> {
+        conn.test().await
     }
 
     fn has_broken(&self, conn: &mut PgConnection) -> bool {

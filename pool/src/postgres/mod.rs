@@ -1,26 +1,70 @@
 //! PostgreSQL: connections that come back without anybody's transaction or query on them.
 
+mod answer;
 mod cancel;
+mod connect;
 mod connection;
+mod copy;
+mod endpoint;
+mod error;
 mod lease;
 mod manager;
+mod pipeline;
+mod prepared;
 mod recovery;
-mod sql;
+mod retry;
+mod rows;
+mod settings;
+mod socket;
 mod statements;
+mod stream;
+mod tap;
+#[cfg_attr(not(feature = "tls"), path = "tls_absent.rs")]
+mod tls;
+mod transaction;
+mod url;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+/// What the fuzzers reach.
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing {
+    pub(crate) use super::tap::Session;
+    use crate::config::ConfigError;
+
+    pub(crate) fn parse(text: &str) -> Result<(), ConfigError> {
+        super::settings::Settings::parse(text).map(drop)
+    }
+}
 
 use std::fmt;
+use std::future::Future;
+use std::panic::Location;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 pub use tokio_postgres;
-pub use tokio_postgres::Row;
 pub use tokio_postgres::types::ToSql;
+pub use tokio_postgres::{IsolationLevel, Row};
 use tower_service::Service;
 
 pub use self::connection::Params;
-pub use self::lease::{PgLease, PgTransaction};
+pub use self::copy::{CopyIn, CopyOut};
+pub use self::error::ServerError;
+pub use self::lease::PgLease;
 use self::manager::PgManager;
-use crate::config::PoolConfig;
+use self::pipeline::{Pipelines, Ride};
+pub use self::rows::RowStream;
+pub use self::transaction::{PgSavepoint, PgTransaction, TransactionOptions};
+use crate::acquire::Acquire;
+use crate::config::{ConfigError, PoolConfig};
 use crate::error::PoolError;
+use crate::event::{Hook, PoolEvent};
 use crate::pool::{CloseReport, Pool};
 use crate::service::AcquireFuture;
 use crate::stats::PoolStats;
@@ -37,6 +81,10 @@ use crate::stats::PoolStats;
 #[derive(Clone)]
 pub struct PgPool {
     pool: Pool<PgManager>,
+    /// `None` if every statement gets a connection of its own.
+    pipelines: Option<Arc<Pipelines>>,
+    /// Transactions tried again.
+    retries: Arc<AtomicU64>,
 }
 
 impl PgPool {
@@ -45,9 +93,7 @@ impl PgPool {
     /// # Errors
     /// [`PoolError::Config`], or why no connection could be made.
     pub async fn connect(config: PoolConfig) -> Result<Self, PoolError> {
-        let pool = Self::connect_lazy(config)?;
-        drop(pool.acquire().await?);
-        Ok(pool)
+        Self::builder(config).connect().await
     }
 
     /// Makes the pool without waiting for a connection, for a server that may be down at present.
@@ -58,16 +104,41 @@ impl PgPool {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn connect_lazy(config: PoolConfig) -> Result<Self, PoolError> {
-        let manager = PgManager::new(&config)?;
-        Ok(Self { pool: Pool::new(manager, config)? })
+        Self::builder(config).connect_lazy()
+    }
+
+    /// A pool of its parts.
+    pub fn builder(config: PoolConfig) -> PgPoolBuilder {
+        PgPoolBuilder { config, hook: None }
     }
 
     /// Takes a connection for several statements.
     ///
     /// # Errors
     /// As [`Pool::acquire`].
-    pub async fn acquire(&self) -> Result<PgLease, PoolError> {
-        Ok(PgLease::new(self.pool.acquire().await?))
+    #[track_caller]
+    pub fn acquire(&self) -> impl Future<Output = Result<PgLease, PoolError>> + Send + use<'_> {
+        self.acquire_at(Acquire::new(), Location::caller())
+    }
+
+    /// As [`acquire`](Self::acquire), with a deadline of its own or in the reserved lane.
+    ///
+    /// # Errors
+    /// As [`Pool::acquire`].
+    #[track_caller]
+    pub fn acquire_with(
+        &self,
+        acquire: Acquire,
+    ) -> impl Future<Output = Result<PgLease, PoolError>> + Send + use<'_> {
+        self.acquire_at(acquire, Location::caller())
+    }
+
+    pub(crate) async fn acquire_at(
+        &self,
+        acquire: Acquire,
+        place: &'static Location<'static>,
+    ) -> Result<PgLease, PoolError> {
+        Ok(PgLease::new(self.pool.acquire_at(acquire, place).await?))
     }
 
     /// Begins a transaction on a connection of its own.
@@ -75,7 +146,18 @@ impl PgPool {
     /// # Errors
     /// As [`Pool::acquire`] and [`PgLease::batch_execute`].
     pub async fn begin(&self) -> Result<PgTransaction, PoolError> {
-        PgTransaction::begin(self.acquire().await?).await
+        self.begin_with(&TransactionOptions::new()).await
+    }
+
+    /// Begins a transaction of a certain kind on a connection of its own.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin).
+    pub async fn begin_with(
+        &self,
+        options: &TransactionOptions,
+    ) -> Result<PgTransaction, PoolError> {
+        PgTransaction::begin(self.acquire().await?, options).await
     }
 
     /// Runs a statement and returns all its rows.
@@ -83,7 +165,16 @@ impl PgPool {
     /// # Errors
     /// As [`Pool::acquire`] and [`PgLease::query`].
     pub async fn query(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>, PoolError> {
-        self.acquire().await?.query(sql, params).await
+        let Some(pipelines) = &self.pipelines else {
+            return self.acquire().await?.query(sql, params).await;
+        };
+        match pipelines.query(sql, params).await {
+            Ride::Answered(result) => result,
+            Ride::Elsewhere(outside) => {
+                let lease = self.acquire().await?;
+                outside.run(lease.query(sql, params)).await
+            }
+        }
     }
 
     /// Runs a statement that returns exactly one row.
@@ -91,7 +182,7 @@ impl PgPool {
     /// # Errors
     /// As [`Pool::acquire`] and [`PgLease::query_one`].
     pub async fn query_one(&self, sql: &str, params: Params<'_>) -> Result<Row, PoolError> {
-        self.acquire().await?.query_one(sql, params).await
+        lease::one(self.query(sql, params).await?)
     }
 
     /// Runs a statement that returns one row or none.
@@ -99,7 +190,7 @@ impl PgPool {
     /// # Errors
     /// As [`Pool::acquire`] and [`PgLease::query_opt`].
     pub async fn query_opt(&self, sql: &str, params: Params<'_>) -> Result<Option<Row>, PoolError> {
-        self.acquire().await?.query_opt(sql, params).await
+        lease::at_most_one(self.query(sql, params).await?)
     }
 
     /// Runs a statement and returns the number of rows it changed.
@@ -121,12 +212,99 @@ impl PgPool {
     /// The figures of this moment.
     #[must_use]
     pub fn stats(&self) -> PoolStats {
-        self.pool.stats()
+        let mut stats = self.pool.stats();
+        if let Some(pipelines) = &self.pipelines {
+            pipelines.add_to(&mut stats);
+        }
+        stats.retries_total = self.retries.load(Ordering::Relaxed);
+        stats
+    }
+
+    /// As [`Pool::resize`].
+    ///
+    /// # Errors
+    /// The rule of `max_size`.
+    pub fn resize(&self, max_size: usize) -> Result<(), ConfigError> {
+        self.pool.resize(max_size)?;
+        if let Some(pipelines) = &self.pipelines {
+            pipelines.resize(max_size);
+        }
+        Ok(())
+    }
+
+    /// As [`Pool::pause`].
+    pub fn pause(&self) {
+        self.pool.pause();
+        if let Some(pipelines) = &self.pipelines {
+            pipelines.pause(true);
+        }
+    }
+
+    /// As [`Pool::resume`].
+    pub fn resume(&self) {
+        self.pool.resume();
+        if let Some(pipelines) = &self.pipelines {
+            pipelines.pause(false);
+        }
     }
 
     /// Closes as [`Pool::close`] does.
     pub async fn close(&self) -> CloseReport {
-        self.pool.close().await
+        self.close_within(self.pool.config().close_timeout).await
+    }
+
+    /// Closes as [`Pool::close_within`] does.
+    pub async fn close_within(&self, deadline: Duration) -> CloseReport {
+        if let Some(pipelines) = &self.pipelines {
+            pipelines.close();
+        }
+        self.pool.close_within(deadline).await
+    }
+}
+
+/// Makes a [`PgPool`].
+#[must_use]
+pub struct PgPoolBuilder {
+    config: PoolConfig,
+    hook: Option<Hook>,
+}
+
+impl PgPoolBuilder {
+    /// As [`PoolBuilder::on_event`](crate::PoolBuilder::on_event).
+    pub fn on_event(mut self, hook: impl Fn(&PoolEvent<'_>) + Send + Sync + 'static) -> Self {
+        self.hook = Some(Arc::new(hook));
+        self
+    }
+
+    /// As [`PgPool::connect`].
+    ///
+    /// # Errors
+    /// [`PoolError::Config`], or why no connection could be made.
+    pub async fn connect(self) -> Result<PgPool, PoolError> {
+        let pool = self.connect_lazy()?;
+        drop(pool.acquire().await?);
+        Ok(pool)
+    }
+
+    /// As [`PgPool::connect_lazy`].
+    ///
+    /// # Errors
+    /// [`PoolError::Config`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn connect_lazy(self) -> Result<PgPool, PoolError> {
+        let Self { config, hook } = self;
+        let manager = PgManager::new(&config)?;
+        let pool = Pool::builder(manager).config(config).hook(hook).build()?;
+        let pipelines = Pipelines::new(&pool);
+        Ok(PgPool { pool, pipelines, retries: Arc::default() })
+    }
+}
+
+impl fmt::Debug for PgPoolBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PgPoolBuilder").field("config", &self.config).finish_non_exhaustive()
     }
 }
 
@@ -136,18 +314,31 @@ impl fmt::Debug for PgPool {
     }
 }
 
-/// Always ready: the wait for a connection happens in the future, within the acquire timeout.
+/// Ready when a permit can be had, as [`Pool`] is.
 impl Service<()> for PgPool {
     type Response = PgLease;
     type Error = PoolError;
-    type Future = AcquireFuture<PgLease>;
+    type Future = PgAcquireFuture;
 
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), PoolError>> {
-        Poll::Ready(Ok(()))
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PoolError>> {
+        self.pool.poll_ready(cx)
     }
 
-    fn call(&mut self, (): ()) -> Self::Future {
-        let pool = self.clone();
-        AcquireFuture::new(async move { pool.acquire().await })
+    #[track_caller]
+    fn call(&mut self, (): ()) -> PgAcquireFuture {
+        PgAcquireFuture(self.pool.call(()))
+    }
+}
+
+/// The rest of an acquire after readiness: a connection for the permit.
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub struct PgAcquireFuture(AcquireFuture<PgManager>);
+
+impl Future for PgAcquireFuture {
+    type Output = Result<PgLease, PoolError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map_ok(PgLease::new)
     }
 }

@@ -1,44 +1,71 @@
 //! Makes a connection fit again that a lease left in the middle of something.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use super::cancel::BoxError;
+use super::error::BoxError;
 use super::manager::PgManager;
-use crate::event;
+use super::wire::TransactionStatus;
 use crate::lease::Lease;
+use crate::stats::CloseReason;
+
+/// How long a query may end by itself before it is cancelled. A cancel costs a connection of its
+/// own, some milliseconds, and most statements that are dropped on the way end sooner.
+const GRACE: Duration = Duration::from_millis(3);
 
 /// Cancels and rolls back in a task that keeps the lease, so that nobody else gets the connection
 /// meanwhile. If that fails or takes longer than `recovery_timeout`, the connection is closed.
 pub(super) fn spawn(mut lease: Lease<PgManager>) {
     // Should the runtime stop, the task is dropped and the connection closed.
-    lease.set_fit(false);
+    lease.doom(CloseReason::Dirty);
     let shared = Arc::clone(lease.shared());
     let runtime = shared.runtime.clone();
     runtime.spawn(async move {
-        let interrupted = lease.is_interrupted();
+        let began = Instant::now();
         let repaired = timeout(shared.config.recovery_timeout, repair(&lease)).await;
         let fit = matches!(repaired, Ok(Ok(())));
-        shared.meter.recovered(fit);
-        event::dirty_lease(interrupted, fit);
-        lease.set_fit(fit);
+        if fit {
+            lease.spare();
+        }
+        shared.recovered(fit, began.elapsed());
     });
 }
 
-async fn repair(lease: &Lease<PgManager>) -> Result<(), BoxError> {
-    if lease.is_interrupted() {
-        let target = lease.shared().manager.manager.cancel.as_ref();
-        let target = target.ok_or("the connection string names several servers")?;
-        target.cancel(&lease.client.cancel_token()).await?;
+/// Leaves the connection idle, without a transaction, or fails.
+pub(super) async fn repair(lease: &Lease<PgManager>) -> Result<(), BoxError> {
+    let state = lease.wire.state();
+    if lease.is_interrupted() || state.is_busy() || state.doubtful {
+        drain(lease).await?;
     }
-    // Both are answered after everything sent before, so the connection is idle then.
-    if lease.may_be_in_transaction() {
+    if lease.wire.transaction() != TransactionStatus::Idle {
         lease.client.batch_execute("ROLLBACK").await?;
-        lease.leave_transaction();
-    } else {
-        lease.client.check_connection().await?;
     }
     lease.settled();
+    if lease.is_dirty() { Err("it stayed in use".into()) } else { Ok(()) }
+}
+
+/// Returns when the server has answered everything that was sent.
+async fn drain(lease: &Lease<PgManager>) -> Result<(), BoxError> {
+    if lease.wire.state().stuck {
+        return Err("a COPY that nobody can end".into());
+    }
+    // It is answered last. An empty query and not a bare Sync, since its answer tells whether one
+    // too many came before it; see `State::doubtful`.
+    let mut last = pin!(lease.client.batch_execute(""));
+    if let Ok(drained) = timeout(GRACE, last.as_mut()).await {
+        return Ok(drained?);
+    }
+    if lease.wire.is_busy() {
+        lease.cancel().await?;
+        last.await?;
+        // The signal was sent before the cancel returned. A backend that had nothing to do takes
+        // it with the next message at the latest: let that be this one.
+        lease.client.batch_execute("").await?;
+    } else {
+        last.await?;
+    }
     Ok(())
 }

@@ -1,17 +1,17 @@
-//! The prepared statements of one connection: bounded, least recently used out first.
+//! What is kept for the texts of statements: bounded, least recently used out first.
 
 use std::collections::HashMap;
 
-/// Statements by their text. Finding the oldest walks the whole map, which happens only when a
+/// Values by the text of their statement. Finding the oldest walks the whole map, which happens only when a
 /// statement is prepared into a full cache: two round trips cost a thousand times as much.
 #[derive(Debug)]
-pub(super) struct Statements<V> {
+pub(super) struct Cache<V> {
     capacity: usize,
     uses: u64,
     entries: HashMap<Box<str>, (u64, V)>,
 }
 
-impl<V: Clone> Statements<V> {
+impl<V: Clone> Cache<V> {
     pub(super) fn new(capacity: usize) -> Self {
         Self { capacity, uses: 0, entries: HashMap::new() }
     }
@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn the_least_recently_used_statement_leaves_first() {
-        let mut statements = Statements::new(2);
+        let mut statements = Cache::new(2);
         statements.insert("a", 1);
         statements.insert("b", 2);
         assert_eq!(statements.get("a"), Some(1));
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn a_statement_prepared_again_replaces_itself_only() {
-        let mut statements = Statements::new(2);
+        let mut statements = Cache::new(2);
         statements.insert("a", 1);
         statements.insert("b", 2);
         statements.insert("b", 3);

@@ -36,7 +36,7 @@ use crate::error::PoolError;
 use crate::event;
 use crate::meter::{Meter, Outcome};
 use crate::pool::CloseReport;
-use crate::stats::PoolStats;
+use crate::stats::{PoolSnapshot, PoolStats};
 
 /// One SQLite file with its threads. Clones share it; the threads end with the last clone.
 ///
@@ -140,12 +140,7 @@ impl SqlitePool {
     /// The figures of this moment.
     #[must_use]
     pub fn stats(&self) -> PoolStats {
-        let inner = &self.inner;
-        let mut stats = inner.meter.snapshot();
-        stats.size = *inner.threads.borrow();
-        stats.available = inner.queues().map(|queue| queue.idle()).sum();
-        stats.max_size = inner.config.readers + usize::from(inner.writes.is_some());
-        stats
+        self.inner.stats()
     }
 
     /// Refuses new jobs and waits for those that wait and run, at most `close_timeout`; after that
@@ -195,7 +190,10 @@ impl Inner {
             Ok(answer) => answer,
             Err(_elapsed) if caller.0.settle(Outcome::TimedOut) => {
                 let waited = self.config.acquire_timeout;
-                let error = PoolError::AcquireTimeout { waited, max_size: threads };
+                let mut pool = PoolSnapshot::from(&self.stats());
+                // Of the threads that this job could have run on.
+                pool.max_size = threads;
+                let error = PoolError::AcquireTimeout { waited, pool, cause: None };
                 return Err(JobError::Pool(error));
             }
             // It has started, so its result counts.
@@ -207,6 +205,15 @@ impl Inner {
             // Only a thread that ended drops a job unanswered.
             Err(_gone) => Err(JobError::Pool(PoolError::Closed)),
         }
+    }
+
+    fn stats(&self) -> PoolStats {
+        let mut stats = self.meter.snapshot();
+        stats.size = *self.threads.borrow();
+        stats.available = self.queues().map(|queue| queue.idle()).sum();
+        stats.leased = stats.size.saturating_sub(stats.available);
+        stats.max_size = self.config.readers + usize::from(self.writes.is_some());
+        stats
     }
 
     fn queues(&self) -> impl Iterator<Item = &Arc<Queue<BoxJob>>> {

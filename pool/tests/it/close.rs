@@ -5,7 +5,7 @@ use std::time::Duration;
 use escala_pool::PoolError;
 use tokio::time::{Instant, sleep};
 
-use crate::scripted::{Manager, assert_adds_up, config};
+use crate::scripted::{Manager, assert_all_adds_up, config};
 
 #[tokio::test(start_paused = true)]
 async fn close_waits_for_leases_and_turns_waiters_away() {
@@ -29,7 +29,7 @@ async fn close_waits_for_leases_and_turns_waiters_away() {
     assert!(matches!(error, PoolError::Closed) && error.is_connection());
     assert_eq!(manager.server.lock().open, 0);
     assert_eq!(pool.stats().size, 0);
-    assert_adds_up(&pool.stats());
+    assert_all_adds_up(&pool.stats());
 }
 
 #[tokio::test(start_paused = true)]

@@ -39,16 +39,16 @@ fn the_connection_string_is_not_shown() {
 #[test]
 fn every_figure_is_exported_once() {
     let mut names = Vec::new();
-    PoolStats::default().visit(&mut |name, _, value| {
+    PoolStats::default().visit(&mut |name, labels, value| {
         assert!(value == 0.0);
-        names.push(name.to_owned());
+        names.push(format!("{name}{labels:?}"));
     });
     let exported = names.len();
     names.sort();
     names.dedup();
     assert_eq!(names.len(), exported);
     for documented in ["size", "available", "waiting"] {
-        assert!(names.iter().any(|name| name == documented));
+        assert!(names.iter().any(|name| *name == format!("{documented}[]")));
     }
 }
 

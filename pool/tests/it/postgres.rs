@@ -1,6 +1,11 @@
 //! Real PostgreSQL: what callers leave behind, what the server does to connections.
 
 mod batch;
+mod connecting;
+mod recovery;
+mod session;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::error::Error;
 use std::os::unix::fs::PermissionsExt;
@@ -115,8 +120,10 @@ async fn a_server_that_cannot_be_used_says_why_and_keeps_the_secret() {
 async fn a_string_that_cannot_be_used_is_refused_without_being_shown() {
     for (url, rule) in [
         ("", "must name a host"),
-        ("postgres://app:hunter2@db/x?sslmode=require", "no TLS"),
-        ("postgres://app:hunter2@db/x?sslmode=verify-full", "sslmode disable or prefer"),
+        ("postgres://app:hunter2@db/x?sslmode=hunter2", "sslmode: must be one of"),
+        ("postgres://app:hunter2@db/x?sslmode=verify-ca", "needs sslrootcert"),
+        #[cfg(not(feature = "tls"))]
+        ("postgres://app:hunter2@db/x?sslmode=require", "needs the feature `tls`"),
         ("postgres://app:hunter2@db:port/x", "must be postgres://"),
         ("hunter2", "must be postgres://"),
     ] {
@@ -127,40 +134,60 @@ async fn a_string_that_cannot_be_used_is_refused_without_being_shown() {
     }
 }
 
+/// Leaves a transaction open on the one connection of the pool.
+async fn leak(pool: &PgPool, how: &str) {
+    let insert = "insert into t values (-1)";
+    match how {
+        "pool batch" => pool.batch_execute("begin; insert into t values (-1)").await.unwrap(),
+        "pool execute" => drop(pool.execute("begin", &[]).await.unwrap()),
+        "pool query" => drop(pool.query("begin", &[]).await.unwrap()),
+        "pool query_opt" => drop(pool.query_opt("start transaction", &[]).await.unwrap()),
+        // It fails, since BEGIN returns no row.
+        "pool query_one" => drop(pool.query_one("begin", &[]).await.unwrap_err()),
+        "transaction" => {
+            let mut tx = pool.begin().await.unwrap();
+            tx.execute(insert, &[]).await.unwrap();
+        }
+        "chain" => {
+            let mut tx = pool.begin().await.unwrap();
+            tx.execute("commit and chain", &[]).await.unwrap();
+            tx.execute(insert, &[]).await.unwrap();
+        }
+        _ => {
+            let lease = pool.acquire().await.unwrap();
+            match how {
+                "batch" => lease.batch_execute("select 1; BEGIN").await.unwrap(),
+                "execute" => drop(lease.execute("/* now */ start transaction", &[]).await.unwrap()),
+                "query" => drop(lease.query("-- now\nbegin", &[]).await.unwrap()),
+                "query_opt" => drop(lease.query_opt("begin", &[]).await.unwrap()),
+                "query_one" => drop(lease.query_one("begin", &[]).await.unwrap_err()),
+                // The error comes before the server says what became of the transaction.
+                "failed" => drop(lease.batch_execute("begin; select 1/0").await.unwrap_err()),
+                _ => unreachable!("{how}"),
+            }
+            if how != "failed" {
+                lease.execute(insert, &[]).await.unwrap();
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_transaction_left_open_does_not_swallow_the_next_users_write() {
     let pg = cluster().await;
     let pool = with_table(&pg, 1).await;
-    let insert = "insert into t values ($1)";
     let process = backend(&pool).await;
-    for (round, leak) in ["batch", "execute", "pool batch", "pool execute", "tx"].iter().enumerate()
-    {
-        let (lost, kept) = (-1 - round as i32, round as i32);
-        match *leak {
-            "batch" => {
-                let lease = pool.acquire().await.unwrap();
-                lease.batch_execute("select 1; BEGIN").await.unwrap();
-                lease.execute(insert, &[&lost]).await.unwrap();
-            }
-            "execute" => {
-                let lease = pool.acquire().await.unwrap();
-                lease.execute("/* now */ start transaction", &[]).await.unwrap();
-                lease.execute(insert, &[&lost]).await.unwrap();
-            }
-            "pool batch" => {
-                pool.batch_execute("begin; insert into t values (-3)").await.unwrap();
-            }
-            "pool execute" => drop(pool.execute("begin", &[]).await.unwrap()),
-            _ => {
-                let mut tx = pool.begin().await.unwrap();
-                tx.execute(insert, &[&lost]).await.unwrap();
-            }
-        }
-        pool.execute(insert, &[&kept]).await.unwrap();
-        assert!(ids(&pg).await.ends_with(&kept.to_string()), "{leak}");
+    let ways = "batch, execute, query, query_opt, query_one, failed, transaction, chain, \
+                pool batch, pool execute, pool query, pool query_opt, pool query_one";
+    let mut count = 0;
+    for how in ways.split(", ") {
+        leak(&pool, how).await;
+        count += 1;
+        pool.execute("insert into t values ($1)", &[&count]).await.unwrap();
+        assert!(ids(&pg).await.ends_with(&count.to_string()), "{how}");
     }
-    assert_eq!(ids(&pg).await, "0,1,2,3,4");
-    assert_eq!(pool.stats().recovered_total, 5);
+    assert!(!ids(&pg).await.contains('-'), "nothing was committed for those who left");
+    assert_eq!(pool.stats().recovered_total, count as u64);
     assert_eq!(backend(&pool).await, process, "the connection was kept");
 }
 
@@ -181,6 +208,11 @@ async fn a_failed_transaction_is_not_reported_as_committed() {
     let mut tx = pool.begin().await.unwrap();
     tx.execute("insert into t values (3)", &[]).await.unwrap();
     tx.rollback().await.unwrap();
+    // Nothing is left to commit, which is told too.
+    let mut tx = pool.begin().await.unwrap();
+    tx.execute("insert into t values (4)", &[]).await.unwrap();
+    tx.batch_execute("rollback").await.unwrap();
+    assert_eq!(tx.commit().await.unwrap_err().sqlstate(), Some("25P01"));
     assert_eq!(ids(&pg).await, "2");
 }
 
@@ -321,7 +353,7 @@ async fn a_frozen_connection_fails_its_test_and_is_replaced() {
     assert!(error.is_connection() && error.is_timeout(), "{}", chain(&error));
     proxy.heal();
     pool.query_one("select 1", &[]).await.unwrap();
-    assert_eq!(pool.stats().invalid_total, 1);
+    assert_eq!(pool.stats().closed.invalid_total, 1);
 }
 
 #[tokio::test]

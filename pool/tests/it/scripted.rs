@@ -28,6 +28,8 @@ pub(crate) struct Scripted;
 pub(crate) struct Conn {
     pub(crate) id: u64,
     pub(crate) broken: bool,
+    /// The driver panics when it is asked whether the connection is broken.
+    pub(crate) panics: bool,
     server: Arc<Mutex<Server>>,
 }
 
@@ -42,6 +44,8 @@ impl Drop for Conn {
 pub(crate) struct Server {
     pub(crate) connects: VecDeque<Act>,
     pub(crate) tests: VecDeque<Act>,
+    /// The connection with this number answers nothing any more.
+    pub(crate) frozen: Option<u64>,
     pub(crate) connected: u64,
     pub(crate) tested: u64,
     pub(crate) connecting: usize,
@@ -107,22 +111,30 @@ impl ManageConnection for Manager {
         server.connected += 1;
         server.open += 1;
         server.peak_open = server.peak_open.max(server.open);
-        Ok(Conn { id: server.connected, broken: false, server: Arc::clone(&self.server) })
+        let (broken, panics) = (false, false);
+        Ok(Conn { id: server.connected, broken, panics, server: Arc::clone(&self.server) })
     }
 
-    async fn is_valid(&self, _conn: &mut Conn) -> Result<(), Scripted> {
+    async fn is_valid(&self, conn: &mut Conn) -> Result<(), Scripted> {
         let next = {
             let mut server = self.server.lock();
             server.tested += 1;
+            if server.frozen == Some(conn.id) {
+                server.tests.push_front(Act::Hang);
+            }
             server.tests.pop_front()
         };
         act(next.unwrap_or(Act::Work)).await
     }
 
     fn has_broken(&self, conn: &mut Conn) -> bool {
+        assert!(!conn.panics, "scripted panic");
         conn.broken
     }
 }
+
+/// Longer than any test takes, in the time of a paused clock.
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
 /// A small pool that connects only when asked.
 pub(crate) fn config(max_size: usize) -> PoolConfig {
@@ -137,4 +149,12 @@ pub(crate) fn assert_adds_up(stats: &PoolStats) {
         + stats.cancelled_total
         + stats.failed_total;
     assert_eq!(stats.started_total, ended + stats.waiting as u64, "{stats:?}");
+}
+
+/// Every acquire has one outcome, and every connection is somewhere.
+pub(crate) fn assert_all_adds_up(stats: &PoolStats) {
+    assert_adds_up(stats);
+    let gone = stats.connect_failures_total + stats.closed.sum();
+    let there = (stats.connecting + stats.size) as u64;
+    assert_eq!(stats.connects_total, gone + there, "{stats:?}");
 }

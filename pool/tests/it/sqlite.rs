@@ -226,7 +226,7 @@ async fn a_job_that_waits_too_long_or_behind_too_many_is_refused() {
     let job = |conn: &Connection| conn.query_row("select 1", [], |row| row.get::<_, i64>(0));
     let (first, second) = tokio::join!(pool.read(job), pool.read(job));
     let first = PoolError::from(first.unwrap_err());
-    assert!(matches!(first, PoolError::AcquireTimeout { max_size: 1, .. }), "{first}");
+    assert!(matches!(first, PoolError::AcquireTimeout { .. }), "{first}");
     let second = PoolError::from(second.unwrap_err());
     assert!(matches!(second, PoolError::TooManyWaiters { limit: 1 }), "{second}");
     assert!(first.is_saturated() && second.is_saturated());

@@ -10,6 +10,7 @@ use crate::postgres::cluster::{Cluster, PgCluster};
 use crate::postgres::node::PgNode;
 use crate::postgres::template;
 use crate::postgres::tools::{self, Tools};
+use crate::redis::Certificates;
 use crate::run_dir::RunDir;
 use crate::search::Search;
 use crate::wait;
@@ -40,12 +41,22 @@ logging_collector = off
 log_min_messages = warning
 ";
 
+/// The files are those of [`PgNode::write_certificates`].
+const TLS: &str = "\
+ssl = on
+ssl_cert_file = 'server.pem'
+ssl_key_file = 'server.key'
+ssl_ca_file = 'authority.pem'
+";
+
 /// Options for [`PgCluster`]: 1 primary, no standby and 120 connections unless told otherwise.
 #[derive(Debug, Clone)]
 pub struct PgBuilder {
     standbys: usize,
     max_connections: u32,
     settings: Vec<(String, String)>,
+    access: String,
+    certificates: Option<Certificates>,
     search: Search,
 }
 
@@ -56,6 +67,8 @@ impl Default for PgBuilder {
             // Enough for a pool of a hundred, few enough that an idle node stays at 17 MB.
             max_connections: 120,
             settings: Vec::new(),
+            access: String::new(),
+            certificates: None,
             search: Search::default().then_in(tools::version_folders()),
         }
     }
@@ -85,6 +98,21 @@ impl PgBuilder {
         self
     }
 
+    /// Lines of `pg_hba.conf` in front of the kit's own, which let everybody in from this machine.
+    /// The kit itself comes as `postgres`, without a password, by TCP and without TLS.
+    #[must_use]
+    pub fn access(mut self, rules: impl Into<String>) -> Self {
+        self.access = rules.into();
+        self
+    }
+
+    /// Offers TLS with these certificates, and trusts clients that show one by their authority.
+    #[must_use]
+    pub fn tls(mut self, certificates: Certificates) -> Self {
+        self.certificates = Some(certificates);
+        self
+    }
+
     /// Looks for the programs elsewhere.
     #[cfg(test)]
     pub(crate) fn search(mut self, search: Search) -> Self {
@@ -107,6 +135,10 @@ impl PgBuilder {
                 let cluster = self.lay_out(&tools)?;
                 for_each_node(&cluster.nodes, |node| {
                     node.fill(&template)?;
+                    node.allow(&self.access)?;
+                    if let Some(certificates) = &self.certificates {
+                        node.write_certificates(certificates)?;
+                    }
                     let primary = cluster.nodes[0].port();
                     node.set_upstream((node.port() != primary).then_some(primary))?;
                     node.server().start()
@@ -139,6 +171,9 @@ impl PgBuilder {
         let senders = self.standbys * 2 + 8;
         let _ = writeln!(lines, "max_wal_senders = {senders}\nmax_replication_slots = {senders}");
         let _ = writeln!(lines, "max_connections = {}", self.max_connections);
+        if self.certificates.is_some() {
+            lines.push_str(TLS);
+        }
         for (name, value) in &self.settings {
             let _ = writeln!(lines, "{name} = '{}'", value.replace('\'', "''"));
         }

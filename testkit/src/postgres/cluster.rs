@@ -114,6 +114,23 @@ impl PgCluster {
         self.standby(i).server().signal_descendant(WALRECEIVER, Signal::CONT)
     }
 
+    /// Stops the process of one session (SIGSTOP), whose id `pg_backend_pid()` tells: it hangs, all
+    /// others go on.
+    ///
+    /// # Errors
+    /// When the node is down or has no such process.
+    pub fn freeze_session(&self, node: &PgNode, id: i32) -> Result<(), Error> {
+        node.server().signal_descendant_id(id, Signal::STOP)
+    }
+
+    /// Lets the process of one session go on.
+    ///
+    /// # Errors
+    /// When the node is down or has no such process.
+    pub fn thaw_session(&self, node: &PgNode, id: i32) -> Result<(), Error> {
+        node.server().signal_descendant_id(id, Signal::CONT)
+    }
+
     /// Stops all processes of a node (SIGSTOP): sessions hang, and new connections are made by
     /// the kernel but never answered.
     ///

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::Error;
 use crate::greeting;
 use crate::ports;
 use crate::postgres::tools::Tools;
+use crate::redis::Certificates;
 use crate::server::{Plan, Server};
 use crate::shared_memory;
 use crate::wait;
@@ -92,6 +94,32 @@ impl PgNode {
     /// Fills the data folder with a copy of the template.
     pub(crate) fn fill(&self, template: &Path) -> Result<(), Error> {
         self.tools.copy(template, &self.data)
+    }
+
+    /// Puts rules in front of those of the template.
+    pub(crate) fn allow(&self, rules: &str) -> Result<(), Error> {
+        if rules.is_empty() {
+            return Ok(());
+        }
+        let failed = || Error::io(format!("write the rules of access to {}", self.name()));
+        let own = fs::read_to_string(self.data.join("pg_hba.conf")).map_err(failed())?;
+        self.write("pg_hba.conf", &format!("{rules}\n{own}")).map_err(failed())
+    }
+
+    /// Writes certificates and key, under the names that the configuration knows.
+    pub(crate) fn write_certificates(&self, certificates: &Certificates) -> Result<(), Error> {
+        for (file, text) in [
+            ("server.pem", &certificates.server),
+            ("authority.pem", &certificates.authority),
+            ("server.key", &certificates.server_key),
+        ] {
+            let failed = || Error::io(format!("write {file} of {}", self.name()));
+            self.write(file, text).map_err(failed())?;
+            // PostgreSQL refuses a key that others may read.
+            let private = fs::Permissions::from_mode(0o600);
+            fs::set_permissions(self.data.join(file), private).map_err(failed())?;
+        }
+        Ok(())
     }
 
     /// Makes this node, when it starts next, a primary (`None`) or a standby of that port.

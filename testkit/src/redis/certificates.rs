@@ -46,6 +46,20 @@ impl Certificates {
         Self::make().map_err(|error| Error::io("make certificates")(io::Error::other(error)))
     }
 
+    /// The same with a server that has no authority: its certificate is signed by itself, and is
+    /// one of an authority, as `openssl req -x509` makes them.
+    ///
+    /// # Errors
+    /// When no keys can be made.
+    pub fn self_signed() -> Result<Self, Error> {
+        let failed = |error| Error::io("make certificates")(io::Error::other(error));
+        let mut params = named("server", hosts()).map_err(failed)?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().map_err(failed)?;
+        let server = params.self_signed(&key).map_err(failed)?.pem();
+        Ok(Self { server, server_key: key.serialize_pem(), ..Self::new()? })
+    }
+
     fn make() -> Result<Self, rcgen::Error> {
         let mut params = named("authority", Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -57,8 +71,7 @@ impl Certificates {
             let certificate = named(name, hosts)?.signed_by(&key, &issuer)?;
             Ok::<_, rcgen::Error>((certificate.pem(), key.serialize_pem()))
         };
-        let hosts = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
-        let (server, server_key) = issue("server", hosts)?;
+        let (server, server_key) = issue("server", hosts())?;
         let (client, client_key) = issue("client", Vec::new())?;
         Ok(Self { authority, server, server_key, client, client_key })
     }
@@ -75,6 +88,10 @@ impl Certificates {
         }
         Ok(())
     }
+}
+
+fn hosts() -> Vec<String> {
+    vec!["127.0.0.1".to_owned(), "localhost".to_owned()]
 }
 
 /// The names must differ: one that is its issuer's name too is taken for self-signed.

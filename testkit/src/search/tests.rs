@@ -1,7 +1,7 @@
 //! What a machine without the servers is told.
 
 use super::*;
-use crate::{Nats, NginxBuilder, PgBuilder, RabbitMq, RedisBuilder};
+use crate::{Nats, NginxBuilder, PgBouncer, PgBuilder, RabbitMq, RedisBuilder};
 
 fn nowhere() -> Search {
     Search { folders: vec![PathBuf::from("/nonexistent")] }
@@ -24,6 +24,7 @@ async fn a_missing_server_names_its_debian_package() {
         Nats::start_from(nowhere()).await.err(),
         RabbitMq::start_from(nowhere()).await.err(),
         NginxBuilder::default().search(nowhere()).start().await.err(),
+        PgBouncer::builder(crate::ports::loopback(1)).search(nowhere()).start().await.err(),
     ];
     let messages = missing.map(|error| {
         let error = error.expect("nothing can start");
@@ -38,6 +39,7 @@ async fn a_missing_server_names_its_debian_package() {
             "nats-server not found: install the Debian package nats-server",
             "rabbitmq-server not found: install the Debian package rabbitmq-server",
             "nginx not found: install the Debian package nginx",
+            "pgbouncer not found: install the Debian package pgbouncer",
         ]
     );
 }

@@ -2,6 +2,7 @@
 
 mod brokers;
 mod nginx;
+mod pgbouncer;
 mod postgres;
 mod proxy;
 mod redis;

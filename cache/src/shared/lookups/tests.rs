@@ -80,7 +80,8 @@ type Asked = tokio::task::JoinHandle<Result<Answer, StoreError>>;
 
 /// Begins a lookup and lets it go as far as it can.
 async fn ask(lookups: &Lookups, keys: &[&str]) -> Asked {
-    let (lookups, keys) = (lookups.clone(), keys.iter().map(|key| (*key).to_owned()).collect());
+    let keys: Keys = keys.iter().map(|key| (*key).to_owned()).collect();
+    let lookups = lookups.clone();
     let asked = tokio::spawn(async move { lookups.get(keys).await });
     settle().await;
     asked
@@ -96,7 +97,13 @@ async fn settle() {
 async fn answered(asked: Asked) -> Vec<String> {
     let answer = asked.await.unwrap().unwrap();
     assert_eq!(answer.control.as_deref(), Some(b"control".as_slice()));
-    answer.values.into_iter().map(|value| String::from_utf8(value.unwrap()).unwrap()).collect()
+    let found = answer.found.into_iter();
+    found
+        .map(|(key, value)| {
+            assert_eq!(Some(key.as_bytes()), value.as_deref());
+            key
+        })
+        .collect()
 }
 
 fn end(batch: Batch, end: End) {
@@ -107,14 +114,14 @@ fn end(batch: Batch, end: End) {
 async fn a_lone_lookup_is_asked_at_once_by_its_caller() {
     let (batches, mut shown) = mpsc::unbounded_channel();
     let lookups = Lookups::new(Arc::new(Scripted { batches }), "control".to_owned());
-    let mut asked = Box::pin(lookups.get(vec!["a".to_owned()]));
+    let mut asked = Box::pin(lookups.get(Keys::from_elem("a".to_owned(), 1)));
     // One poll, and no task of anybody has run.
     let first = std::future::poll_fn(|context| Poll::Ready(asked.as_mut().poll(context))).await;
     assert!(first.is_pending());
     let batch = shown.try_recv().unwrap();
     assert_eq!(batch.keys, ["control", "a"]);
     end(batch, End::Found);
-    assert_eq!(asked.await.unwrap().values, [Some(b"a".to_vec())]);
+    assert_eq!(asked.await.unwrap().found[0], ("a".to_owned(), Some(b"a".to_vec())));
     assert_eq!(lookups.inner.line.lock().taken, 0);
 }
 

@@ -1,8 +1,15 @@
-//! A hit in Redis, by a hundred tasks on one connection.
+//! `cargo bench -p escala-benches --bench cache_redis`: a hit in Redis, by a hundred tasks on one
+//! connection, beside a bare client that pipelines the same.
 //!
 //! The layer in memory is defeated by a capacity of one entry and ten thousand keys: it is asked,
 //! misses, and is filled, as on any hit in Redis. No two tasks share a key, so that no lookup is
 //! spared by joining another one.
+//!
+//! Apart from the other tables of the cache: those count allocations by an allocator of their own,
+//! and here every contender has the one that the servers in `examples` use.
+
+#[path = "cache/profile.rs"]
+mod profile;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,15 +17,17 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use escala_benches::table::{median, row, title};
-use escala_cache::{Cache, Memory, RedisConfig, RedisStore};
+use escala_cache::{Cache, Engine, Memory, RedisConfig, RedisStore};
 use futures_util::future::{BoxFuture, FutureExt as _, try_join_all};
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 use tokio::runtime::Builder;
 use tokio::time::Instant;
 
-use crate::Effort;
 use crate::profile::{Profile, key};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const TASKS: u64 = 100;
 const KEYS: u64 = 10_000;
@@ -35,24 +44,28 @@ struct Contender {
     rates: Vec<f64>,
 }
 
-pub(crate) fn run(effort: Effort) -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
+    // `cargo bench` says so; anything else (`cargo test --benches`) only sees whether it works.
+    let measuring = std::env::args().any(|argument| argument == "--bench");
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(compare(effort))
+    runtime.block_on(compare(measuring))
 }
 
-async fn compare(effort: Effort) -> anyhow::Result<()> {
+async fn compare(measuring: bool) -> anyhow::Result<()> {
     let server = testkit::Redis::start().await?;
-    let (mut contenders, cache) = contenders(&server.url()).await?;
-    let reads = effort.of(200, 2);
-    for _ in 0..effort.of(15, 1) {
+    let (mut contenders, caches) = contenders(&server.url()).await?;
+    let (rounds, reads) = if measuring { (15, 200) } else { (1, 2) };
+    for _ in 0..rounds {
         for contender in &mut contenders {
             contender.rates.push(rate(contender, reads).await?);
         }
     }
-    let stats = cache.stats();
-    let shared = stats.shared.context("there is a shared layer")?.hits;
-    let memory = stats.memory.hits;
-    ensure!(memory < shared / 50, "{memory} hits in memory, {shared} in Redis");
+    for cache in caches {
+        let stats = cache.stats();
+        let shared = stats.shared.context("there is a shared layer")?.hits;
+        let memory = stats.memory.hits;
+        ensure!(memory < shared / 50, "{memory} hits in memory, {shared} in Redis");
+    }
     title("Redis hit, one connection, values of 300 bytes: keys per second");
     row("", &["keys/s", "ratio"].map(ToOwned::to_owned));
     let mut first = f64::NAN;
@@ -78,56 +91,63 @@ async fn rate(contender: &Contender, reads: u64) -> anyhow::Result<f64> {
     Ok(keys as f64 / begun.elapsed().as_secs_f64())
 }
 
-/// The contenders, and the cache whose hits they have to be.
-async fn contenders(url: &str) -> anyhow::Result<(Vec<Contender>, Cache<String, Profile>)> {
-    let client = redis::Client::open(url)?;
-    let bare = client.get_multiplexed_async_connection().await?;
+/// The contenders, and the caches whose hits they have to be.
+async fn contenders(url: &str) -> anyhow::Result<(Vec<Contender>, [Cache<String, Profile>; 2])> {
+    let bare = redis::Client::open(url)?.get_multiplexed_async_connection().await?;
+    let mut filling = bare.clone();
+    for number in 0..KEYS {
+        let () = filling.set(key(number), &Profile::new(number).text).await?;
+    }
+    let moka = filled("moka", url, Engine::Moka).await?;
+    let quick = filled("quick", url, Engine::QuickCache).await?;
+    let getting = bare.clone();
+    let mut contenders = vec![contender("redis-rs GET", TASKS, move |task, reads| {
+        get(getting.clone(), task, reads).boxed()
+    })];
+    contenders.extend(ours(["escala get", "escala get_or_load"], &moka));
+    contenders.extend(ours(["escala get, quick_cache", "... get_or_load, quick_cache"], &quick));
+    contenders.push(contender("redis-rs MGET of 100", 1, move |_, reads| {
+        mget(bare.clone(), reads).boxed()
+    }));
+    let many = moka.clone();
+    contenders.push(contender("escala get_or_load_many of 100", 1, move |_, reads| {
+        ours_many(many.clone(), reads).boxed()
+    }));
+    Ok((contenders, [moka, quick]))
+}
+
+fn contender(
+    name: &'static str,
+    tasks: u64,
+    round: impl Fn(u64, u64) -> BoxFuture<'static, anyhow::Result<u64>> + Send + Sync + 'static,
+) -> Contender {
+    Contender { name, tasks, round: Arc::new(round), rates: Vec::new() }
+}
+
+fn ours(names: [&'static str; 2], cache: &Cache<String, Profile>) -> [Contender; 2] {
+    let [get, load] = names;
+    let (getting, loading) = (cache.clone(), cache.clone());
+    [
+        contender(get, TASKS, move |task, reads| ours_get(getting.clone(), task, reads).boxed()),
+        contender(load, TASKS, move |task, reads| ours_load(loading.clone(), task, reads).boxed()),
+    ]
+}
+
+/// A cache with every key in Redis.
+async fn filled(name: &str, url: &str, engine: Engine) -> anyhow::Result<Cache<String, Profile>> {
     // A busy machine must not turn a slow hit into a miss.
     let config = RedisConfig::new(url).operation_timeout(Duration::from_secs(10));
     let store = RedisStore::connect(config).await?;
-    let ours: Cache<String, Profile> = Cache::builder("bench")
+    let cache = Cache::builder(name)
         .ttl(LIFE)
         .shared_ttl(LIFE)
-        .memory(Memory::entries(1))
+        .memory(Memory::entries(1).engine(engine))
         .shared(store)
         .build()?;
-    let mut filling = bare.clone();
     for number in 0..KEYS {
-        let profile = Profile::new(number);
-        let () = filling.set(key(number), &profile.text).await?;
-        ours.insert(key(number), profile).await;
+        cache.insert(key(number), Profile::new(number)).await;
     }
-    let contender = |name, tasks, round| Contender { name, tasks, round, rates: Vec::new() };
-    let (mgetting, getting) = (bare.clone(), ours.clone());
-    let (loading, loading_many) = (ours.clone(), ours.clone());
-    let contenders = vec![
-        contender(
-            "redis-rs GET",
-            TASKS,
-            Arc::new(move |task, reads| get(bare.clone(), task, reads).boxed()),
-        ),
-        contender(
-            "escala get",
-            TASKS,
-            Arc::new(move |task, reads| ours_get(getting.clone(), task, reads).boxed()),
-        ),
-        contender(
-            "escala get_or_load",
-            TASKS,
-            Arc::new(move |task, reads| ours_load(loading.clone(), task, reads).boxed()),
-        ),
-        contender(
-            "redis-rs MGET of 100",
-            1,
-            Arc::new(move |_, reads| mget(mgetting.clone(), reads).boxed()),
-        ),
-        contender(
-            "escala get_or_load_many of 100",
-            1,
-            Arc::new(move |_, reads| ours_many(loading_many.clone(), reads).boxed()),
-        ),
-    ];
-    Ok((contenders, ours))
+    Ok(cache)
 }
 
 /// The keys of a task: all that are its number modulo the number of tasks, over and over.

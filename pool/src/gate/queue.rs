@@ -1,0 +1,49 @@
+//! Callers who wait, in the order they came.
+
+use std::collections::VecDeque;
+
+use super::primitives::oneshot;
+
+/// Callers in the order they came.
+#[derive(Debug)]
+pub(super) struct Queue<T> {
+    next_id: u64,
+    waiting: VecDeque<(u64, oneshot::Sender<T>)>,
+}
+
+impl<T> Queue<T> {
+    pub(super) fn new() -> Self {
+        Self { next_id: 0, waiting: VecDeque::new() }
+    }
+
+    pub(super) fn push(&mut self) -> (u64, oneshot::Receiver<T>) {
+        let (sender, receiver) = oneshot::channel();
+        let id = self.next_id;
+        self.next_id += 1;
+        self.waiting.push_back((id, sender));
+        (id, receiver)
+    }
+
+    pub(super) fn pop(&mut self) -> Option<oneshot::Sender<T>> {
+        self.waiting.pop_front().map(|(_, sender)| sender)
+    }
+
+    pub(super) fn take(&mut self) -> Vec<oneshot::Sender<T>> {
+        std::mem::take(&mut self.waiting).into_iter().map(|(_, sender)| sender).collect()
+    }
+
+    /// The identifiers ascend, so it is found by halving.
+    pub(super) fn remove(&mut self, id: u64) {
+        if let Ok(index) = self.waiting.binary_search_by_key(&id, |(id, _)| *id) {
+            self.waiting.remove(index);
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}

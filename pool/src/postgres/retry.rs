@@ -1,0 +1,128 @@
+//! Transactions that are tried again when they meet another one.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use super::PgPool;
+use super::transaction::{PgTransaction, TransactionOptions};
+use crate::error::PoolError;
+
+/// The longest wait before the first retry; it doubles with each.
+const FIRST_BACKOFF: Duration = Duration::from_millis(5);
+/// The longest wait before any retry.
+const LONGEST_BACKOFF: Duration = Duration::from_millis(500);
+
+impl PgPool {
+    /// Runs a closure in a transaction and commits, and does all of it again, up to five times, when
+    /// the server gives the transaction up because it met another one.
+    ///
+    /// ```no_run
+    /// # use escala_pool::{PgPool, PoolError};
+    /// # async fn transfer(pool: &PgPool, from: i64, to: i64) -> Result<(), PoolError> {
+    /// let change = "update accounts set amount = amount + $1 where id = $2";
+    /// pool.transaction(async |tx| {
+    ///     tx.execute(change, &[&-100_i64, &from]).await?;
+    ///     tx.execute(change, &[&100_i64, &to]).await?;
+    ///     Ok(())
+    /// })
+    /// .await
+    /// # }
+    /// ```
+    ///
+    /// The closure may run several times, so it must do nothing that cannot be rolled back. When it
+    /// fails or panics, the transaction is rolled back.
+    ///
+    /// # Errors
+    /// Those of the closure, of [`begin`](Self::begin) and of [`PgTransaction::commit`]. After
+    /// [`PoolError::CommitUnknown`] it is not tried again: it may be done already.
+    pub async fn transaction<T, E>(
+        &self,
+        work: impl AsyncFn(&mut PgTransaction) -> Result<T, E>,
+    ) -> Result<T, E>
+    where
+        E: From<PoolError>,
+    {
+        self.transaction_with(&TransactionOptions::new(), work).await
+    }
+
+    /// As [`transaction`](Self::transaction), of a certain kind.
+    ///
+    /// # Errors
+    /// As [`transaction`](Self::transaction).
+    pub async fn transaction_with<T, E>(
+        &self,
+        options: &TransactionOptions,
+        work: impl AsyncFn(&mut PgTransaction) -> Result<T, E>,
+    ) -> Result<T, E>
+    where
+        E: From<PoolError>,
+    {
+        let mut attempts = 1;
+        loop {
+            let (result, lost) = self.attempt(options, &work).await;
+            if result.is_ok() || !lost || attempts >= options.attempts {
+                return result;
+            }
+            self.retries.fetch_add(1, Ordering::Relaxed);
+            sleep(backoff(attempts, fastrand::f64())).await;
+            attempts += 1;
+        }
+    }
+
+    /// True beside an error if the server gave the transaction up: nothing of it has happened.
+    async fn attempt<T, E>(
+        &self,
+        options: &TransactionOptions,
+        work: &impl AsyncFn(&mut PgTransaction) -> Result<T, E>,
+    ) -> (Result<T, E>, bool)
+    where
+        E: From<PoolError>,
+    {
+        let mut tx = match self.begin_with(options).await {
+            Ok(tx) => tx,
+            Err(error) => return (Err(error.into()), false),
+        };
+        let worked = work(&mut tx).await;
+        // Whatever the closure made of that error.
+        let conflict = tx.met_conflict();
+        match worked {
+            Ok(value) => {
+                let committed = tx.commit().await;
+                let lost = committed.as_ref().is_err_and(|error| match error.sqlstate() {
+                    Some("40001" | "40P01") => true,
+                    // The closure went on after the conflict, as if nothing were.
+                    Some("25P02") => conflict,
+                    _ => false,
+                });
+                (committed.map(|()| value).map_err(E::from), lost)
+            }
+            Err(error) => {
+                // What this does not achieve in time is done by the drop of the lease.
+                drop(timeout(self.pool.config().recovery_timeout, tx.rollback()).await);
+                (Err(error), conflict)
+            }
+        }
+    }
+}
+
+/// How long to wait before the retry after so many attempts; `chance` is between 0 and 1. Those who
+/// met each other shall not meet again, so any wait up to the longest is as likely.
+fn backoff(attempts: u32, chance: f64) -> Duration {
+    let longest = FIRST_BACKOFF.saturating_mul(1 << attempts.saturating_sub(1).min(16));
+    longest.min(LONGEST_BACKOFF).mul_f64(chance)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_doubles_up_to_its_longest() {
+        for (attempts, longest) in [(1, 5), (2, 10), (5, 80), (8, 500), (u32::MAX, 500)] {
+            assert_eq!(backoff(attempts, 1.0), Duration::from_millis(longest));
+            assert_eq!(backoff(attempts, 0.0), Duration::ZERO);
+        }
+    }
+}
