@@ -51,7 +51,7 @@ async fn a_frozen_session_costs_one_request_at_most() {
         PgPool::connect(tested.validation_timeout(Duration::from_millis(200))).await.unwrap();
     freeze_one_of_four(&pg, &pool).await;
     assert_eq!(sixteen_requests(&pool).await, 0);
-    assert_eq!(pool.stats().invalid_total, 1);
+    assert_eq!(pool.stats().closed.invalid_total, 1);
 }
 
 #[tokio::test]

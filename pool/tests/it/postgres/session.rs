@@ -89,7 +89,7 @@ async fn statements_without_names_work_behind_a_pooler() {
     }
     for task in tasks {
         let stats = task.await.unwrap();
-        assert_eq!((stats.invalid_total, stats.recovery_failures_total), (0, 0));
+        assert_eq!((stats.closed.invalid_total, stats.recovery_failures_total), (0, 0));
     }
     let done = "select count(*) from t where name = 'done'";
     assert_eq!(pg.sql(pg.primary(), done).await.unwrap(), "240");
