@@ -1,5 +1,6 @@
 //! The threads: readers run one job at a time, the writer runs a group and commits once.
 
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::config::SqliteConfig;
 use super::job::{BoxJob, Done};
 use super::queue::Queue;
 use crate::error::PoolError;
-use crate::stats::PoolSnapshot;
+use crate::stats::{PoolSnapshot, PoolStats};
 
 /// Jobs in one transaction. At some microseconds a job this bounds what the first one waits for
 /// the last; larger groups gain little, since the commit is shared by 256 already.
@@ -20,17 +21,6 @@ const GROUP: usize = 256;
 
 /// The pause before what SQLite does not wait for is tried again.
 const AGAIN: Duration = Duration::from_millis(5);
-
-/// The one writer, while another process has its lock.
-const BUSY_WRITER: PoolSnapshot = PoolSnapshot {
-    size: 1,
-    max_size: 1,
-    available: 0,
-    leased: 1,
-    waiting: 0,
-    connecting: 0,
-    paused: false,
-};
 
 /// Opens the connection of a thread that reads.
 pub(super) fn open_reader(config: &SqliteConfig) -> rusqlite::Result<Connection> {
@@ -136,6 +126,7 @@ fn run_group(
     group: &mut Vec<BoxJob>,
     done: &mut Vec<Done>,
 ) -> rusqlite::Result<()> {
+    let waiting = group.len();
     for job in group.drain(..) {
         // Immediate: a transaction that reads first and writes later would fail at once when
         // another process wrote in between, without waiting for `busy_timeout`.
@@ -143,8 +134,7 @@ fn run_group(
             && let Err(error) = conn.execute_batch("BEGIN IMMEDIATE")
         {
             job.refuse(if is_busy(&error) {
-                // Another process kept the lock: it is as if all connections stayed in use.
-                PoolError::AcquireTimeout { waited: busy_timeout, pool: BUSY_WRITER, cause: None }
+                locked_out(busy_timeout, waiting, error)
             } else {
                 PoolError::Sqlite(error)
             });
@@ -168,6 +158,14 @@ fn run_group(
     let committed = execute(conn, "COMMIT");
     rollback(conn);
     committed
+}
+
+/// Another process kept the lock: it is as if the one connection that writes stayed in use.
+fn locked_out(waited: Duration, waiting: usize, error: rusqlite::Error) -> PoolError {
+    let mut stats = PoolStats::default();
+    (stats.size, stats.max_size, stats.leased, stats.waiting) = (1, 1, 1, waiting);
+    let pool = PoolSnapshot::from(&stats);
+    PoolError::AcquireTimeout { waited, pool, cause: Some(Arc::new(error)) }
 }
 
 /// Runs a job in a savepoint of its own. `Err` if the transaction is gone: the job ended it, or an
