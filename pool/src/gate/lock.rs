@@ -60,18 +60,6 @@ impl Gate {
         Want::Wait(Place::new(Arc::clone(self), Which::Claim, state.wanting.push_front()))
     }
 
-    /// Whether a permit is free for whoever comes.
-    #[cfg(feature = "postgres")]
-    pub(crate) fn has_spare(&self) -> bool {
-        self.0.lock().has_ordinary()
-    }
-
-    /// Whether somebody waits for a permit.
-    #[cfg(feature = "postgres")]
-    pub(crate) fn is_contended(&self) -> bool {
-        self.0.lock().is_contended()
-    }
-
     /// Whether a connect is due. To be asked after anything that may change the answer.
     pub(crate) fn plan(self: &Arc<Self>, now: Instant) -> Plan {
         let mut state = self.0.lock();
