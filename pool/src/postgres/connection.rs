@@ -292,7 +292,8 @@ impl PgConnection {
     /// Notices when a call is dropped before its end, and refuses further ones then: their answers
     /// would wait behind that of the dropped call.
     async fn guard<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, PoolError> {
-        if self.is_interrupted() {
+        // On a lost connection the answer would be that to another call.
+        if self.is_interrupted() || self.wire.state().lost {
             return Err(PoolError::Interrupted);
         }
         let unfinished = Unfinished(Some(&self.interrupted));

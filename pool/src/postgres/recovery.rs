@@ -46,7 +46,8 @@ pub(super) async fn repair(lease: &Lease<PgManager>) -> Result<(), BoxError> {
         lease.client.batch_execute("ROLLBACK").await?;
     }
     lease.settled();
-    if lease.is_dirty() { Err("it stayed in use".into()) } else { Ok(()) }
+    let fit = !lease.is_dirty() && !lease.is_broken();
+    if fit { Ok(()) } else { Err("it is not as new".into()) }
 }
 
 /// Returns when the server has answered everything that was sent.

@@ -1,4 +1,5 @@
-//! Listens in on a connection: a stream that reads along what passes through it.
+//! Listens in on a connection: a stream that reads along what passes through it, and changes
+//! nothing of it but for one fault of the driver; see [`Session::orphaned`].
 //!
 //! It sits above TLS and below the driver, so it sees the protocol from the startup message on.
 //! Each message costs the look at its five bytes of head; nothing is copied, locked or allocated.
@@ -59,6 +60,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Tap<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        let orphaned = self.session.orphaned(buf);
+        if orphaned > 0 {
+            return Poll::Ready(Ok(orphaned));
+        }
         let count = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
         self.session.sent(&buf[..count]);
         self.publish();

@@ -47,6 +47,11 @@ impl Frames {
         self.broken
     }
 
+    /// Whether the next byte begins a message.
+    pub(super) fn is_between(&self) -> bool {
+        self.filled == 0 && !self.broken
+    }
+
     /// Reads on.
     pub(super) fn push(&mut self, mut bytes: &[u8], mut each: impl FnMut(Piece<'_>)) {
         while !bytes.is_empty() && !self.broken {

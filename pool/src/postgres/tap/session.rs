@@ -11,6 +11,9 @@
 use super::frames::{Frames, Piece};
 use crate::postgres::wire::{State, TransactionStatus};
 
+/// How the driver ends a COPY: `CopyFail` without a word, or `CopyDone`, and a `Sync`.
+const ENDS: [&[u8]; 2] = [b"f\0\0\0\x05\0S\0\0\0\x04", b"c\0\0\0\x04S\0\0\0\x04"];
+
 /// Parses both directions. Pure: no clock, no I/O, no allocation, a fixed size.
 #[derive(Debug, Clone)]
 pub(crate) struct Session {
@@ -26,6 +29,18 @@ impl Session {
             client: Frames::after_startup(),
             server: Frames::typed(b"SZ"),
             counts: Counts::new(),
+        }
+    }
+
+    /// How many of the bytes that the client is about to send must not reach the server.
+    ///
+    /// The driver ends a COPY also when the server has refused it. It expects one answer to all of
+    /// it, which it has got by then, and the server would answer the second `Sync` too: from there
+    /// on each answer would go to the next caller.
+    pub(crate) fn orphaned(&self, bytes: &[u8]) -> usize {
+        match ENDS.iter().find(|end| bytes.starts_with(end)) {
+            Some(end) if self.client.is_between() && self.counts.has_refused_copy() => end.len(),
+            _ => 0,
         }
     }
 
@@ -117,6 +132,8 @@ struct Counts {
     guessed: bool,
     /// The server said something about a request since its last `ReadyForQuery`.
     content: bool,
+    /// What it said was an error.
+    refused: bool,
     lost: bool,
     status: TransactionStatus,
     in_hot_standby: Option<bool>,
@@ -135,6 +152,7 @@ impl Counts {
             doubtful: false,
             guessed: false,
             content: false,
+            refused: false,
             lost: false,
             status: TransactionStatus::Idle,
             in_hot_standby: None,
@@ -145,6 +163,17 @@ impl Counts {
     /// Answers that the server owes.
     fn outstanding(&self) -> u64 {
         self.sent.saturating_sub(self.dropped).saturating_sub(self.answered)
+    }
+
+    /// For a client that gives up a COPY: no answer to it is to come, except the one that follows
+    /// the error. Nothing else is under way, since the driver sends nothing else before.
+    fn has_refused_copy(&self) -> bool {
+        let answered = match self.outstanding() {
+            0 => true,
+            1 => self.refused,
+            _ => false,
+        };
+        answered && self.copy == Copying::None && self.early.is_none()
     }
 
     fn client(&mut self, kind: u8) {
@@ -183,9 +212,8 @@ impl Counts {
             | Copying::Failed { ended: ended @ false } => {
                 *ended = true;
             }
-            // Of a COPY that is sent and that the server has not spoken of. If it has, and all is
-            // answered, the driver will take the answer to the `Sync` that follows for one to
-            // somebody else. Two such at a time cannot be told apart.
+            // Of a COPY that is sent and that the server has not spoken of. Two such at a time
+            // cannot be told apart, and without any the client sends what has no sense.
             _ => {
                 self.lost |= self.outstanding() == 0 || self.early.is_some();
                 self.early = Some(Early { simple: self.simple, since: 0 });
@@ -203,6 +231,7 @@ impl Counts {
                 (self.copy, self.guessed) = (Copying::None, false);
             }
             b'E' => {
+                self.refused = true;
                 if let Copying::Open { ended, .. } = self.copy {
                     self.copy = Copying::Failed { ended };
                 }
@@ -227,13 +256,22 @@ impl Counts {
     }
 
     fn ready(&mut self, body: &[u8]) {
-        // Unasked, or in the middle of a COPY, or an answer to nothing after a COPY failed.
+        if self.outstanding() == 0
+            && self.copy == (Copying::Failed { ended: false })
+            && self.guessed
+        {
+            // The COPY failed before the server read on, so it did not drop that `Sync`.
+            self.dropped -= 1;
+            self.guessed = false;
+        }
+        // Unasked, or in the middle of a COPY, or one more than expected after a COPY failed.
         self.lost |= self.outstanding() == 0;
         self.lost |= matches!(self.copy, Copying::Open { .. });
         self.lost |= self.doubtful && !self.content;
         self.answered += 1;
         self.doubtful = matches!(self.copy, Copying::Failed { .. }) && self.guessed;
-        (self.copy, self.guessed, self.content) = (Copying::None, false, false);
+        (self.copy, self.guessed) = (Copying::None, false);
+        (self.content, self.refused) = (false, false);
         // The COPY failed before it began: both of its `Sync` are answered, one too many.
         self.lost |= self.early.is_some_and(|early| self.outstanding() <= early.since);
         match body {

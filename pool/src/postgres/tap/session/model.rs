@@ -158,6 +158,10 @@ impl World {
             }
             let end = if *done { Message::Done } else { Message::Fail };
             self.open = None;
+            let bytes = super::ENDS[usize::from(matches!(end, Message::Done))];
+            if self.session.orphaned(bytes) > 0 {
+                return;
+            }
             self.send(end);
             return self.send(Message::Sync);
         }

@@ -120,20 +120,42 @@ fn a_copy_from_the_client_is_owed_one_answer_for_two_syncs() {
 #[test]
 fn a_copy_that_is_answered_twice_loses_the_session() {
     for script in [
-        // It failed before it began.
-        ">BES <EZ >fS",
-        ">BES <2EZ >fS <Z",
+        // It failed before it began, and was given up before that was known.
         ">BES >fS <2EZ",
         ">BES >fSQ <2EZ",
         ">Q >BES >fS <CZ <2EZ",
         // It failed between its beginning and the first look at the data.
-        ">BES <2GEZ",
         ">BES <2G >dcS <EZZ",
         ">BES <2G >dcS >Q <EZZ",
     ] {
         assert!(after(script).lost, "{script}");
     }
     assert!(!after(">BES <2G >dcS >Q <EZ").lost, "not yet known");
+}
+
+#[test]
+fn the_end_of_a_copy_that_was_refused_is_kept_from_the_server() {
+    let end = b"f\0\0\0\x05\0S\0\0\0\x04Q\0\0\0\x04";
+    for (script, orphaned) in [
+        (">BES <E", 11),
+        (">BES <EZ", 11),
+        (">Q >BES <CZ <2EZ", 11),
+        (">BES <2GEZ", 11),
+        // It began, or nobody knows, or the error is of another.
+        (">BES", 0),
+        (">BES <2", 0),
+        (">BES <2G", 0),
+        (">BES <2GE", 0),
+        (">Q >BES <E", 0),
+        (">Q >BES <EZ", 0),
+    ] {
+        let mut session = started();
+        play(&mut session, script);
+        assert_eq!(session.orphaned(end), orphaned, "{script}");
+        assert_eq!(session.orphaned(&end[..10]), 0);
+        session.sent(b"d\0\0\0\x05");
+        assert_eq!(session.orphaned(end), 0, "in the middle of a message");
+    }
 }
 
 #[test]
