@@ -173,7 +173,7 @@ impl Counts {
             1 => self.refused,
             _ => false,
         };
-        answered && self.copy == Copying::None && self.early.is_none()
+        answered && self.copy == Copying::None && self.early.is_none() && !self.lost
     }
 
     fn client(&mut self, kind: u8) {
