@@ -146,18 +146,7 @@ impl PgConnection {
     }
 
     pub(super) async fn copy_in(&self, sql: &str) -> Result<CopyInSink<Bytes>, PoolError> {
-        self.guard(async {
-            let statement = self.client.prepare(sql).await?;
-            let sink = self.client.copy_in(&statement).await;
-            if sink.is_err() {
-                // The driver ends a COPY that never began with one request more than it expects
-                // answers, so every later call would get the answer to another one.
-                self.doomed.store(true, Ordering::Relaxed);
-                self.interrupt();
-            }
-            sink
-        })
-        .await
+        self.guard(self.client.copy_in(sql)).await
     }
 
     pub(super) async fn copy_out(&self, sql: &str) -> Result<CopyOutStream, PoolError> {
