@@ -53,7 +53,7 @@ pub enum PoolError {
     #[cfg(feature = "postgres")]
     Interrupted,
     /// A query did not return as many rows as its verb promises.
-    #[cfg(feature = "postgres")]
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
     RowCount {
         /// The rows returned.
         found: usize,
@@ -61,6 +61,15 @@ pub enum PoolError {
     /// The driver or the server failed.
     #[cfg(feature = "postgres")]
     Postgres(tokio_postgres::Error),
+    /// A closure ended while its transaction was in use elsewhere, so it was not committed.
+    #[cfg(feature = "postgres")]
+    TransactionKept,
+    /// The pool has as many listeners as it may.
+    #[cfg(feature = "postgres")]
+    TooManyListeners {
+        /// The bound.
+        limit: usize,
+    },
     /// The connection broke after `COMMIT` was sent and before it was answered: nobody knows whether
     /// the transaction was committed. Look for what it should have done before doing it again.
     #[cfg(feature = "postgres")]
@@ -71,6 +80,9 @@ pub enum PoolError {
     /// This pool was opened for reading only.
     #[cfg(feature = "sqlite")]
     ReadOnly,
+    /// The file of a backup could not be written.
+    #[cfg(feature = "sqlite")]
+    Backup(std::io::Error),
     /// The closure panicked; what it wrote was rolled back.
     #[cfg(feature = "sqlite")]
     Panicked {
@@ -138,7 +150,14 @@ impl PoolError {
             | Self::TooManyWaiters { .. }
             | Self::ConnectTimeout { .. } => true,
             // Wrong role or password, unknown database: nothing changes by itself.
-            Self::Connect(_) => !matches!(self.sqlstate(), Some("28000" | "28P01" | "3D000")),
+            #[cfg(not(feature = "postgres"))]
+            Self::Connect(_) => true,
+            #[cfg(feature = "postgres")]
+            Self::Connect(cause) => {
+                let refused = matches!(self.sqlstate(), Some("28000" | "28P01" | "3D000"));
+                let lasts = crate::postgres::ServerError::is_lasting;
+                !refused && !cause_of(&**cause).is_some_and(lasts)
+            }
             #[cfg(feature = "postgres")]
             // Serialization failure, deadlock, starting up.
             Self::Postgres(_) => matches!(self.sqlstate(), Some("40001" | "40P01" | "57P03")),
@@ -146,6 +165,29 @@ impl PoolError {
             Self::Sqlite(error) => matches!(
                 error.sqlite_error_code(),
                 Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked)
+            ),
+            _ => false,
+        }
+    }
+
+    /// Whether the database refused the values of a statement, which had no effect: a constraint, a
+    /// wrong type, a number out of range, an exception that SQL raised. Other values may succeed.
+    #[must_use]
+    pub fn is_data(&self) -> bool {
+        match self {
+            #[cfg(feature = "postgres")]
+            // Cardinality, data, integrity, `WITH CHECK OPTION`, PL/pgSQL.
+            Self::Postgres(_) => self.sqlstate().is_some_and(|code| {
+                ["21", "22", "23", "44", "P0"].iter().any(|class| code.starts_with(class))
+            }),
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(error) => matches!(
+                error.sqlite_error_code(),
+                Some(
+                    rusqlite::ErrorCode::ConstraintViolation
+                        | rusqlite::ErrorCode::TypeMismatch
+                        | rusqlite::ErrorCode::TooBig
+                )
             ),
             _ => false,
         }
@@ -192,7 +234,7 @@ impl fmt::Display for PoolError {
             Self::Interrupted => {
                 f.write_str("an earlier call on this lease was dropped before its end")
             }
-            #[cfg(feature = "postgres")]
+            #[cfg(any(feature = "postgres", feature = "sqlite"))]
             Self::RowCount { found } => {
                 write!(f, "the query returned {found} rows instead of one")
             }
@@ -202,6 +244,12 @@ impl fmt::Display for PoolError {
                 None => f.write_str("the call to postgresql failed"),
             },
             #[cfg(feature = "postgres")]
+            Self::TransactionKept => f.write_str("the closure moved its transaction elsewhere"),
+            #[cfg(feature = "postgres")]
+            Self::TooManyListeners { limit } => {
+                write!(f, "the pool has {limit} listeners already, which is the limit")
+            }
+            #[cfg(feature = "postgres")]
             Self::CommitUnknown(_) => {
                 f.write_str("the connection broke after commit was sent: the outcome is unknown")
             }
@@ -209,6 +257,8 @@ impl fmt::Display for PoolError {
             Self::Sqlite(_) => f.write_str("sqlite failed"),
             #[cfg(feature = "sqlite")]
             Self::ReadOnly => f.write_str("this pool was opened for reading only"),
+            #[cfg(feature = "sqlite")]
+            Self::Backup(_) => f.write_str("the backup could not be written"),
             #[cfg(feature = "sqlite")]
             Self::Panicked { message } => write!(f, "the closure panicked: {message}"),
             #[cfg(feature = "sqlite")]
@@ -229,6 +279,8 @@ impl Error for PoolError {
             Self::Postgres(error) | Self::CommitUnknown(error) => Some(error),
             #[cfg(feature = "sqlite")]
             Self::Sqlite(error) => Some(error),
+            #[cfg(feature = "sqlite")]
+            Self::Backup(error) => Some(error),
             _ => None,
         }
     }
