@@ -16,6 +16,9 @@ use crate::stats::CloseReason;
 /// own, some milliseconds, and most statements that are dropped on the way end sooner.
 const GRACE: Duration = Duration::from_millis(3);
 
+/// The longest time between two cancels of the same statement.
+const SLOWEST: Duration = Duration::from_millis(200);
+
 /// Cancels and rolls back in a task that keeps the lease, so that nobody else gets the connection
 /// meanwhile. If that fails or takes longer than `recovery_timeout`, the connection is closed.
 pub(super) fn spawn(mut lease: Lease<PgManager>) {
@@ -56,17 +59,26 @@ async fn drain(lease: &Lease<PgManager>) -> Result<(), BoxError> {
     // It is answered last. An empty query and not a bare Sync, since its answer tells whether one
     // too many came before it; see `State::doubtful`.
     let mut last = pin!(lease.client.batch_execute(""));
-    if let Ok(drained) = timeout(GRACE, last.as_mut()).await {
-        return Ok(drained?);
+    let (mut patience, mut cancelled, mut answered) = (GRACE, false, lease.wire.answered());
+    loop {
+        match timeout(patience, last.as_mut()).await {
+            Ok(drained) => break drained?,
+            // One cancel ends one statement, and several may wait for their turn.
+            Err(_) if lease.wire.is_busy() => {
+                lease.cancel().await?;
+                cancelled = true;
+                // A backend that does not hear is not shouted at.
+                let stuck = lease.wire.answered() == answered;
+                patience = if stuck { (2 * patience).min(SLOWEST) } else { GRACE };
+                answered = lease.wire.answered();
+            }
+            Err(_) => {}
+        }
     }
-    if lease.wire.is_busy() {
-        lease.cancel().await?;
-        last.await?;
+    if cancelled {
         // The signal was sent before the cancel returned. A backend that had nothing to do takes
         // it with the next message at the latest: let that be this one.
         lease.client.batch_execute("").await?;
-    } else {
-        last.await?;
     }
     Ok(())
 }
