@@ -10,14 +10,13 @@
 
 #[path = "cache/profile.rs"]
 mod profile;
-#[path = "cache/table.rs"]
-mod table;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use escala_benches::table::{median, row, title};
 use escala_cache::{Cache, Engine, Memory, RedisConfig, RedisStore};
 use futures_util::future::{BoxFuture, FutureExt as _, try_join_all};
 use redis::AsyncCommands as _;
@@ -26,7 +25,6 @@ use tokio::runtime::Builder;
 use tokio::time::Instant;
 
 use crate::profile::{Profile, key};
-use crate::table::{median, row, title};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -7,3 +7,7 @@
 //! - `cargo bench -p escala-benches --bench http`: what is left of bare axum's requests per second
 //!   with our whole stack on a cached read, and with the usual alternatives?
 //! - `cargo bench -p escala-benches --bench layers`: what does each layer and handle add to a call?
+//! - `cargo bench -p escala-benches --bench pool`: what does a checkout cost, how many lookups and
+//!   inserts go through ten connections, how fairly, and what is SQLite worth behind an async call?
+
+pub mod table;

@@ -53,7 +53,7 @@ pub enum PoolError {
     #[cfg(feature = "postgres")]
     Interrupted,
     /// A query did not return as many rows as its verb promises.
-    #[cfg(feature = "postgres")]
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
     RowCount {
         /// The rows returned.
         found: usize,
@@ -80,6 +80,9 @@ pub enum PoolError {
     /// This pool was opened for reading only.
     #[cfg(feature = "sqlite")]
     ReadOnly,
+    /// The file of a backup could not be written.
+    #[cfg(feature = "sqlite")]
+    Backup(std::io::Error),
     /// The closure panicked; what it wrote was rolled back.
     #[cfg(feature = "sqlite")]
     Panicked {
@@ -167,6 +170,29 @@ impl PoolError {
         }
     }
 
+    /// Whether the database refused the values of a statement, which had no effect: a constraint, a
+    /// wrong type, a number out of range, an exception that SQL raised. Other values may succeed.
+    #[must_use]
+    pub fn is_data(&self) -> bool {
+        match self {
+            #[cfg(feature = "postgres")]
+            // Cardinality, data, integrity, `WITH CHECK OPTION`, PL/pgSQL.
+            Self::Postgres(_) => self.sqlstate().is_some_and(|code| {
+                ["21", "22", "23", "44", "P0"].iter().any(|class| code.starts_with(class))
+            }),
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(error) => matches!(
+                error.sqlite_error_code(),
+                Some(
+                    rusqlite::ErrorCode::ConstraintViolation
+                        | rusqlite::ErrorCode::TypeMismatch
+                        | rusqlite::ErrorCode::TooBig
+                )
+            ),
+            _ => false,
+        }
+    }
+
     /// The SQLSTATE that PostgreSQL answered with, also when it refused the connection.
     #[must_use]
     pub fn sqlstate(&self) -> Option<&str> {
@@ -208,7 +234,7 @@ impl fmt::Display for PoolError {
             Self::Interrupted => {
                 f.write_str("an earlier call on this lease was dropped before its end")
             }
-            #[cfg(feature = "postgres")]
+            #[cfg(any(feature = "postgres", feature = "sqlite"))]
             Self::RowCount { found } => {
                 write!(f, "the query returned {found} rows instead of one")
             }
@@ -232,6 +258,8 @@ impl fmt::Display for PoolError {
             #[cfg(feature = "sqlite")]
             Self::ReadOnly => f.write_str("this pool was opened for reading only"),
             #[cfg(feature = "sqlite")]
+            Self::Backup(_) => f.write_str("the backup could not be written"),
+            #[cfg(feature = "sqlite")]
             Self::Panicked { message } => write!(f, "the closure panicked: {message}"),
             #[cfg(feature = "sqlite")]
             Self::GroupEnded => f.write_str("a closure ended the transaction it shared"),
@@ -251,6 +279,8 @@ impl Error for PoolError {
             Self::Postgres(error) | Self::CommitUnknown(error) => Some(error),
             #[cfg(feature = "sqlite")]
             Self::Sqlite(error) => Some(error),
+            #[cfg(feature = "sqlite")]
+            Self::Backup(error) => Some(error),
             _ => None,
         }
     }

@@ -25,12 +25,14 @@ mod shared;
 mod stats;
 mod upkeep;
 
+pub mod batch;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
 pub use crate::acquire::Acquire;
+pub use crate::batch::{BatchConfig, BatchError, BatchLayer, BatchStats, BatchWriter, Batcher};
 pub use crate::builder::PoolBuilder;
 pub use crate::config::{ConfigError, PoolConfig, Statements};
 pub use crate::error::PoolError;
@@ -48,6 +50,6 @@ pub use crate::stats::{CloseReason, ClosedStats, Emit, PoolSnapshot, PoolStats};
 #[cfg(feature = "postgres")]
 pub use crate::postgres::{PgLease, PgPool, PgPoolBuilder, PgTransaction};
 #[cfg(feature = "sqlite")]
-pub use crate::sqlite::{JobError, SqliteConfig, SqlitePool};
+pub use crate::sqlite::{JobError, SqliteConfig, SqlitePool, SqliteRow, Synchronous};
 
 pub use bb8;

@@ -112,13 +112,13 @@ impl<M: Manager> Pool<M> {
         &self.shared.runtime
     }
 
-    /// Whether a connection is free for whoever comes.
+    /// Whether a permit is free for whoever comes.
     #[cfg(feature = "postgres")]
     pub(crate) fn has_spare(&self) -> bool {
         self.shared.gate.has_spare()
     }
 
-    /// Whether somebody waits for a connection.
+    /// Whether somebody waits for a permit.
     #[cfg(feature = "postgres")]
     pub(crate) fn is_contended(&self) -> bool {
         self.shared.gate.is_contended()

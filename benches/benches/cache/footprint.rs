@@ -1,12 +1,12 @@
 //! The memory that a full cache holds.
 
 use anyhow::ensure;
+use escala_benches::table::{row, title};
 use escala_cache::{Cache, Engine, Memory};
 use futures_util::FutureExt as _;
 
 use crate::Effort;
 use crate::profile::{Profile, key};
-use crate::table::{row, title};
 
 pub(crate) fn run(effort: Effort) -> anyhow::Result<()> {
     let entries = effort.of(100_000, 1_000);

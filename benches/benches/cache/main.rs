@@ -10,7 +10,6 @@ mod footprint;
 mod memory;
 mod profile;
 mod ratio;
-mod table;
 mod trace;
 
 /// How much to measure.

@@ -8,6 +8,7 @@ use std::hint::black_box;
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
+use escala_benches::table::{median, row, title};
 use escala_cache::{Cache, Engine, Memory};
 use fastrand::Rng;
 use futures_util::FutureExt as _;
@@ -17,7 +18,6 @@ use tokio::time::Instant;
 
 use crate::Effort;
 use crate::profile::{Profile, key};
-use crate::table::{median, row, title};
 use crate::trace::Zipf;
 
 const KEYS: usize = 10_000;

@@ -1,10 +1,10 @@
 //! How often caches of one size hit on the same traces.
 
+use escala_benches::table::{row, title};
 use escala_cache::{Cache, Engine, Memory};
 use futures_util::FutureExt as _;
 
 use crate::Effort;
-use crate::table::{row, title};
 use crate::trace::{Trace, all};
 
 /// Reads a key and puts it there if it is absent; says whether it was there.

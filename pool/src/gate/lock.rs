@@ -38,32 +38,26 @@ impl Gate {
         (Ticket::new(Arc::clone(self)), entry)
     }
 
-    /// A connection for a permit that found none idle.
+    /// A connection for a permit that has none.
     pub(crate) fn want(self: &Arc<Self>, permit: &mut Permit, now: Instant) -> Want {
+        // Before the lock: what is dropped takes it.
+        let place = permit.place();
         let mut state = self.0.lock();
         if state.closed {
             return Want::Closed;
+        }
+        if let Some(cause) = state.hopeless(now) {
+            return Want::Failed(cause);
+        }
+        if let Some(place) = place {
+            return Want::Wait(place);
         }
         if state.take_idle() {
             permit.claimed();
             return Want::Claimed;
         }
-        if let Some(cause) = state.hopeless(now) {
-            return Want::Failed(cause);
-        }
-        Want::Wait(Place::new(Arc::clone(self), Which::Claim, state.wanting.push()))
-    }
-
-    /// Whether a permit is free for whoever comes.
-    #[cfg(feature = "postgres")]
-    pub(crate) fn has_spare(&self) -> bool {
-        self.0.lock().has_ordinary()
-    }
-
-    /// Whether somebody waits for a permit.
-    #[cfg(feature = "postgres")]
-    pub(crate) fn is_contended(&self) -> bool {
-        self.0.lock().is_contended()
+        // What it had was not fit. It came before all who wait now.
+        Want::Wait(Place::new(Arc::clone(self), Which::Claim, state.wanting.push_front()))
     }
 
     /// Whether a connect is due. To be asked after anything that may change the answer.
@@ -134,6 +128,19 @@ impl Gate {
     pub(crate) fn lacks(&self) -> bool {
         let state = self.0.lock();
         !state.closed && state.lacks()
+    }
+
+    /// Whether somebody waits for a permit.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn is_contended(&self) -> bool {
+        self.0.lock().is_queued()
+    }
+
+    /// Whether a permit is free for whoever comes.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn has_spare(&self) -> bool {
+        let state = self.0.lock();
+        state.has_ordinary() && !state.is_queued()
     }
 
     /// Changes the number of permits. Leases beyond it are left alone and not given out again.

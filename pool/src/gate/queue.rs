@@ -4,23 +4,37 @@ use std::collections::VecDeque;
 
 use super::primitives::oneshot;
 
+/// Identifiers ascend in the order of the queue and are never used twice: from here on to the back,
+/// and below to the front.
+const FIRST: u64 = 1 << 63;
+
 /// Callers in the order they came.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
-    next_id: u64,
+    next_back: u64,
+    next_front: u64,
     waiting: VecDeque<(u64, oneshot::Sender<T>)>,
 }
 
 impl<T> Queue<T> {
     pub(super) fn new() -> Self {
-        Self { next_id: 0, waiting: VecDeque::new() }
+        Self { next_back: FIRST, next_front: FIRST - 1, waiting: VecDeque::new() }
     }
 
     pub(super) fn push(&mut self) -> (u64, oneshot::Receiver<T>) {
         let (sender, receiver) = oneshot::channel();
-        let id = self.next_id;
-        self.next_id += 1;
+        let id = self.next_back;
+        self.next_back += 1;
         self.waiting.push_back((id, sender));
+        (id, receiver)
+    }
+
+    /// For who waited before, and waits again.
+    pub(super) fn push_front(&mut self) -> (u64, oneshot::Receiver<T>) {
+        let (sender, receiver) = oneshot::channel();
+        let id = self.next_front;
+        self.next_front -= 1;
+        self.waiting.push_front((id, sender));
         (id, receiver)
     }
 

@@ -106,8 +106,7 @@ impl State {
             return Err(PoolError::Closed);
         }
         // Who waits already comes first, also in the moment before a resumed or larger pool serves.
-        let queued = !self.queue.is_empty() || !self.reserved_queue.is_empty();
-        if self.has_ordinary() && !queued {
+        if self.has_ordinary() && !self.is_queued() {
             return Ok(Entry::Permit(self.permit(gate, Lane::Ordinary)));
         }
         let limit = self.limits.max_waiters;
@@ -124,9 +123,7 @@ impl State {
         Ok(Entry::Queued(Place::new(Arc::clone(gate), which, queue.push())))
     }
 
-    /// Whether somebody waits for a permit.
-    #[cfg(feature = "postgres")]
-    pub(super) fn is_contended(&self) -> bool {
+    pub(super) fn is_queued(&self) -> bool {
         !self.queue.is_empty() || !self.reserved_queue.is_empty()
     }
 
@@ -134,7 +131,8 @@ impl State {
         !self.paused && self.ordinary < self.max_size
     }
 
-    /// A permit that is free, with a claim if there is an idle connection.
+    /// A permit that is free, with a claim if there is an idle connection. If there is none, its
+    /// holder wants one from now on, not only when it runs next: a later caller could pass it.
     pub(super) fn permit(&mut self, gate: &Arc<Gate>, lane: Lane) -> Permit {
         match lane {
             Lane::Ordinary => self.ordinary += 1,
@@ -143,8 +141,11 @@ impl State {
                 self.stats.reserved_total += 1;
             }
         }
-        let claim = self.take_idle();
-        Permit::new(Arc::clone(gate), lane, claim)
+        if self.take_idle() {
+            return Permit::new(Arc::clone(gate), lane, None);
+        }
+        let place = Place::new(Arc::clone(gate), Which::Claim, self.wanting.push());
+        Permit::new(Arc::clone(gate), lane, Some(place))
     }
 
     pub(super) fn take_idle(&mut self) -> bool {

@@ -44,13 +44,19 @@ pub(crate) struct Permit {
     lane: Lane,
     /// The right to take one connection out of the store came with it, and was not used yet.
     claim: bool,
+    /// Else, at first, the place of its holder among those who want a connection.
+    wants: Option<Place<Result<Claim, Cause>>>,
     leased: bool,
     released: bool,
 }
 
 impl Permit {
-    pub(super) fn new(gate: Arc<Gate>, lane: Lane, claim: bool) -> Self {
-        Self { gate, lane, claim, leased: false, released: false }
+    pub(super) fn new(
+        gate: Arc<Gate>,
+        lane: Lane,
+        wants: Option<Place<Result<Claim, Cause>>>,
+    ) -> Self {
+        Self { gate, lane, claim: wants.is_none(), wants, leased: false, released: false }
     }
 
     pub(crate) fn has_claim(&self) -> bool {
@@ -64,6 +70,10 @@ impl Permit {
 
     pub(super) fn claimed(&mut self) {
         self.claim = true;
+    }
+
+    pub(super) fn place(&mut self) -> Option<Place<Result<Claim, Cause>>> {
+        self.wants.take()
     }
 
     pub(crate) fn add(&mut self, claim: Claim) {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
+use tokio_postgres::Error;
+use tokio_postgres::error::SqlState;
 
 use super::error::BoxError;
 use super::manager::PgManager;
@@ -62,8 +64,8 @@ async fn drain(lease: &Lease<PgManager>) -> Result<(), BoxError> {
     let (mut patience, mut cancelled, mut answered) = (GRACE, false, lease.wire.answered());
     loop {
         match timeout(patience, last.as_mut()).await {
-            Ok(drained) => break drained?,
-            // One cancel ends one statement, and several may wait for their turn.
+            Ok(answer) => break ready(answer)?,
+            // A pipeline may have left several behind, and one cancel ends one.
             Err(_) if lease.wire.is_busy() => {
                 lease.cancel().await?;
                 cancelled = true;
@@ -78,7 +80,17 @@ async fn drain(lease: &Lease<PgManager>) -> Result<(), BoxError> {
     if cancelled {
         // The signal was sent before the cancel returned. A backend that had nothing to do takes
         // it with the next message at the latest: let that be this one.
-        lease.client.batch_execute("").await?;
+        ready(lease.client.batch_execute("").await)?;
+        // An error comes before the word that the server is ready.
+        lease.wire.answered_all().await;
     }
     Ok(())
+}
+
+/// The server is ready as well if the cancel hit what waited for that.
+fn ready(answer: Result<(), Error>) -> Result<(), Error> {
+    match answer {
+        Err(error) if error.code() == Some(&SqlState::QUERY_CANCELED) => Ok(()),
+        answer => answer,
+    }
 }

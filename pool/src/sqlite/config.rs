@@ -5,6 +5,35 @@ use std::time::Duration;
 
 use crate::config::{ConfigError, count, duration};
 
+/// When a commit is on the disk.
+///
+/// With either, a commit that was acknowledged survives the end of the process, also by `kill -9`,
+/// and no crash corrupts the file. They differ in what a power cut, or a crash of the operating
+/// system, may take away.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
+#[non_exhaustive]
+pub enum Synchronous {
+    /// The log is written through when it is moved into the database, every `checkpoint_pages`: a
+    /// power cut may take the commits since then. The default.
+    #[default]
+    Normal,
+    /// The log is written through at every commit, before its callers are answered: nothing is
+    /// lost, as far as the disk tells the truth. A group of writes waits for the disk once.
+    Full,
+}
+
+impl Synchronous {
+    /// As the pragma has it.
+    pub(super) fn pragma(self) -> &'static str {
+        match self {
+            Self::Normal => "NORMAL",
+            Self::Full => "FULL",
+        }
+    }
+}
+
 /// Which file to open and how.
 ///
 /// ```
@@ -39,6 +68,24 @@ pub struct SqliteConfig {
     /// Prepared statements kept per connection by `prepare_cached`. Default 64: rusqlite's 16 is
     /// less than an application has.
     pub statement_cache: usize,
+    /// When a commit is on the disk. Default `normal`.
+    pub synchronous: Synchronous,
+    /// Bytes of the database that each connection keeps in memory at most, a multiple of 1,024.
+    /// Default 8 MiB: four times SQLite's own, and not much with three connections. The operating
+    /// system keeps the file in memory as well.
+    pub cache_size: u64,
+    /// Bytes of the database that are read through the memory map instead of by system calls.
+    /// Default 0, as in SQLite: with a map, a failing disk ends the process.
+    pub mmap_size: u64,
+    /// Whether temporary tables and large sorts stay in memory. Default false, as in SQLite: they
+    /// go to a file when they are large.
+    pub temp_in_memory: bool,
+    /// Pages of the write-ahead log after which the writer moves it into the database. Default
+    /// 1,000, as in SQLite: 4 MiB.
+    pub checkpoint_pages: usize,
+    /// Bytes of the log past which the writer waits up to 100 ms for those who read, in order to
+    /// empty it; it grows on only while one read takes longer than that. Default 64 MiB.
+    pub max_log: u64,
 }
 
 impl SqliteConfig {
@@ -97,6 +144,48 @@ impl SqliteConfig {
         self
     }
 
+    /// Sets when a commit is on the disk.
+    #[must_use]
+    pub fn synchronous(mut self, synchronous: Synchronous) -> Self {
+        self.synchronous = synchronous;
+        self
+    }
+
+    /// Sets the bytes that each connection keeps in memory.
+    #[must_use]
+    pub fn cache_size(mut self, cache_size: u64) -> Self {
+        self.cache_size = cache_size;
+        self
+    }
+
+    /// Sets the bytes that are read through the memory map.
+    #[must_use]
+    pub fn mmap_size(mut self, mmap_size: u64) -> Self {
+        self.mmap_size = mmap_size;
+        self
+    }
+
+    /// Keeps temporary tables and large sorts in memory.
+    #[must_use]
+    pub fn temp_in_memory(mut self) -> Self {
+        self.temp_in_memory = true;
+        self
+    }
+
+    /// Sets the pages after which the log is moved into the database.
+    #[must_use]
+    pub fn checkpoint_pages(mut self, checkpoint_pages: usize) -> Self {
+        self.checkpoint_pages = checkpoint_pages;
+        self
+    }
+
+    /// Sets the bytes past which the log is emptied.
+    #[must_use]
+    pub fn max_log(mut self, max_log: u64) -> Self {
+        self.max_log = max_log;
+        self
+    }
+
     /// Checks every setting.
     ///
     /// # Errors
@@ -112,6 +201,10 @@ impl SqliteConfig {
         }
         count("max_waiters", self.max_waiters)?;
         count("statement_cache", self.statement_cache)?;
+        count("checkpoint_pages", self.checkpoint_pages)?;
+        bytes("cache_size", self.cache_size, 1 << 16)?;
+        bytes("mmap_size", self.mmap_size, 0)?;
+        bytes("max_log", self.max_log, 1 << 16)?;
         duration("busy_timeout", self.busy_timeout)?;
         duration("acquire_timeout", self.acquire_timeout)?;
         duration("close_timeout", self.close_timeout)
@@ -129,6 +222,22 @@ impl Default for SqliteConfig {
             close_timeout: Duration::from_secs(5),
             max_waiters: 10_000,
             statement_cache: 64,
+            synchronous: Synchronous::Normal,
+            cache_size: 8 << 20,
+            mmap_size: 0,
+            temp_in_memory: false,
+            checkpoint_pages: 1_000,
+            max_log: 64 << 20,
         }
     }
+}
+
+/// Refuses what SQLite would not take for a number of bytes, or take for the opposite.
+fn bytes(field: &'static str, value: u64, least: u64) -> Result<(), ConfigError> {
+    if (least..=1 << 40).contains(&value) {
+        return Ok(());
+    }
+    let rule =
+        if least == 0 { "must be at most 1 TiB" } else { "must be between 64 KiB and 1 TiB" };
+    Err(ConfigError::new(field, value.to_string(), rule))
 }

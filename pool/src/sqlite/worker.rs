@@ -1,38 +1,86 @@
 //! The threads: readers run one job at a time, the writer runs a group and commits once.
 
-use rusqlite::{Connection, OpenFlags};
+use std::sync::Arc;
+use std::thread::sleep;
+use std::time::Duration;
 
+use rusqlite::{Connection, OpenFlags};
+use tokio::time::Instant;
+
+use super::busy::Patience;
+use super::checkpoint::Checkpoints;
 use super::config::SqliteConfig;
 use super::job::{BoxJob, Done};
 use super::queue::Queue;
 use crate::error::PoolError;
+use crate::stats::{PoolSnapshot, PoolStats};
 
 /// Jobs in one transaction. At some microseconds a job this bounds what the first one waits for
 /// the last; larger groups gain little, since the commit is shared by 256 already.
 const GROUP: usize = 256;
 
-/// Opens the connection of a thread.
-pub(super) fn open(config: &SqliteConfig, writes: bool) -> rusqlite::Result<Connection> {
-    // Without the `URI` flag a path is a path, and without a mutex since one thread uses it.
-    let access = if writes {
-        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE
-    } else {
-        OpenFlags::SQLITE_OPEN_READ_ONLY
-    };
-    let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = Connection::open_with_flags(&config.path, flags)?;
-    conn.busy_timeout(config.busy_timeout)?;
-    conn.set_prepared_statement_cache_capacity(config.statement_cache);
-    if writes {
-        // Readers and the writer do not block each other.
-        conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
-        // A commit survives the end of the process; the last ones may not survive a power cut.
-        conn.execute_batch("PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;")?;
-    } else {
-        // Opening does not touch the file, and a missing table is not found before it is read.
-        conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
-    }
+/// The pause before what SQLite does not wait for is tried again.
+const AGAIN: Duration = Duration::from_millis(5);
+
+/// Opens the connection of a thread that reads.
+pub(super) fn open_reader(config: &SqliteConfig) -> rusqlite::Result<Connection> {
+    let (conn, _patience) = open(config, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    // Opening does not touch the file, and a missing table is not found before it is read.
+    conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     Ok(conn)
+}
+
+/// Opens the connection of the writer.
+pub(super) fn open_writer(config: &SqliteConfig) -> rusqlite::Result<(Connection, Checkpoints)> {
+    let access = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+    let (mut conn, patience) = open(config, access)?;
+    // Readers and the writer do not block each other.
+    while_busy(config.busy_timeout, || {
+        conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))
+    })?;
+    conn.execute_batch(&format!(
+        "PRAGMA synchronous = {}; PRAGMA journal_size_limit = {}; PRAGMA foreign_keys = ON;",
+        config.synchronous.pragma(),
+        config.max_log,
+    ))?;
+    // Whoever has never read does not remove the log when the last connection is closed.
+    conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+    let checkpoints = Checkpoints::new(&mut conn, config, patience)?;
+    Ok((conn, checkpoints))
+}
+
+fn open(config: &SqliteConfig, access: OpenFlags) -> rusqlite::Result<(Connection, Patience)> {
+    // Without the `URI` flag a path is a path, and without a mutex since one thread uses it.
+    let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut conn = Connection::open_with_flags(&config.path, flags)?;
+    let patience = Patience::install(&mut conn, config.busy_timeout)?;
+    conn.set_prepared_statement_cache_capacity(config.statement_cache);
+    conn.execute_batch(&format!(
+        "PRAGMA cache_size = -{}; PRAGMA mmap_size = {}; PRAGMA temp_store = {};",
+        config.cache_size / 1024,
+        config.mmap_size,
+        if config.temp_in_memory { "MEMORY" } else { "DEFAULT" },
+    ))?;
+    Ok((conn, patience))
+}
+
+/// Tries until another process lets go: SQLite does not wait for some locks, lest two processes
+/// wait for each other.
+fn while_busy<T>(
+    longest: Duration,
+    mut attempt: impl FnMut() -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    let deadline = Instant::now() + longest;
+    loop {
+        match attempt() {
+            Err(error) if is_busy(&error) && Instant::now() < deadline => sleep(AGAIN),
+            result => return result,
+        }
+    }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
 }
 
 /// Runs jobs until the queue is closed and empty.
@@ -51,33 +99,45 @@ pub(super) fn read(conn: &Connection, queue: &Queue<BoxJob>) {
 }
 
 /// Commits groups of jobs until the queue is closed and empty.
-pub(super) fn write(conn: &Connection, queue: &Queue<BoxJob>) {
+pub(super) fn write(
+    conn: &Connection,
+    mut checkpoints: Checkpoints,
+    config: &SqliteConfig,
+    queue: &Queue<BoxJob>,
+) {
     let mut group = Vec::with_capacity(GROUP);
     let mut done = Vec::with_capacity(GROUP);
     while queue.pop(&mut group, GROUP) {
-        let committed = run_group(conn, &mut group, &mut done);
+        let committed = run_group(conn, config.busy_timeout, &mut group, &mut done);
         for job in done.drain(..) {
             job.answer(match &committed {
                 Ok(()) => Ok(()),
                 Err(error) => Err(PoolError::Sqlite(copy(error))),
             });
         }
+        checkpoints.run(conn);
     }
 }
 
 /// Runs a group in one transaction. Whoever is in `done` waits for the result of the commit.
 fn run_group(
     conn: &Connection,
+    busy_timeout: Duration,
     group: &mut Vec<BoxJob>,
     done: &mut Vec<Done>,
 ) -> rusqlite::Result<()> {
+    let waiting = group.len();
     for job in group.drain(..) {
         // Immediate: a transaction that reads first and writes later would fail at once when
         // another process wrote in between, without waiting for `busy_timeout`.
         if conn.is_autocommit()
             && let Err(error) = conn.execute_batch("BEGIN IMMEDIATE")
         {
-            job.refuse(PoolError::Sqlite(error));
+            job.refuse(if is_busy(&error) {
+                locked_out(busy_timeout, waiting, error)
+            } else {
+                PoolError::Sqlite(error)
+            });
             continue;
         }
         if !job.claim() {
@@ -98,6 +158,14 @@ fn run_group(
     let committed = execute(conn, "COMMIT");
     rollback(conn);
     committed
+}
+
+/// Another process kept the lock: it is as if the one connection that writes stayed in use.
+fn locked_out(waited: Duration, waiting: usize, error: rusqlite::Error) -> PoolError {
+    let mut stats = PoolStats::default();
+    (stats.size, stats.max_size, stats.leased, stats.waiting) = (1, 1, 1, waiting);
+    let pool = PoolSnapshot::from(&stats);
+    PoolError::AcquireTimeout { waited, pool, cause: Some(Arc::new(error)) }
 }
 
 /// Runs a job in a savepoint of its own. `Err` if the transaction is gone: the job ended it, or an

@@ -1,5 +1,6 @@
 //! Real PostgreSQL: what callers leave behind, what the server does to connections.
 
+mod batch;
 mod cancels;
 mod connecting;
 mod copy;

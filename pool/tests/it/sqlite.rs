@@ -1,5 +1,8 @@
 //! SQLite files: groups of writes, what closures do wrong, the end.
 
+mod files;
+mod verbs;
+
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;

@@ -1,0 +1,110 @@
+//! The line against a naive model.
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Enter(u8),
+    /// The n-th of those who ever came leaves, perhaps for the second time.
+    Leave(usize),
+    Take(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..12_u8).prop_map(Step::Enter),
+        3 => (0..60_usize).prop_map(Step::Leave),
+        1 => (1..8_usize).prop_map(Step::Take),
+    ]
+}
+
+/// Those who wait, in the order of their arrival, as `(key, who)`.
+#[derive(Default)]
+struct Model(Vec<(u8, usize)>);
+
+impl Model {
+    /// The keys in the order of the earliest who brought them. A key keeps its place in the line
+    /// when that one leaves, so the order is remembered apart.
+    fn take(&mut self, order: &mut Vec<u8>, most: usize) -> Vec<(u8, Vec<usize>)> {
+        let count = order.len().min(most);
+        let keys: Vec<u8> = order.drain(..count).collect();
+        let taken = keys.into_iter().map(|key| {
+            let who = self.0.iter().filter(|waiter| waiter.0 == key).map(|waiter| waiter.1);
+            (key, who.collect())
+        });
+        let taken: Vec<(u8, Vec<usize>)> = taken.collect();
+        self.0.retain(|waiter| taken.iter().all(|(key, _)| *key != waiter.0));
+        taken
+    }
+}
+
+proptest! {
+    #[test]
+    fn equal_keys_wait_together_and_whoever_leaves_is_not_served(
+        steps in proptest::collection::vec(step(), 0..200),
+    ) {
+        let mut line = Line::<u8, usize, Equal<u8>>::default();
+        let (mut model, mut order, mut places) = (Model::default(), Vec::new(), Vec::new());
+        for step in steps {
+            match step {
+                Step::Enter(key) => {
+                    let who = places.len();
+                    let place = line.enter(key, who);
+                    prop_assert_eq!(place.joined(), order.contains(&key));
+                    places.push(place);
+                    model.0.push((key, who));
+                    if !order.contains(&key) {
+                        order.push(key);
+                    }
+                }
+                Step::Leave(who) if who < places.len() => {
+                    let at = model.0.iter().position(|waiter| waiter.1 == who);
+                    let key = at.map(|at| model.0.remove(at).0);
+                    let last = key.filter(|key| model.0.iter().all(|waiter| waiter.0 != *key));
+                    order.retain(|key| Some(*key) != last);
+                    let left = line.leave(places[who]);
+                    prop_assert_eq!(left, key.map(|_| (who, last)));
+                }
+                Step::Leave(_) => {}
+                Step::Take(most) => {
+                    let expected = model.take(&mut order, most);
+                    let Some(batch) = line.take(most) else {
+                        prop_assert!(expected.is_empty());
+                        continue;
+                    };
+                    for (at, key) in batch.items.iter().enumerate() {
+                        prop_assert_eq!(batch.routes.get(key), Some(&at));
+                    }
+                    prop_assert_eq!(batch.routes.len(), batch.items.len());
+                    let found: Vec<_> = batch.items.into_iter().zip(batch.waiters).collect();
+                    prop_assert_eq!(found, expected);
+                }
+            }
+            prop_assert_eq!(line.waiting(), model.0.len());
+            prop_assert_eq!(line.is_empty(), model.0.is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_key_that_thousands_leave_stays_small() {
+    let mut line = Line::<u8, (), Equal<u8>>::default();
+    line.enter(7, ());
+    for _ in 0..10_000 {
+        let place = line.enter(7, ());
+        assert!(line.leave(place).is_some());
+    }
+    let slots: usize = line.entries.values().map(|entry| entry.waiters.slots.capacity()).sum();
+    assert!(slots < 10, "{slots} slots for one who waits");
+}
+
+#[test]
+fn equal_writes_stay_apart() {
+    let mut line = Line::<u8, char, Distinct>::default();
+    assert!(!line.enter(7, 'a').joined());
+    assert!(!line.enter(7, 'b').joined());
+    let batch = line.take(10).unwrap();
+    assert_eq!((batch.items, batch.waiters), (vec![7, 7], vec![vec!['a'], vec!['b']]));
+}

@@ -1,0 +1,177 @@
+//! Single statements, by the verbs that the PostgreSQL pool has.
+
+use rusqlite::types::{ToSqlOutput, Value};
+use rusqlite::{Connection, ToSql, params_from_iter};
+
+use super::SqlitePool;
+use super::row::{SqliteRow, columns};
+use crate::error::PoolError;
+
+/// The values of a statement, in the order of `?1`, `?2` and so on.
+pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// Single statements. Each is prepared once per connection and found by its text, so put values
+/// into `params`, never into the text.
+impl SqlitePool {
+    /// Runs a statement and returns all its rows.
+    ///
+    /// One that only reads runs on a reader. One that writes, such as `INSERT .. RETURNING`, runs
+    /// on the writer, as [`write`](Self::write) does; if that is not seen from its first word it
+    /// costs one more hop. A `PRAGMA` tells about, and changes, the one connection it meets.
+    ///
+    /// # Errors
+    /// [`PoolError::Sqlite`]; [`PoolError::ReadOnly`]; that too much waits, or the pool is closed.
+    pub async fn query(&self, sql: &str, params: Params<'_>) -> Result<Vec<SqliteRow>, PoolError> {
+        let call = Statement::new(sql, params)?;
+        let call = if writes(sql) {
+            call
+        } else {
+            match self.read(move |conn| call.select(conn)).await? {
+                Ok(rows) => return Ok(rows),
+                Err(call) => call,
+            }
+        };
+        Ok(self.write(move |conn| call.rows(conn)).await?)
+    }
+
+    /// Runs a statement that returns exactly one row.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query), and [`PoolError::RowCount`].
+    pub async fn query_one(&self, sql: &str, params: Params<'_>) -> Result<SqliteRow, PoolError> {
+        self.query_opt(sql, params).await?.ok_or(PoolError::RowCount { found: 0 })
+    }
+
+    /// Runs a statement that returns one row or none.
+    ///
+    /// # Errors
+    /// As [`query_one`](Self::query_one).
+    pub async fn query_opt(
+        &self,
+        sql: &str,
+        params: Params<'_>,
+    ) -> Result<Option<SqliteRow>, PoolError> {
+        let mut rows = self.query(sql, params).await?;
+        match rows.len() {
+            0 | 1 => Ok(rows.pop()),
+            found => Err(PoolError::RowCount { found }),
+        }
+    }
+
+    /// Runs a statement on the writer and returns the number of rows it changed, or returned if it
+    /// changes none. Concurrent ones share a transaction and its commit, and still succeed or fail
+    /// by themselves.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    pub async fn execute(&self, sql: &str, params: Params<'_>) -> Result<u64, PoolError> {
+        let call = Statement::new(sql, params)?;
+        Ok(self.write(move |conn| call.execute(conn)).await?)
+    }
+
+    /// Runs several statements without values, separated by semicolons, on the writer: all or none.
+    /// They must not begin or end a transaction.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    pub async fn batch_execute(&self, sql: &str) -> Result<(), PoolError> {
+        let sql = sql.to_owned();
+        Ok(self.write(move |conn| conn.execute_batch(&sql)).await?)
+    }
+}
+
+/// A statement on its way to a thread.
+struct Statement {
+    sql: String,
+    values: Vec<Value>,
+}
+
+impl Statement {
+    fn new(sql: &str, params: Params<'_>) -> Result<Self, PoolError> {
+        let values = params.iter().map(|param| owned(*param)).collect::<Result<_, _>>();
+        Ok(Self { sql: sql.to_owned(), values: values.map_err(PoolError::Sqlite)? })
+    }
+
+    /// Runs a statement that only reads; gives one that writes back.
+    fn select(self, conn: &Connection) -> rusqlite::Result<Result<Vec<SqliteRow>, Self>> {
+        if conn.prepare_cached(&self.sql)?.readonly() {
+            self.rows(conn).map(Ok)
+        } else {
+            Ok(Err(self))
+        }
+    }
+
+    fn rows(&self, conn: &Connection) -> rusqlite::Result<Vec<SqliteRow>> {
+        let mut statement = conn.prepare_cached(&self.sql)?;
+        let mut rows = statement.query(params_from_iter(&self.values))?;
+        // After the first step, since SQLite prepares anew when a table has changed.
+        let Some(first) = rows.next()? else { return Ok(Vec::new()) };
+        let columns = columns(first.as_ref());
+        let mut all = vec![SqliteRow::read(&columns, first)?];
+        while let Some(row) = rows.next()? {
+            all.push(SqliteRow::read(&columns, row)?);
+        }
+        Ok(all)
+    }
+
+    fn execute(&self, conn: &Connection) -> rusqlite::Result<u64> {
+        let before = conn.total_changes();
+        let mut statement = conn.prepare_cached(&self.sql)?;
+        let mut rows = statement.query(params_from_iter(&self.values))?;
+        let mut returned = 0;
+        while rows.next()?.is_some() {
+            returned += 1;
+        }
+        drop(rows);
+        // `changes` tells of the last statement that changed anything, which may be another one.
+        let changed = conn.total_changes() > before;
+        Ok(match (statement.readonly(), changed) {
+            (true, _) => returned,
+            (false, true) => conn.changes(),
+            (false, false) => 0,
+        })
+    }
+}
+
+fn owned(param: &(dyn ToSql + Sync)) -> rusqlite::Result<Value> {
+    match param.to_sql()? {
+        ToSqlOutput::Owned(value) => Ok(value),
+        ToSqlOutput::Borrowed(value) => {
+            value.try_into().map_err(|error: rusqlite::types::FromSqlError| {
+                rusqlite::Error::ToSqlConversionFailure(Box::new(error))
+            })
+        }
+        _ => Err(rusqlite::Error::ToSqlConversionFailure("a value of this kind".into())),
+    }
+}
+
+/// Whether a statement writes, as far as its first word tells.
+fn writes(sql: &str) -> bool {
+    let sql = sql.trim_start();
+    let end = sql.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(sql.len());
+    ["insert", "update", "delete", "replace"]
+        .iter()
+        .any(|word| sql[..end].eq_ignore_ascii_case(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_that_writes_is_known_by_its_first_word() {
+        for (sql, expected) in [
+            ("insert into t values (1)", true),
+            ("  UPDATE t set a = 1", true),
+            ("delete", true),
+            ("replace into t values (1)", true),
+            ("select replace('a', 'b', 'c')", false),
+            ("with x as (select 1) insert into t select * from x", false),
+            ("inserted", false),
+            ("", false),
+            ("ünsert", false),
+        ] {
+            assert_eq!(writes(sql), expected, "{sql}");
+        }
+    }
+}
