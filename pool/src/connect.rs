@@ -49,7 +49,7 @@ impl<M: Manager> Shared<M> {
                 let slot = self.slot(conn, connecting, began, now);
                 self.tell(&PoolEvent::Connected { took });
                 // It always fits: bb8 has no bound that the gate could reach.
-                if self.store.add(slot).is_ok() {
+                if self.store.add(Box::new(slot)).is_ok() {
                     self.gate.put();
                 }
             }

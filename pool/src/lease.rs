@@ -78,6 +78,13 @@ impl<M: Manager> Lease<M> {
         self.stored().expires
     }
 
+    /// Held for long by intention, so that nobody calls it lost.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn unwatched(mut self) -> Self {
+        self.watched = None;
+        self
+    }
+
     #[cfg(feature = "postgres")]
     pub(crate) fn shared(&self) -> &Arc<Shared<M>> {
         &self.shared

@@ -127,7 +127,8 @@ impl Drop for Member {
 pub(crate) struct Keeper<M>(pub(crate) PhantomData<fn() -> M>);
 
 impl<M: Manager> ManageConnection for Keeper<M> {
-    type Connection = Slot<M::Connection>;
+    /// Boxed: bb8 moves it about a dozen times from the store to a lease and back.
+    type Connection = Box<Slot<M::Connection>>;
     type Error = Refused;
 
     async fn connect(&self) -> Result<Self::Connection, Refused> {

@@ -18,7 +18,7 @@ use crate::gate::{Entry, Lane, Permit, Place, Ticket};
 use crate::lease::Lease;
 use crate::manager::Manager;
 use crate::pool::Pool;
-use crate::shared::{Admitted, AtHand, Shared};
+use crate::shared::{Admitted, Progress, Rest, Shared};
 
 /// How far one clone of a pool is on its way to a permit.
 #[derive(Debug, Default)]
@@ -45,9 +45,8 @@ pin_project! {
 pub struct AcquireFuture<M: Manager>(State<M>);
 
 enum State<M: Manager> {
-    Admitted(Arc<Shared<M>>, Admitted<M>),
-    // Boxed, since a connect or a test has no name; it costs a round trip anyway.
-    Waiting(Pin<Box<dyn Future<Output = Result<Lease<M>, PoolError>> + Send>>),
+    Admitted(Arc<Shared<M>>, Admitted),
+    Waiting(Rest<M>),
     Ended,
 }
 
@@ -92,22 +91,20 @@ impl<M: Manager> Service<()> for Pool<M> {
     #[track_caller]
     fn call(&mut self, (): ()) -> AcquireFuture<M> {
         let now = Instant::now();
-        let (ticket, entry, waited) = match std::mem::take(&mut self.readiness) {
-            Readiness::Ready(ticket, permit, waited) => (ticket, permit.map(Entry::Permit), waited),
-            // Called unready, it waits here.
-            Readiness::Waiting(ticket, place, patience) => {
-                (ticket, Ok(Entry::Queued(place)), patience.began.elapsed())
-            }
-            Readiness::Unasked => {
-                let (ticket, entry) = self.shared.gate.enter(Lane::Ordinary);
-                (ticket, entry, Duration::ZERO)
+        let (ticket, permit, waited) = match std::mem::take(&mut self.readiness) {
+            Readiness::Ready(ticket, permit, waited) => (ticket, permit, waited),
+            // Called unready: a mistake of the caller that costs him the order of the queue.
+            Readiness::Unasked | Readiness::Waiting(..) => {
+                let (shared, place) = (Arc::clone(&self.shared), Location::caller());
+                let rest = async move { Shared::acquire(&shared, Acquire::new(), place).await };
+                return AcquireFuture(State::Waiting(Box::pin(rest)));
             }
         };
         // What a clone waits to become ready counts; the time it is ready and not called does not.
         let began = now.checked_sub(waited).unwrap_or(now);
         let deadline = Acquire::new().ends(began, self.shared.config.acquire_timeout);
         let place = Location::caller();
-        let admitted = Admitted { ticket, entry, stored: None, began, deadline, place };
+        let admitted = Admitted { ticket, permit, began, now, deadline, place };
         AcquireFuture(State::Admitted(Arc::clone(&self.shared), admitted))
     }
 }
@@ -118,12 +115,9 @@ impl<M: Manager> Future for AcquireFuture<M> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             match std::mem::replace(&mut self.0, State::Ended) {
-                State::Admitted(shared, admitted) => match Shared::at_hand(&shared, admitted) {
-                    AtHand::Leased(lease) => return Poll::Ready(Ok(lease)),
-                    AtHand::Not(admitted) => {
-                        let rest = async move { Shared::admit(&shared, admitted).await };
-                        self.0 = State::Waiting(Box::pin(rest));
-                    }
+                State::Admitted(shared, admitted) => match Shared::admit(&shared, admitted) {
+                    Progress::Ended(result) => return Poll::Ready(result),
+                    Progress::Waits(rest) => self.0 = State::Waiting(rest),
                 },
                 State::Waiting(mut rest) => {
                     let poll = rest.as_mut().poll(cx);

@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::panic::Location;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -34,22 +34,23 @@ pub(crate) struct Shared<M: Manager> {
     pub(crate) _alive: tokio::sync::oneshot::Sender<()>,
 }
 
-/// An acquire that passed the gate.
-pub(crate) struct Admitted<M: Manager> {
+/// An acquire that has passed the gate, or was turned away there.
+pub(crate) struct Admitted {
     pub(crate) ticket: Ticket,
-    pub(crate) entry: Result<Entry, PoolError>,
-    /// Taken out of the store, and to be tested.
-    pub(crate) stored: Option<Stored<M>>,
+    pub(crate) permit: Result<Permit, PoolError>,
     pub(crate) began: Instant,
+    /// When the permit came.
+    pub(crate) now: Instant,
     pub(crate) deadline: Instant,
     pub(crate) place: &'static Location<'static>,
 }
 
-/// What came of looking at what is at hand.
+/// What a caller with a permit finds without waiting.
 pub(crate) enum AtHand<M: Manager> {
-    Leased(Lease<M>),
-    /// Something has to be waited for.
-    Not(Admitted<M>),
+    Fit(Stored<M>),
+    /// To be tested.
+    Unsure(Stored<M>),
+    Nothing,
 }
 
 /// Whether a connection may be handed on.
@@ -63,6 +64,15 @@ pub(crate) enum Fitness {
 /// A connection in hand, and since when.
 type Found<M> = (Stored<M>, Permit, Instant);
 
+/// How far an acquire is.
+pub(crate) enum Progress<M: Manager> {
+    Ended(Result<Lease<M>, PoolError>),
+    Waits(Rest<M>),
+}
+
+/// What is left of an acquire that has to wait for its connection.
+pub(crate) type Rest<M> = Pin<Box<dyn Future<Output = Result<Lease<M>, PoolError>> + Send>>;
+
 impl<M: Manager> Shared<M> {
     pub(crate) async fn acquire(
         this: &Arc<Self>,
@@ -72,62 +82,75 @@ impl<M: Manager> Shared<M> {
         let began = Instant::now();
         let (ticket, entry) = this.gate.enter(acquire.lane());
         let deadline = acquire.ends(began, this.config.acquire_timeout);
-        let admitted = Admitted { ticket, entry, stored: None, began, deadline, place };
-        match Self::at_hand(this, admitted) {
-            AtHand::Leased(lease) => Ok(lease),
-            AtHand::Not(admitted) => Self::admit(this, admitted).await,
+        let (permit, now) = match entry {
+            Ok(Entry::Permit(permit)) => (Ok(permit), began),
+            Ok(Entry::Queued(queued)) => {
+                let permit = this.permit(queued, began, deadline).await;
+                (permit, Instant::now())
+            }
+            Err(error) => (Err(error), began),
+        };
+        match Self::admit(this, Admitted { ticket, permit, began, now, deadline, place }) {
+            Progress::Ended(result) => result,
+            Progress::Waits(rest) => rest.await,
         }
     }
 
-    /// A lease for a caller who need not wait for anything, which is the usual case: a permit, an
-    /// idle connection, and no need for a test.
-    pub(crate) fn at_hand(this: &Arc<Self>, mut admitted: Admitted<M>) -> AtHand<M> {
-        let Ok(Entry::Permit(permit)) = &mut admitted.entry else { return AtHand::Not(admitted) };
+    /// Serves who need not wait any more, which is the usual case. What is left to wait for comes
+    /// in a box: with it inside, all futures around would be two kilobytes that are copied about
+    /// even when there is nothing to wait for.
+    #[inline]
+    pub(crate) fn admit(this: &Arc<Self>, admitted: Admitted) -> Progress<M> {
+        let Admitted { ticket, permit, began, now, deadline, place } = admitted;
+        let mut permit = match permit {
+            Ok(permit) => permit,
+            Err(error) => return Progress::Ended(Err(this.refuse(ticket, began, place, error))),
+        };
+        let stored = match this.at_hand(&mut permit, now) {
+            AtHand::Fit(stored) => {
+                let found = (stored, permit, now);
+                let lease = Self::conclude(this, ticket, found, began, place);
+                return Progress::Ended(Ok(lease));
+            }
+            AtHand::Unsure(stored) => Some(stored),
+            AtHand::Nothing => None,
+        };
+        let this = Arc::clone(this);
+        Progress::Waits(Box::pin(async move {
+            match this.find(permit, stored, began, deadline).await {
+                Ok(found) => Ok(Self::conclude(&this, ticket, found, began, place)),
+                Err(error) => Err(this.refuse(ticket, began, place, error)),
+            }
+        }))
+    }
+
+    fn at_hand(&self, permit: &mut Permit, now: Instant) -> AtHand<M> {
         if !permit.has_claim() {
-            return AtHand::Not(admitted);
+            return AtHand::Nothing;
         }
-        let Some(mut stored) = this.take_for(permit) else { return AtHand::Not(admitted) };
-        let Admitted { ticket, entry, began, deadline, place, .. } = admitted;
-        match (this.fitness(&mut stored, began), entry) {
-            (Fitness::Fit, Ok(Entry::Permit(permit))) => {
-                let found = (stored, permit, began);
-                AtHand::Leased(Self::conclude(this, ticket, found, began, place))
-            }
-            (Fitness::Unfit(reason), entry) => {
-                this.retire(stored, reason);
-                AtHand::Not(Admitted { ticket, entry, stored: None, began, deadline, place })
-            }
-            (_, entry) => {
-                let stored = Some(stored);
-                AtHand::Not(Admitted { ticket, entry, stored, began, deadline, place })
+        let Some(mut stored) = self.take_for(permit) else { return AtHand::Nothing };
+        match self.fitness(&mut stored, now) {
+            Fitness::Fit => AtHand::Fit(stored),
+            Fitness::Test => AtHand::Unsure(stored),
+            Fitness::Unfit(reason) => {
+                self.retire(stored, reason);
+                AtHand::Nothing
             }
         }
     }
 
-    /// The rest of an acquire, which waits for what it needs.
-    pub(crate) async fn admit(
-        this: &Arc<Self>,
-        admitted: Admitted<M>,
-    ) -> Result<Lease<M>, PoolError> {
-        let Admitted { ticket, entry, stored, began, deadline, place } = admitted;
-        let permit = match entry {
-            Ok(Entry::Permit(permit)) => Ok(permit),
-            Ok(Entry::Queued(queued)) => this.permit(queued, began, deadline).await,
-            Err(error) => Err(error),
-        };
-        let found = match permit {
-            Ok(permit) => this.find(permit, stored, began, deadline).await,
-            Err(error) => Err(error),
-        };
-        match found {
-            Ok(found) => Ok(Self::conclude(this, ticket, found, began, place)),
-            Err(error) => {
-                ticket.settle(Outcome::of(&error));
-                let waited = began.elapsed();
-                this.tell(&PoolEvent::AcquireFailed { waited, place, error: &error });
-                Err(error)
-            }
-        }
+    #[cold]
+    fn refuse(
+        &self,
+        ticket: Ticket,
+        began: Instant,
+        place: &'static Location<'static>,
+        error: PoolError,
+    ) -> PoolError {
+        ticket.settle(Outcome::of(&error));
+        let waited = began.elapsed();
+        self.tell(&PoolEvent::AcquireFailed { waited, place, error: &error });
+        error
     }
 
     fn conclude(
@@ -145,7 +168,7 @@ impl<M: Manager> Shared<M> {
     }
 
     /// The right to one connection, in turn.
-    async fn permit(
+    pub(crate) async fn permit(
         &self,
         queued: Place<Permit>,
         began: Instant,

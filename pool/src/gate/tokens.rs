@@ -45,7 +45,7 @@ pub(crate) struct Permit {
     /// The right to take one connection out of the store came with it, and was not used yet.
     claim: bool,
     /// Else, at first, the place of its holder among those who want a connection.
-    wants: Option<Place<Result<Claim, Cause>>>,
+    wants: Option<Box<Place<Result<Claim, Cause>>>>,
     leased: bool,
     released: bool,
 }
@@ -56,7 +56,8 @@ impl Permit {
         lane: Lane,
         wants: Option<Place<Result<Claim, Cause>>>,
     ) -> Self {
-        Self { gate, lane, claim: wants.is_none(), wants, leased: false, released: false }
+        let claim = wants.is_none();
+        Self { gate, lane, claim, wants: wants.map(Box::new), leased: false, released: false }
     }
 
     pub(crate) fn has_claim(&self) -> bool {
@@ -73,7 +74,7 @@ impl Permit {
     }
 
     pub(super) fn place(&mut self) -> Option<Place<Result<Claim, Cause>>> {
-        self.wants.take()
+        self.wants.take().map(|place| *place)
     }
 
     pub(crate) fn add(&mut self, claim: Claim) {

@@ -165,19 +165,30 @@ impl PgPool {
     ///
     /// # Errors
     /// As [`Pool::acquire`] and [`PgLease::batch_execute`].
-    pub async fn begin(&self) -> Result<PgTransaction, PoolError> {
-        self.begin_with(&TransactionOptions::new()).await
+    #[track_caller]
+    pub fn begin(&self) -> impl Future<Output = Result<PgTransaction, PoolError>> + Send + use<'_> {
+        self.begin_at(TransactionOptions::new(), Location::caller())
     }
 
     /// Begins a transaction of a certain kind on a connection of its own.
     ///
     /// # Errors
     /// As [`begin`](Self::begin).
-    pub async fn begin_with(
+    #[track_caller]
+    pub fn begin_with(
         &self,
         options: &TransactionOptions,
+    ) -> impl Future<Output = Result<PgTransaction, PoolError>> + Send + use<'_> {
+        self.begin_at(*options, Location::caller())
+    }
+
+    async fn begin_at(
+        &self,
+        options: TransactionOptions,
+        place: &'static Location<'static>,
     ) -> Result<PgTransaction, PoolError> {
-        PgTransaction::begin(self.acquire().await?, options, None).await
+        let lease = self.acquire_at(Acquire::new(), place).await?;
+        PgTransaction::begin(lease, &options, None).await
     }
 
     /// Runs a statement and returns all its rows.

@@ -18,6 +18,9 @@ use crate::stats::CloseReason;
 /// own, some milliseconds, and most statements that are dropped on the way end sooner.
 const GRACE: Duration = Duration::from_millis(3);
 
+/// The longest time between two cancels of the same statement.
+const SLOWEST: Duration = Duration::from_millis(200);
+
 /// Cancels and rolls back in a task that keeps the lease, so that nobody else gets the connection
 /// meanwhile. If that fails or takes longer than `recovery_timeout`, the connection is closed.
 pub(super) fn spawn(mut lease: Lease<PgManager>) {
@@ -58,19 +61,21 @@ async fn drain(lease: &Lease<PgManager>) -> Result<(), BoxError> {
     // It is answered last. An empty query and not a bare Sync, since its answer tells whether one
     // too many came before it; see `State::doubtful`.
     let mut last = pin!(lease.client.batch_execute(""));
-    let mut cancelled = false;
-    let mut grace = GRACE;
+    let (mut patience, mut cancelled, mut answered) = (GRACE, false, lease.wire.answered());
     loop {
-        if let Ok(answer) = timeout(grace, last.as_mut()).await {
-            ready(answer)?;
-            break;
+        match timeout(patience, last.as_mut()).await {
+            Ok(answer) => break ready(answer)?,
+            // A pipeline may have left several behind, and one cancel ends one.
+            Err(_) if lease.wire.is_busy() => {
+                lease.cancel().await?;
+                cancelled = true;
+                // A backend that does not hear is not shouted at.
+                let stuck = lease.wire.answered() == answered;
+                patience = if stuck { (2 * patience).min(SLOWEST) } else { GRACE };
+                answered = lease.wire.answered();
+            }
+            Err(_) => {}
         }
-        // A pipeline may have left several behind, and one cancel ends one.
-        if lease.wire.is_busy() {
-            lease.cancel().await?;
-            cancelled = true;
-        }
-        grace *= 2;
     }
     if cancelled {
         // The signal was sent before the cancel returned. A backend that had nothing to do takes

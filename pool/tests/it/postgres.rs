@@ -4,6 +4,8 @@ mod batch;
 mod cancels;
 mod connecting;
 mod copy;
+#[cfg(feature = "axum")]
+mod handlers;
 mod listen;
 mod pipelines;
 mod recovery;

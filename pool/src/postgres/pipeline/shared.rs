@@ -103,7 +103,7 @@ pub(super) fn open(pipelines: &Arc<Pipelines>) {
     pool.runtime().clone().spawn(async move {
         // Why it failed is told to those who want a connection of their own.
         if let Ok(lease) = pool.acquire().await
-            && let Ok(conn) = SharedConnection::new(lease).await
+            && let Ok(conn) = SharedConnection::new(lease.unwatched()).await
         {
             opening.opened(conn);
         }
