@@ -47,8 +47,8 @@ pub enum Statements {
 
 /// Where to connect and the limits of the pool.
 ///
-/// [`Pool::new`](crate::Pool::new) uses what is not PostgreSQL's own: `url`, `pipelines`, all about statements
-/// and the settings of a session.
+/// [`Pool::new`](crate::Pool::new) uses what is not PostgreSQL's own: `url`, `pipelines`, all about
+/// statements and the settings of a session.
 ///
 /// ```
 /// # use escala_pool::PoolConfig;

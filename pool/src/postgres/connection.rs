@@ -122,14 +122,19 @@ impl PgConnection {
     }
 
     /// As [`query`](Self::query), next to others on the same connection: a call that is dropped
-    /// before its end is no reason to refuse the next.
+    /// before its end is no reason to refuse the next. `sends` is called before each
+    /// request that is sent, wherever that can be told from here.
     pub(super) async fn query_shared(
         &self,
         sql: &str,
         params: Params<'_>,
+        sends: impl Fn(),
     ) -> Result<Vec<Row>, Error> {
-        self.healed(sql, |prepared| async move { prepared.query(&self.client, sql, params).await })
-            .await
+        let call = |prepared: Prepared| {
+            sends();
+            async move { prepared.query(&self.client, sql, params).await }
+        };
+        self.healed(sql, call, &sends).await
     }
 
     /// As [`query`](Self::query), the rows one by one.
@@ -158,7 +163,7 @@ impl PgConnection {
         sql: &str,
         call: impl Fn(Prepared) -> F,
     ) -> Result<T, PoolError> {
-        self.guard(self.healed(sql, call)).await
+        self.guard(self.healed(sql, call, &|| {})).await
     }
 
     /// Runs a prepared statement. DDL between two calls makes a prepared statement stale; outside a
@@ -167,9 +172,10 @@ impl PgConnection {
         &self,
         sql: &str,
         call: impl Fn(Prepared) -> F,
+        sends: &impl Fn(),
     ) -> Result<T, Error> {
         let outside = self.wire.transaction() == TransactionStatus::Idle;
-        let prepared = self.prepare(sql).await?;
+        let prepared = self.prepare(sql, sends).await?;
         match call(prepared.clone()).await {
             Err(error) if prepared.is_stale(&error) => {
                 self.forget(sql);
@@ -178,7 +184,7 @@ impl PgConnection {
                 if !outside && error.code().is_some() {
                     return Err(error);
                 }
-                let prepared = self.prepare(sql).await?;
+                let prepared = self.prepare(sql, sends).await?;
                 let again = call(prepared.clone()).await;
                 if let Err(error) = &again
                     && prepared.is_stale(error)
@@ -193,7 +199,7 @@ impl PgConnection {
         }
     }
 
-    async fn prepare(&self, sql: &str) -> Result<Prepared, Error> {
+    async fn prepare(&self, sql: &str, sends: &impl Fn()) -> Result<Prepared, Error> {
         if let Some(prepared) = self.prepared(sql) {
             return Ok(prepared);
         }
@@ -202,6 +208,7 @@ impl PgConnection {
         if let Some(prepared) = self.prepared(sql) {
             return Ok(prepared);
         }
+        sends();
         let prepared = match &self.unnamed {
             None => self.client.prepare(sql).await.map(Prepared::Named),
             Some(_) => self.types(sql).await.map(Prepared::Unnamed),

@@ -81,14 +81,14 @@ use crate::stats::PoolStats;
 /// # Pipelines
 /// When reads meet, [`query`](Self::query), [`query_one`](Self::query_one) and
 /// [`query_opt`](Self::query_opt) send them on a few connections that all callers share, many under
-/// way on each, in sessions that refuse writes: on two cores that served about twice as many as
-/// a connection for each, and took less than half of the processor time. A read is a text that begins with
-/// `SELECT`, `WITH`, `VALUES` or `TABLE`. One that the server refuses as a write has done nothing and
-/// runs on a connection of its own, from then on at once. So does one that waits behind a slow one,
-/// after 5 to 25 ms, and the slow one after 100 ms. That means that a read may be begun twice. A
-/// function with effects that PostgreSQL allows in a read-only transaction, such as one that takes
-/// an advisory lock, is known by its name; if one of your own hides such a call, run it on a lease,
-/// or set [`pipelines`](PoolConfig::pipelines) to 0.
+/// way on each, in sessions that refuse writes: on two cores that served about twice as many as a
+/// connection for each, and took less than half of the processor time. A read is a text that begins
+/// with `SELECT`, `WITH`, `VALUES` or `TABLE`. One that the server refuses as a write has done
+/// nothing and runs on a connection of its own, from then on at once. So does one that waits behind
+/// a slow one, after 5 to 25 ms, and the slow one after 100 ms. That means that a read may be begun
+/// twice. A function with effects that PostgreSQL allows in a read-only transaction, such as one
+/// that takes an advisory lock, is known by its name; if one of your own hides such a call, run it
+/// on a lease, or set [`pipelines`](PoolConfig::pipelines) to 0.
 ///
 /// Writes are not sent so: those on one connection would be committed one after the other, and wait
 /// for each other's locks.

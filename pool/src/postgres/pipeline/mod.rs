@@ -17,6 +17,7 @@ use std::future::{Future, poll_fn};
 use std::hash::RandomState;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -158,6 +159,7 @@ impl Pipelines {
         let Some((seat, conn)) = boarded else {
             return Ride::Elsewhere(Outside::read(self, text));
         };
+        let seat = Mutex::new(seat);
         let mut flight = Flight { pipelines: self, seat, conn, answered: false, _slot: slot };
         match flight.run(sql, params).await {
             Some(result) => Ride::Answered(result),
@@ -282,7 +284,8 @@ impl Drop for Place<'_> {
 /// A statement under way on a pipeline.
 struct Flight<'a> {
     pipelines: &'a Pipelines,
-    seat: Seat,
+    /// Changes when a statement is sent that had to be prepared first.
+    seat: Mutex<Seat>,
     conn: Arc<SharedConnection>,
     answered: bool,
     _slot: SemaphorePermit<'a>,
@@ -292,13 +295,24 @@ impl Flight<'_> {
     /// `None` if it must be run elsewhere.
     async fn run(&mut self, sql: &str, params: Params<'_>) -> Option<Result<Vec<Row>, PoolError>> {
         let state = &self.pipelines.state;
-        let mut call = pin!(self.conn.query_shared(sql, params));
+        let (waited, sent) = (AtomicBool::new(false), AtomicBool::new(false));
+        let sends = || {
+            sent.store(true, Ordering::Relaxed);
+            if waited.load(Ordering::Relaxed) {
+                let mut seat = self.seat.lock();
+                *seat = state.lock().schedule.renew(*seat);
+            }
+        };
+        let mut call = pin!(self.conn.query_shared(sql, params, sends));
         let ended = poll_fn(|cx| {
             if let Poll::Ready(result) = call.as_mut().poll(cx) {
                 return Poll::Ready(Some(result));
             }
+            waited.store(true, Ordering::Relaxed);
+            let seat = *self.seat.lock();
             let mut state = state.lock();
-            if state.schedule.must_leave(self.seat, cx.waker()) {
+            let sent = sent.load(Ordering::Relaxed);
+            if state.schedule.must_leave(seat, sent, cx.waker()) {
                 state.counts.moved += 1;
                 return Poll::Ready(None);
             }
@@ -313,11 +327,12 @@ impl Flight<'_> {
             Err(error) => error,
         };
         self.answered = error.code().is_some();
+        let seat = *self.seat.lock();
         let mut state = state.lock();
         if error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION) {
             let text = text::identify(&self.pipelines.hasher, sql);
             state.texts.writes(text);
-        } else if !lost_server(&error) || state.schedule.is_first(self.seat) {
+        } else if !lost_server(&error) || state.schedule.is_first(seat) {
             // Whoever was in front may be why the backend died: nobody else shall die of it.
             return Some(Err(PoolError::Postgres(error)));
         }
@@ -331,7 +346,7 @@ impl Drop for Flight<'_> {
         if !self.answered {
             self.conn.interrupt();
         }
-        let ended = self.pipelines.state.lock().schedule.leave(self.seat, self.answered);
+        let ended = self.pipelines.state.lock().schedule.leave(*self.seat.get_mut(), self.answered);
         // Outside the lock: that may give a connection back.
         drop(ended);
     }
@@ -367,7 +382,8 @@ impl<'a> Outside<'a> {
         }
         let began = Instant::now();
         let result = call.await;
-        let quick = result.is_ok() && began.elapsed() < STALL;
+        // Not `STALL`: what runs alone on a busy machine shall have a chance.
+        let quick = result.is_ok() && began.elapsed() < PROVEN_STALL;
         self.pipelines.state.lock().texts.ran(self.text, quick);
         result
     }

