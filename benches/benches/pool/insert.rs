@@ -25,12 +25,13 @@ pub(crate) async fn run(effort: Effort) -> anyhow::Result<()> {
     let mut contenders = rows(&pool)?;
     compete(&mut contenders, effort.of(9, 1), length).await?;
     print("Inserts into PostgreSQL (testkit runs it without fsync): rows", &contenders, &[0, 1]);
-    let mut contenders = [Contender::new("escala UNNEST x 1000, 1 task", 1, {
-        let pool = pool.clone();
-        move |_| thousand(pool.clone())
-    })];
+    let (unnesting, copying) = (pool.clone(), pool.clone());
+    let mut contenders = [
+        Contender::new("escala execute, UNNEST", 1, move |_| unnest(unnesting.clone())),
+        Contender::new("escala copy_in", 1, move |_| copy(copying.clone())),
+    ];
     compete(&mut contenders, effort.of(9, 1), length).await?;
-    print("The same, a thousand rows of one task at once: statements", &contenders, &[0]);
+    print("A thousand rows at once by one task: thousands of rows", &contenders, &[0]);
     pool.close().await;
     Ok(())
 }
@@ -55,9 +56,17 @@ async fn one(pool: PgPool, number: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn thousand(pool: PgPool) -> anyhow::Result<()> {
+async fn unnest(pool: PgPool) -> anyhow::Result<()> {
     let accounts: Vec<i64> = (0..AT_ONCE).collect();
     ensure!(pool.execute(ROWS, &[&accounts, &accounts]).await? == AT_ONCE as u64);
+    Ok(())
+}
+
+async fn copy(pool: PgPool) -> anyhow::Result<()> {
+    let mut rows = pool.copy_in("copy orders (account, price) from stdin").await?;
+    let text: String = (0..AT_ONCE).map(|number| format!("{number}\t{number}\n")).collect();
+    rows.send(text).await?;
+    ensure!(rows.finish().await? == AT_ONCE as u64);
     Ok(())
 }
 

@@ -89,8 +89,8 @@ where
         enter: impl FnOnce(&mut State<T, O, I>) -> R,
     ) -> Result<R, BatchError> {
         let mut state = self.state.lock();
-        state.stats.started_total += count as u64;
         if state.line.waiting() + count > self.config.max_waiters {
+            state.stats.started_total += count as u64;
             state.stats.rejected_total += count as u64;
             return Err(BatchError::TooManyWaiters { limit: self.config.max_waiters });
         }
@@ -98,10 +98,13 @@ where
         let runtime =
             (lanes < self.config.max_in_flight).then(|| Handle::try_current().ok()).flatten();
         if runtime.is_none() && lanes == 0 {
+            state.stats.started_total += count as u64;
             state.stats.failed_total += count as u64;
             return Err(BatchError::Abandoned);
         }
+        // Counted afterwards, since the hash of a key is the caller's code and may panic.
         let entered = enter(&mut state);
+        state.stats.started_total += count as u64;
         state.stats.in_flight += count;
         state.stats.lanes += usize::from(runtime.is_some());
         drop(state);

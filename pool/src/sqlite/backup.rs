@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::SqlitePool;
 use super::busy::Patience;
-use super::checkpoint::log_of;
+use super::checkpoint::beside;
 use super::config::SqliteConfig;
 use crate::error::PoolError;
 
@@ -84,11 +84,13 @@ impl Job {
         self.finish(&part).map_err(PoolError::Backup)
     }
 
-    /// To put a file in the place of an open database, or one with a log, would destroy both.
+    /// To put a file in the place of an open database, or of one whose log or journal is still to be
+    /// worked into it, would destroy both.
     fn refuse_a_database_in_use(&self) -> io::Result<()> {
         let same = fs::canonicalize(&self.path)
             .is_ok_and(|path| fs::canonicalize(&self.config.path).is_ok_and(|own| own == path));
-        if same || log_of(&self.path).exists() {
+        let left = ["-wal", "-journal"].iter().any(|suffix| beside(&self.path, suffix).exists());
+        if same || left {
             let text = "a database that is in use stands there";
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
         }

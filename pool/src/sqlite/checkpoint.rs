@@ -49,7 +49,7 @@ impl Checkpoints {
             Ok(())
         }))?;
         Ok(Self {
-            log: log_of(&config.path),
+            log: beside(&config.path, "-wal"),
             pages,
             moved: 0,
             waited: 0,
@@ -88,9 +88,9 @@ impl Checkpoints {
     }
 }
 
-/// The file that SQLite keeps the log of a database in.
-pub(super) fn log_of(path: &Path) -> PathBuf {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    log.into()
+/// A file that SQLite keeps beside a database.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }

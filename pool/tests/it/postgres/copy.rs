@@ -8,6 +8,17 @@ use tokio::time::timeout;
 use super::pipelines::all_idle;
 use super::{backend, cluster, ids, pool, with_table};
 
+#[test]
+fn what_is_under_way_crosses_threads() {
+    fn crosses<T: Send>() {}
+    crosses::<escala_pool::postgres::RowStream<'static>>();
+    crosses::<escala_pool::postgres::CopyIn<'static>>();
+    crosses::<escala_pool::postgres::CopyOut<'static>>();
+    crosses::<escala_pool::postgres::Listener>();
+    crosses::<escala_pool::PgTransaction>();
+    crosses::<escala_pool::postgres::PgSavepoint<'static>>();
+}
+
 const SERIES: &str = "select generate_series(1, $1::int8)";
 
 #[tokio::test]

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use escala_pool::{PgPool, PoolConfig};
+use escala_pool::{PgPool, PoolConfig, PoolError};
 use testkit::PgCluster;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::cluster;
+use super::{backend, cluster};
 use crate::scripted::assert_adds_up;
 
 const ECHO: &str = "select $1::int8";
@@ -266,4 +266,52 @@ async fn ddl_under_a_pipeline_heals() {
         let add = format!("alter table t add column c{columns} int");
         pg.sql(pg.primary(), &add).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_frozen_backend_of_a_pipeline_fails_nobody() {
+    let pg = cluster().await;
+    let pool = pool(&pg, 4, 1).await;
+    open_pipeline(&pool).await;
+    let shared = backend(&pool).await;
+    pg.freeze_session(pg.primary(), shared).unwrap();
+    for value in 0..20 {
+        let reads = async { tokio::join!(echo(&pool, value), echo(&pool, -value)) };
+        assert!(timeout(Duration::from_secs(3), reads).await.is_ok(), "{:?}", pool.stats());
+    }
+    assert!(pool.stats().moved_total > 0);
+    // Nobody can make it fit again.
+    while pool.stats().recovery_failures_total == 0 {
+        sleep(Duration::from_millis(10)).await;
+    }
+    pg.thaw_session(pg.primary(), shared).unwrap();
+    all_idle(&pool).await;
+    assert_adds_up(&pool.stats());
+}
+
+#[tokio::test]
+async fn more_reads_than_fit_wait_their_turn_or_are_turned_away() {
+    let pg = cluster().await;
+    let config = PoolConfig::new(pg.primary().url()).max_size(2).min_idle(0).pipelines(1);
+    let pool = PgPool::connect(config.max_waiters(100)).await.unwrap();
+    open_pipeline(&pool).await;
+    let before = pool.stats();
+    let reads = (0..500_i64).map(|value| {
+        let pool = &pool;
+        async move {
+            match pool.query_one(ECHO, &[&value]).await {
+                Ok(row) => assert_eq!(row.get::<_, i64>(0), value),
+                Err(error) => assert!(matches!(error, PoolError::TooManyWaiters { limit: 100 })),
+            }
+        }
+    });
+    futures_util::future::join_all(reads).await;
+    let stats = pool.stats();
+    // 64 are under way at once and 100 may wait. If the machine stands still meanwhile, those under
+    // way join those who wait.
+    let rejected = stats.rejected_total - before.rejected_total;
+    assert!((1..=400).contains(&rejected), "{stats:?}");
+    assert_eq!(stats.waiting, 0);
+    all_idle(&pool).await;
+    assert_adds_up(&pool.stats());
 }

@@ -219,7 +219,9 @@ async fn a_copy_never_takes_the_place_of_a_database_in_use() {
     let other_path = folder.path().join("other.db");
     let other = open(&other_path).await;
     other.execute("insert into t values (1)", &[]).await.unwrap();
-    for target in [&path, &other_path] {
+    let crashed = folder.path().join("crashed.db");
+    fs::write(folder.path().join("crashed.db-journal"), "half a transaction").unwrap();
+    for target in [&path, &other_path, &crashed] {
         let error = pool.backup(target).await.unwrap_err();
         assert!(matches!(error, PoolError::Backup(_)), "{error:?}");
     }
