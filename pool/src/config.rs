@@ -66,7 +66,8 @@ pub struct PoolConfig {
     /// slash), `target_session_attrs`, `load_balance_hosts`, `connect_timeout` (for one address;
     /// else each gets its share of the field of that name here), `sslmode`, `sslrootcert`, `sslcert`,
     /// `sslkey`, `sslnegotiation`, `channel_binding`, `options`, `keepalives*` and
-    /// `tcp_user_timeout` work; any other is refused by name, password files among them. Unlike
+    /// `tcp_user_timeout` work; any other is refused by name, password files among them. TLS needs
+    /// the feature `tls`; files of certificates and keys are read again when they change. Unlike
     /// libpq, nothing is read from the environment or the home directory, and keepalive begins
     /// after 60 s. Empty by default. It may hold a password: `Debug` hides it and it is never
     /// serialised.

@@ -4,7 +4,9 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use parking_lot::Mutex;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
@@ -25,44 +27,88 @@ use crate::config::ConfigError;
 /// A socket with TLS, which knows its channel binding.
 pub(super) type Encrypted = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
 
-/// Encrypts sockets; clones share the sessions that a server lets resume.
+/// Encrypts sockets. Clones share the certificates, and the sessions that a server lets resume.
 #[derive(Clone)]
-pub(super) struct Tls(MakeRustlsConnect);
+pub(super) struct Tls(Arc<Shared>);
+
+struct Shared {
+    settings: TlsSettings,
+    loaded: Mutex<Loaded>,
+}
+
+/// What stood in the files when they were last read.
+struct Loaded {
+    written: Vec<Option<SystemTime>>,
+    connect: MakeRustlsConnect,
+}
 
 impl Tls {
     /// Reads the files of certificates and keys, so a mistake in them is found at the start.
     pub(super) fn new(settings: &TlsSettings) -> Result<Option<Self>, ConfigError> {
-        let provider = Arc::new(ring::default_provider());
-        let roots = trusted(settings)?;
-        let name = settings.mode == SslMode::VerifyFull;
-        let verifier = Verifier { provider: Arc::clone(&provider), roots, name };
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|_| refuse("sslmode", "cannot be met by the TLS library"))?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier));
-        let mut config = match &settings.client {
-            Some((certificate, key)) => {
-                let chain = certificates("sslcert", certificate)?;
-                let key = PrivateKeyDer::from_pem_file(key)
-                    .map_err(|_| refuse("sslkey", "must be a file with a key in PEM"))?;
-                builder
-                    .with_client_auth_cert(chain, key)
-                    .map_err(|_| refuse("sslkey", "must fit the certificate of sslcert"))?
-            }
-            None => builder.with_no_client_auth(),
-        };
-        // What PostgreSQL calls its protocol; asked for with sslnegotiation=direct, else ignored.
-        config.alpn_protocols = vec![b"postgresql".to_vec()];
-        Ok(Some(Self(MakeRustlsConnect::new(config))))
+        let loaded = Loaded { written: written(settings), connect: load(settings)? };
+        let shared = Shared { settings: settings.clone(), loaded: Mutex::new(loaded) };
+        Ok(Some(Self(Arc::new(shared))))
     }
 
     /// Does the handshake. `name` is that of the host, or its address.
     pub(super) async fn encrypt(&self, socket: Socket, name: &str) -> io::Result<Stream> {
-        let mut make = self.0.clone();
-        let Ok(connect) = MakeTlsConnect::<Socket>::make_tls_connect(&mut make, name);
+        let mut current = self.0.current();
+        let Ok(connect) = MakeTlsConnect::<Socket>::make_tls_connect(&mut current, name);
         Ok(Stream::Tls(Box::new(connect.connect(socket).await?)))
     }
+}
+
+impl Shared {
+    /// Certificates may live for hours only. Files that were written since are read again; while
+    /// that fails, as it does between the writing of a certificate and of its key, the old ones
+    /// serve.
+    fn current(&self) -> MakeRustlsConnect {
+        let written = written(&self.settings);
+        let mut loaded = self.loaded.lock();
+        if loaded.written != written
+            && let Ok(connect) = load(&self.settings)
+        {
+            *loaded = Loaded { written, connect };
+        }
+        loaded.connect.clone()
+    }
+}
+
+/// When each of the files was last written.
+fn written(settings: &TlsSettings) -> Vec<Option<SystemTime>> {
+    let roots = match &settings.roots {
+        Some(Roots::File(path)) => Some(path),
+        _ => None,
+    };
+    let client = settings.client.iter().flat_map(|(certificate, key)| [certificate, key]);
+    let modified = |path| fs::metadata(path).and_then(|meta| meta.modified()).ok();
+    roots.into_iter().chain(client).map(modified).collect()
+}
+
+fn load(settings: &TlsSettings) -> Result<MakeRustlsConnect, ConfigError> {
+    let provider = Arc::new(ring::default_provider());
+    let roots = trusted(settings)?;
+    let name = settings.mode == SslMode::VerifyFull;
+    let verifier = Verifier { provider: Arc::clone(&provider), roots, name };
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|_| refuse("sslmode", "cannot be met by the TLS library"))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = match &settings.client {
+        Some((certificate, key)) => {
+            let chain = certificates("sslcert", certificate)?;
+            let key = PrivateKeyDer::from_pem_file(key)
+                .map_err(|_| refuse("sslkey", "must be a file with a key in PEM"))?;
+            builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|_| refuse("sslkey", "must fit the certificate of sslcert"))?
+        }
+        None => builder.with_no_client_auth(),
+    };
+    // What PostgreSQL calls its protocol; asked for with sslnegotiation=direct, else ignored.
+    config.alpn_protocols = vec![b"postgresql".to_vec()];
+    Ok(MakeRustlsConnect::new(config))
 }
 
 /// Whom a server must be vouched for by; `None` where nobody is asked.

@@ -38,6 +38,7 @@ impl Tls {
             ("stranger", &stranger.authority),
             ("client", &certificates.client),
             ("client-key", &certificates.client_key),
+            ("foreign", &stranger.client),
             ("foreign-key", &stranger.client_key),
             ("server", &certificates.server),
         ] {
@@ -158,6 +159,24 @@ async fn a_client_certificate_lets_its_owner_in() {
         let error = PgPool::connect_lazy(PoolConfig::new(tls.url("client", query))).unwrap_err();
         assert!(matches!(error, PoolError::Config(_)) && chain(&error).contains(rule), "{query}");
     }
+}
+
+#[tokio::test]
+async fn certificates_are_read_again_when_they_are_renewed() {
+    let tls = Tls::start().await;
+    let copy = |from: &str, to: &str| {
+        std::fs::copy(tls.folder.path().join(from), tls.folder.path().join(to)).unwrap();
+    };
+    copy("foreign", "own");
+    copy("foreign-key", "own-key");
+    let url = tls.url("client", "sslmode=require&sslcert=@own&sslkey=@own-key");
+    let pool = PgPool::connect_lazy(PoolConfig::new(url).min_idle(0)).unwrap();
+    pool.query("select 1", &[]).await.unwrap_err();
+    // Between the two they do not fit each other.
+    copy("client", "own");
+    pool.query("select 1", &[]).await.unwrap_err();
+    copy("client-key", "own-key");
+    pool.query("select 1", &[]).await.unwrap();
 }
 
 #[tokio::test]
