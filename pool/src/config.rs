@@ -345,6 +345,10 @@ impl PoolConfig {
             let rule = "must be at most 100000";
             return Err(ConfigError::new("reserved", self.reserved.to_string(), rule));
         }
+        if self.pipelines > 1_000 {
+            let rule = "must be at most 1000";
+            return Err(ConfigError::new("pipelines", self.pipelines.to_string(), rule));
+        }
         duration("max_backoff", self.max_backoff)?;
         optional("keepalive", self.keepalive)?;
         optional("leak_threshold", self.leak_threshold)?;

@@ -62,7 +62,8 @@ pub struct PoolStats {
     /// PostgreSQL: connections that serve single reads of all callers together. They are in use,
     /// also while nobody reads.
     pub pipelines: usize,
-    /// PostgreSQL: single reads sent on such a connection.
+    /// PostgreSQL: single reads sent on such a connection. Only one that had to wait for its turn
+    /// counts among the acquires too.
     pub pipelined_total: u64,
     /// PostgreSQL: of those, the ones moved to a connection of their own, since a statement before
     /// them was slow, the server refused them as writes, or the connection was lost.

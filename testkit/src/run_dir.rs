@@ -83,8 +83,9 @@ fn sweep(base: &Path) -> io::Result<()> {
             continue;
         }
         kill_leftovers(&path)?;
-        for node in fs::read_dir(&path)? {
-            shared_memory::free(&node?.path());
+        // An owner who is just ending removes it too.
+        for node in fs::read_dir(&path).into_iter().flatten().flatten() {
+            shared_memory::free(&node.path());
         }
         // A folder that resists is tried again by the next start.
         let _ = fs::remove_dir_all(&path);

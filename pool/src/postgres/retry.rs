@@ -1,6 +1,7 @@
 //! Transactions that are tried again when they meet another one.
 
 use std::future::Future;
+use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use super::PgPool;
 use super::transaction::{Home, PgTransaction, TransactionOptions};
+use crate::acquire::Acquire;
 use crate::error::PoolError;
 
 /// The longest wait before the first retry; it doubles with each.
@@ -40,24 +42,26 @@ impl PgPool {
     /// Those of the closure, of [`begin`](Self::begin) and of [`PgTransaction::commit`]. After
     /// [`PoolError::CommitUnknown`] it is not tried again: it may be done already.
     /// [`PoolError::TransactionKept`] if the closure moved the transaction elsewhere.
-    pub async fn transaction<T, E, F, Fut>(&self, work: F) -> Result<T, E>
+    #[track_caller]
+    pub fn transaction<T, E, F, Fut>(&self, work: F) -> impl Future<Output = Result<T, E>>
     where
         F: Fn(PgTransaction) -> Fut,
         Fut: Future<Output = Result<T, E>>,
         E: From<PoolError>,
     {
-        self.transaction_with(&TransactionOptions::new(), work).await
+        self.transaction_at(TransactionOptions::new(), Location::caller(), work)
     }
 
     /// As [`transaction`](Self::transaction), of a certain kind.
     ///
     /// # Errors
     /// As [`transaction`](Self::transaction).
-    pub async fn transaction_with<T, E, F, Fut>(
+    #[track_caller]
+    pub fn transaction_with<T, E, F, Fut>(
         &self,
         options: &TransactionOptions,
         work: F,
-    ) -> Result<T, E>
+    ) -> impl Future<Output = Result<T, E>>
     where
         // Neither an `AsyncFn` nor `&mut PgTransaction`: the compiler could not tell that the
         // future may move between threads.
@@ -65,9 +69,23 @@ impl PgPool {
         Fut: Future<Output = Result<T, E>>,
         E: From<PoolError>,
     {
+        self.transaction_at(*options, Location::caller(), work)
+    }
+
+    async fn transaction_at<T, E, F, Fut>(
+        &self,
+        options: TransactionOptions,
+        place: &'static Location<'static>,
+        work: F,
+    ) -> Result<T, E>
+    where
+        F: Fn(PgTransaction) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        E: From<PoolError>,
+    {
         let mut attempts = 1;
         loop {
-            let (result, lost) = self.attempt(options, &work).await;
+            let (result, lost) = self.attempt(&options, place, &work).await;
             if result.is_ok() || !lost || attempts >= options.attempts {
                 return result;
             }
@@ -81,6 +99,7 @@ impl PgPool {
     async fn attempt<T, E, F, Fut>(
         &self,
         options: &TransactionOptions,
+        place: &'static Location<'static>,
         work: &F,
     ) -> (Result<T, E>, bool)
     where
@@ -89,7 +108,7 @@ impl PgPool {
         E: From<PoolError>,
     {
         let home = Arc::new(Home::default());
-        let tx = match self.acquire().await {
+        let tx = match self.acquire_at(Acquire::new(), place).await {
             Ok(lease) => PgTransaction::begin(lease, options, Some(Arc::clone(&home))).await,
             Err(error) => Err(error),
         };

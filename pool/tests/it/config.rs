@@ -21,6 +21,7 @@ async fn a_setting_that_breaks_a_rule_is_named_with_value_and_rule() {
     let cases = [
         (PoolConfig::default().max_size(0), "max_size = 0: must be between 1 and 100000"),
         (PoolConfig::default().max_connecting(0), "max_connecting = 0: must be between"),
+        (PoolConfig::default().pipelines(1_001), "pipelines = 1001: must be at most 1000"),
         (PoolConfig::default().acquire_timeout(Duration::ZERO), "acquire_timeout = 0ns: must be"),
         (PoolConfig::default().idle_timeout(Duration::MAX), "must be between 1 ms and 365 days"),
     ];

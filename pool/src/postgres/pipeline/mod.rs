@@ -97,10 +97,12 @@ impl Pipelines {
         if config.pipelines == 0 || config.statements == Statements::Unnamed {
             return None;
         }
+        let pipelines = config.pipelines.min(config.max_size / 2);
+        let slots = DEPTH * pipelines.max(1);
         let limits = Limits {
-            pipelines: config.pipelines.min(config.max_size / 2),
+            pipelines,
             // One may stand for all while the others are being opened.
-            depth: DEPTH * config.pipelines,
+            depth: slots,
             grow_at: GROW_AT,
             stall: STALL,
             proven_stall: PROVEN_STALL,
@@ -118,7 +120,7 @@ impl Pipelines {
                 counts: Counts::default(),
                 watched: false,
             }),
-            slots: Semaphore::new(DEPTH * config.pipelines),
+            slots: Semaphore::new(slots),
         }))
     }
 

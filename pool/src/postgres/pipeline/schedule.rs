@@ -245,7 +245,7 @@ impl<C: Clone> Schedule<C> {
 
     /// Judges a pipeline by a look at it, `step` after the one before.
     pub(super) fn judge(&mut self, id: u64, look: Look, step: Duration) -> Verdict<C> {
-        let limits = self.limits;
+        let (limits, paused) = (self.limits, self.paused);
         let mut verdict = Verdict { woken: Vec::new(), slow: None, ended: None };
         let Some(lane) = self.lane(id) else { return verdict };
         lane.closing |= look.unfit;
@@ -259,8 +259,11 @@ impl<C: Clone> Schedule<C> {
             let long = lane.silent >= limits.patience;
             let newly = !lane.stalled || long;
             lane.stalled = true;
-            verdict.woken = lane.unload(long);
-            verdict.slow = lane.in_front().filter(|_| newly).map(|rider| (rider.text, long));
+            // Who is told to get off while the pool is paused or closed has nowhere to go.
+            if !paused {
+                verdict.woken = lane.unload(long);
+                verdict.slow = lane.in_front().filter(|_| newly).map(|rider| (rider.text, long));
+            }
             // Nobody waits for what it does.
             lane.closing |= lane.aboard == 0;
         }
@@ -485,6 +488,20 @@ mod tests {
     /// The text in front of the only pipeline.
     fn text_of(schedule: &Schedule<u32>) -> TextId {
         schedule.lanes[0].in_front().unwrap().text
+    }
+
+    #[test]
+    fn nobody_gets_off_a_silent_pipeline_of_a_paused_pool() {
+        let mut schedule = schedule(1);
+        let waker = Waker::from(Arc::new(Woken::default()));
+        let seats = [board(&mut schedule).0, board(&mut schedule).0];
+        assert!(schedule.pause(true).is_empty());
+        for _ in 0..20 {
+            assert!(schedule.judge(0, busy(0), MS).woken.is_empty());
+        }
+        assert!(seats.iter().all(|seat| !schedule.must_leave(*seat, &waker)));
+        assert_eq!(schedule.leave(seats[0], true), None);
+        assert_eq!(schedule.leave(seats[1], true), Some(0));
     }
 
     #[test]

@@ -315,3 +315,19 @@ async fn more_reads_than_fit_wait_their_turn_or_are_turned_away() {
     all_idle(&pool).await;
     assert_adds_up(&pool.stats());
 }
+
+#[tokio::test]
+async fn a_read_under_way_ends_before_the_pool_is_closed() {
+    let pg = cluster().await;
+    let pool = pool(&pg, 4, 1).await;
+    open_pipeline(&pool).await;
+    let before = pool.stats().pipelined_total;
+    let slow = pool.query("select pg_sleep(0.5)", &[]);
+    tokio::pin!(slow);
+    assert!(timeout(Duration::from_millis(1), slow.as_mut()).await.is_err());
+    assert_eq!(pool.stats().pipelined_total, before + 1);
+    let (answer, report) = tokio::join!(slow, pool.close());
+    answer.unwrap();
+    assert_eq!(report.abandoned, 0);
+    assert!(matches!(pool.query(ECHO, &[&1_i64]).await, Err(PoolError::Closed)));
+}

@@ -245,3 +245,34 @@ async fn a_savepoint_is_kept_taken_back_or_dropped_without_the_rest() {
     tx.commit().await.unwrap();
     assert_eq!(ids(&pg).await, "1,2,3");
 }
+
+#[tokio::test]
+async fn a_closure_may_end_its_transaction_itself_but_not_keep_it() {
+    let pg = cluster().await;
+    let pool = with_table(&pg, 2).await;
+    pool.transaction(async |mut tx| {
+        tx.execute("insert into t values (1)", &[]).await?;
+        tx.commit().await
+    })
+    .await
+    .unwrap();
+    pool.transaction(async |mut tx| {
+        tx.execute("insert into t values (2)", &[]).await?;
+        tx.rollback().await
+    })
+    .await
+    .unwrap();
+    let kept = parking_lot::Mutex::new(None);
+    let result: Result<(), PoolError> = pool
+        .transaction(async |mut tx| {
+            tx.execute("insert into t values (3)", &[]).await?;
+            *kept.lock() = Some(tx);
+            Ok(())
+        })
+        .await;
+    assert!(matches!(result, Err(PoolError::TransactionKept)), "{result:?}");
+    drop(kept);
+    // In turn with the rollback of what was kept.
+    pool.execute("insert into t values (3)", &[]).await.unwrap();
+    assert_eq!(ids(&pg).await, "1,3");
+}
