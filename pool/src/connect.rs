@@ -32,8 +32,9 @@ impl<M: Manager> Shared<M> {
             sleep_until(until).await;
             if let Some(this) = this.upgrade() {
                 this.gate.paced();
-                // To callers, and to the upkeep.
-                this.books.unsettled.notify_one();
+                this.connect_if_due();
+                // What is opened for callers may not be all.
+                this.books.upkeep.notify_one();
             }
         });
     }

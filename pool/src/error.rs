@@ -61,6 +61,15 @@ pub enum PoolError {
     /// The driver or the server failed.
     #[cfg(feature = "postgres")]
     Postgres(tokio_postgres::Error),
+    /// A closure ended while its transaction was in use elsewhere, so it was not committed.
+    #[cfg(feature = "postgres")]
+    TransactionKept,
+    /// The pool has as many listeners as it may.
+    #[cfg(feature = "postgres")]
+    TooManyListeners {
+        /// The bound.
+        limit: usize,
+    },
     /// The connection broke after `COMMIT` was sent and before it was answered: nobody knows whether
     /// the transaction was committed. Look for what it should have done before doing it again.
     #[cfg(feature = "postgres")]
@@ -141,7 +150,14 @@ impl PoolError {
             | Self::TooManyWaiters { .. }
             | Self::ConnectTimeout { .. } => true,
             // Wrong role or password, unknown database: nothing changes by itself.
-            Self::Connect(_) => !matches!(self.sqlstate(), Some("28000" | "28P01" | "3D000")),
+            #[cfg(not(feature = "postgres"))]
+            Self::Connect(_) => true,
+            #[cfg(feature = "postgres")]
+            Self::Connect(cause) => {
+                let refused = matches!(self.sqlstate(), Some("28000" | "28P01" | "3D000"));
+                let lasts = crate::postgres::ServerError::is_lasting;
+                !refused && !cause_of(&**cause).is_some_and(lasts)
+            }
             #[cfg(feature = "postgres")]
             // Serialization failure, deadlock, starting up.
             Self::Postgres(_) => matches!(self.sqlstate(), Some("40001" | "40P01" | "57P03")),
@@ -227,6 +243,12 @@ impl fmt::Display for PoolError {
                 Some(code) => write!(f, "postgresql answered with sqlstate {code}"),
                 None => f.write_str("the call to postgresql failed"),
             },
+            #[cfg(feature = "postgres")]
+            Self::TransactionKept => f.write_str("the closure moved its transaction elsewhere"),
+            #[cfg(feature = "postgres")]
+            Self::TooManyListeners { limit } => {
+                write!(f, "the pool has {limit} listeners already, which is the limit")
+            }
             #[cfg(feature = "postgres")]
             Self::CommitUnknown(_) => {
                 f.write_str("the connection broke after commit was sent: the outcome is unknown")

@@ -180,6 +180,14 @@ pub(crate) fn abandoned(leases: usize) {
     tracing::warn!(leases, "the pool closed while leases were still out");
 }
 
+/// A listener could not connect again.
+#[cfg(feature = "postgres")]
+#[cfg_attr(not(feature = "tracing"), expect(unused_variables, reason = "nobody to tell"))]
+pub(crate) fn listener_lost(error: &crate::error::PoolError) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(?error, "a listener could not connect again");
+}
+
 /// The server or the network ended a connection.
 #[cfg(feature = "postgres")]
 #[cfg_attr(not(feature = "tracing"), expect(unused_variables, reason = "nobody to tell"))]

@@ -15,6 +15,7 @@ pub fn tap(mut bytes: &[u8]) {
         bytes = later;
         total += turn.len() as u64;
         let client = head & 0x80 != 0;
+        whole.passage(turn);
         pass(&mut whole, client, turn);
         turn.chunks(1).for_each(|byte| pass(&mut split, client, byte));
         let state = whole.state();

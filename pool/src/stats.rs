@@ -20,7 +20,8 @@ pub struct PoolStats {
     pub available: usize,
     /// Leases out, those being recovered included.
     pub leased: usize,
-    /// Callers inside an acquire that has not ended (SQLite: jobs not started).
+    /// Callers inside an acquire that has not ended, and clones that were made ready as a tower
+    /// service and not called yet (SQLite: jobs not started).
     pub waiting: usize,
     /// Most connections the pool opens for ordinary callers.
     pub max_size: usize,

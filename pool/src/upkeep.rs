@@ -61,7 +61,11 @@ async fn settle<M: Manager>(shared: &Weak<Shared<M>>, books: &Books) {
     loop {
         books.unsettled.notified().await;
         let Some(shared) = shared.upgrade() else { return };
-        shared.settle();
+        // What panics is the drop of a connection, and the next one need not.
+        if let Err(message) = caught(async { shared.settle() }).await {
+            event::upkeep_panicked(&message);
+            books.unsettled.notify_one();
+        }
         if shared.gate.lacks() {
             books.upkeep.notify_one();
         }
@@ -85,12 +89,13 @@ async fn round<M: Manager>(shared: &Arc<Shared<M>>) -> Instant {
     // One test at a time, so that at most one idle connection is away from the callers.
     let next = loop {
         let look = look(shared, Instant::now());
+        // Somebody may have wanted one meanwhile, or the pool was closed.
+        shared.settle();
         let Some(mut stored) = look.due else { break look.next };
         match shared.test(&mut stored).await {
             Ok(()) => shared.put(stored),
             Err(_told_already) => shared.retire(stored, CloseReason::Invalid),
         }
-        shared.settle();
     };
     fill(shared).await;
     next

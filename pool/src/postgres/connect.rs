@@ -2,20 +2,22 @@
 //! stream that is tapped.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::lookup_host;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::config::{Config, Host, SslMode as DriverMode, SslNegotiation};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::{AsyncMessage, Client, Connection, SimpleQueryMessage};
 
 use super::endpoint::{Encryption, Endpoint};
 use super::error::{BoxError, Refusal, ServerError};
+use super::listen::Mailbox;
 use super::settings::{HostPort, Role, Settings, SslMode};
 use super::socket::{Address, TcpOptions};
 use super::stream::Done;
@@ -32,6 +34,8 @@ pub(super) struct Connected {
     pub(super) task: AbortHandle,
     pub(super) wire: Arc<Wire>,
     pub(super) endpoint: Endpoint,
+    /// Where its notifications go.
+    pub(super) mailbox: Arc<Mailbox>,
 }
 
 /// Where the servers are and who we are to them.
@@ -184,12 +188,9 @@ impl Connector {
         let (tap, wire) = Tap::new(stream);
         let (client, connection) = self.driver.connect_raw(tap, Done).await?;
         // It ends with the client, or with the server: then every caller learns it by its own call.
-        let task = tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                event::connection_lost(&error);
-            }
-        });
-        let connected = Connected { client, task: task.abort_handle(), wire, endpoint };
+        let mailbox = Arc::new(Mailbox::default());
+        let task = tokio::spawn(drive(connection, Arc::clone(&mailbox)));
+        let connected = Connected { client, task: task.abort_handle(), wire, endpoint, mailbox };
         connected.check(role).await?;
         Ok(connected)
     }
@@ -229,6 +230,25 @@ impl Connected {
         let row = row.ok_or("the server did not tell its role")?;
         Ok((row.try_get(0)? == Some("t"), row.try_get(1)? == Some("on")))
     }
+}
+
+/// Moves the bytes of a connection until it ends.
+async fn drive<S, T>(mut connection: Connection<S, T>, mailbox: Arc<Mailbox>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    while let Some(message) = poll_fn(|cx| connection.poll_message(cx)).await {
+        match message {
+            Ok(AsyncMessage::Notification(notification)) => mailbox.deliver(notification),
+            Ok(_notice) => {}
+            Err(error) => {
+                event::connection_lost(&error);
+                break;
+            }
+        }
+    }
+    mailbox.end();
 }
 
 /// Whether the other way, with TLS or without, may work: the server has no rule for this one in its

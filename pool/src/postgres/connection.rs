@@ -42,7 +42,7 @@ pub(crate) struct PgConnection {
     interrupted: AtomicBool,
     /// The server gave up the transaction, since it met another one.
     conflict: AtomicBool,
-    /// Statements vanish on this connection in a way that preparing again does not heal.
+    /// It must not be used again, although it looks well.
     doomed: AtomicBool,
 }
 
@@ -52,7 +52,7 @@ impl PgConnection {
         statement_cache: usize,
         unnamed: Option<Known>,
     ) -> Self {
-        let Connected { client, task, wire, endpoint } = connected;
+        let Connected { client, task, wire, endpoint, mailbox: _ } = connected;
         Self {
             client,
             wire,
@@ -281,7 +281,8 @@ impl PgConnection {
     /// Notices when a call is dropped before its end, and refuses further ones then: their answers
     /// would wait behind that of the dropped call.
     async fn guard<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, PoolError> {
-        if self.is_interrupted() {
+        // On a lost connection the answer would be that to another call.
+        if self.is_interrupted() || self.wire.state().lost {
             return Err(PoolError::Interrupted);
         }
         let unfinished = Unfinished(Some(&self.interrupted));

@@ -67,6 +67,18 @@ impl ServerError {
         })
     }
 
+    /// Nothing changes by itself: how we come to the server, or as whom, is wrong.
+    pub(crate) fn is_lasting(&self) -> bool {
+        if let Some(error) = self.cause.downcast_ref::<tokio_postgres::Error>() {
+            // Without a code and without a socket at fault, the driver did not accept the server.
+            let io = error.source().is_some_and(|cause| cause.is::<io::Error>());
+            return self.is_final() || error.code().is_none() && !error.is_closed() && !io;
+        }
+        // TLS calls by this kind what it does not accept of the peer.
+        let kind = self.cause.downcast_ref().map(io::Error::kind);
+        self.refusal() == Some(Refusal::NoTls) || kind == Some(io::ErrorKind::InvalidData)
+    }
+
     /// The one of two failures that tells more, the later of equals.
     pub(super) fn worse(first: Option<Self>, second: Self) -> Option<Self> {
         match first {

@@ -6,7 +6,7 @@ use bb8::ManageConnection;
 use parking_lot::Mutex;
 use tokio_postgres::Config;
 
-use super::connect::Connector;
+use super::connect::{Connected, Connector};
 use super::connection::PgConnection;
 use super::error::ServerError;
 use super::prepared::Known;
@@ -30,6 +30,11 @@ impl PgManager {
         let unnamed = (pool.statements == Statements::Unnamed)
             .then(|| Known::new(Mutex::new(Cache::new(pool.statement_cache))));
         Ok(Self { connector, statement_cache: pool.statement_cache, unnamed })
+    }
+
+    /// A connection that the pool knows nothing of.
+    pub(super) async fn connect_apart(&self) -> Result<Connected, ServerError> {
+        self.connector.connect().await
     }
 }
 

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
+use tokio_postgres::Error;
+use tokio_postgres::error::SqlState;
 
 use super::error::BoxError;
 use super::manager::PgManager;
@@ -15,6 +17,9 @@ use crate::stats::CloseReason;
 /// How long a query may end by itself before it is cancelled. A cancel costs a connection of its
 /// own, some milliseconds, and most statements that are dropped on the way end sooner.
 const GRACE: Duration = Duration::from_millis(3);
+
+/// The longest time between two cancels of the same statement.
+const SLOWEST: Duration = Duration::from_millis(200);
 
 /// Cancels and rolls back in a task that keeps the lease, so that nobody else gets the connection
 /// meanwhile. If that fails or takes longer than `recovery_timeout`, the connection is closed.
@@ -44,7 +49,8 @@ pub(super) async fn repair(lease: &Lease<PgManager>) -> Result<(), BoxError> {
         lease.client.batch_execute("ROLLBACK").await?;
     }
     lease.settled();
-    if lease.is_dirty() { Err("it stayed in use".into()) } else { Ok(()) }
+    let fit = !lease.is_dirty() && !lease.is_broken();
+    if fit { Ok(()) } else { Err("it is not as new".into()) }
 }
 
 /// Returns when the server has answered everything that was sent.
@@ -55,17 +61,36 @@ async fn drain(lease: &Lease<PgManager>) -> Result<(), BoxError> {
     // It is answered last. An empty query and not a bare Sync, since its answer tells whether one
     // too many came before it; see `State::doubtful`.
     let mut last = pin!(lease.client.batch_execute(""));
-    if let Ok(drained) = timeout(GRACE, last.as_mut()).await {
-        return Ok(drained?);
+    let (mut patience, mut cancelled, mut answered) = (GRACE, false, lease.wire.answered());
+    loop {
+        match timeout(patience, last.as_mut()).await {
+            Ok(answer) => break ready(answer)?,
+            // A pipeline may have left several behind, and one cancel ends one.
+            Err(_) if lease.wire.is_busy() => {
+                lease.cancel().await?;
+                cancelled = true;
+                // A backend that does not hear is not shouted at.
+                let stuck = lease.wire.answered() == answered;
+                patience = if stuck { (2 * patience).min(SLOWEST) } else { GRACE };
+                answered = lease.wire.answered();
+            }
+            Err(_) => {}
+        }
     }
-    if lease.wire.is_busy() {
-        lease.cancel().await?;
-        last.await?;
+    if cancelled {
         // The signal was sent before the cancel returned. A backend that had nothing to do takes
         // it with the next message at the latest: let that be this one.
-        lease.client.batch_execute("").await?;
-    } else {
-        last.await?;
+        ready(lease.client.batch_execute("").await)?;
+        // An error comes before the word that the server is ready.
+        lease.wire.answered_all().await;
     }
     Ok(())
+}
+
+/// The server is ready as well if the cancel hit what waited for that.
+fn ready(answer: Result<(), Error>) -> Result<(), Error> {
+    match answer {
+        Err(error) if error.code() == Some(&SqlState::QUERY_CANCELED) => Ok(()),
+        answer => answer,
+    }
 }

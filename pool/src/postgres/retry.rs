@@ -1,12 +1,14 @@
 //! Transactions that are tried again when they meet another one.
 
+use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
 use super::PgPool;
-use super::transaction::{PgTransaction, TransactionOptions};
+use super::transaction::{Home, PgTransaction, TransactionOptions};
 use crate::error::PoolError;
 
 /// The longest wait before the first retry; it doubles with each.
@@ -22,7 +24,7 @@ impl PgPool {
     /// # use escala_pool::{PgPool, PoolError};
     /// # async fn transfer(pool: &PgPool, from: i64, to: i64) -> Result<(), PoolError> {
     /// let change = "update accounts set amount = amount + $1 where id = $2";
-    /// pool.transaction(async |tx| {
+    /// pool.transaction(async |mut tx| {
     ///     tx.execute(change, &[&-100_i64, &from]).await?;
     ///     tx.execute(change, &[&100_i64, &to]).await?;
     ///     Ok(())
@@ -37,11 +39,11 @@ impl PgPool {
     /// # Errors
     /// Those of the closure, of [`begin`](Self::begin) and of [`PgTransaction::commit`]. After
     /// [`PoolError::CommitUnknown`] it is not tried again: it may be done already.
-    pub async fn transaction<T, E>(
-        &self,
-        work: impl AsyncFn(&mut PgTransaction) -> Result<T, E>,
-    ) -> Result<T, E>
+    /// [`PoolError::TransactionKept`] if the closure moved the transaction elsewhere.
+    pub async fn transaction<T, E, F, Fut>(&self, work: F) -> Result<T, E>
     where
+        F: Fn(PgTransaction) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
         E: From<PoolError>,
     {
         self.transaction_with(&TransactionOptions::new(), work).await
@@ -51,12 +53,16 @@ impl PgPool {
     ///
     /// # Errors
     /// As [`transaction`](Self::transaction).
-    pub async fn transaction_with<T, E>(
+    pub async fn transaction_with<T, E, F, Fut>(
         &self,
         options: &TransactionOptions,
-        work: impl AsyncFn(&mut PgTransaction) -> Result<T, E>,
+        work: F,
     ) -> Result<T, E>
     where
+        // Neither an `AsyncFn` nor `&mut PgTransaction`: the compiler could not tell that the
+        // future may move between threads.
+        F: Fn(PgTransaction) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
         E: From<PoolError>,
     {
         let mut attempts = 1;
@@ -72,19 +78,31 @@ impl PgPool {
     }
 
     /// True beside an error if the server gave the transaction up: nothing of it has happened.
-    async fn attempt<T, E>(
+    async fn attempt<T, E, F, Fut>(
         &self,
         options: &TransactionOptions,
-        work: &impl AsyncFn(&mut PgTransaction) -> Result<T, E>,
+        work: &F,
     ) -> (Result<T, E>, bool)
     where
+        F: Fn(PgTransaction) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
         E: From<PoolError>,
     {
-        let mut tx = match self.begin_with(options).await {
-            Ok(tx) => tx,
+        let home = Arc::new(Home::default());
+        let tx = match self.acquire().await {
+            Ok(lease) => PgTransaction::begin(lease, options, Some(Arc::clone(&home))).await,
+            Err(error) => Err(error),
+        };
+        let worked = match tx {
+            Ok(tx) => work(tx).await,
             Err(error) => return (Err(error.into()), false),
         };
-        let worked = work(&mut tx).await;
+        let Some(tx) = home.take() else {
+            // Ended by the closure itself, or still in use somewhere.
+            let kept = Arc::strong_count(&home) > 1;
+            let kept = if kept { Err(PoolError::TransactionKept.into()) } else { Ok(()) };
+            return (kept.and(worked), false);
+        };
         // Whatever the closure made of that error.
         let conflict = tx.met_conflict();
         match worked {

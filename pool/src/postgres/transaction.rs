@@ -1,7 +1,9 @@
 //! A transaction on a connection of its own, and transactions inside it.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio_postgres::{IsolationLevel, Row};
 
 use super::connection::Params;
@@ -96,24 +98,41 @@ impl Default for TransactionOptions {
 
 /// A transaction on a connection of its own. Dropped without a commit, it is rolled back before
 /// anyone else gets the connection.
+///
+/// The one that a closure gets from [`PgPool::transaction`](super::PgPool::transaction) is ended by
+/// what the closure returns; its drop only says that the closure is done with it.
 #[derive(Debug)]
 pub struct PgTransaction {
-    lease: PgLease,
+    /// `Some` until it is ended or dropped.
+    lease: Option<PgLease>,
     /// Savepoints that are open.
     depth: u32,
     /// The outermost savepoint that was dropped without an end, to be rolled back to before
     /// anything else happens.
     undo: Option<u32>,
+    /// Who ends it, if not its drop.
+    home: Option<Arc<Home>>,
+}
+
+/// Where a transaction goes when the closure that got it is done with it.
+#[derive(Debug, Default)]
+pub(super) struct Home(Mutex<Option<PgTransaction>>);
+
+impl Home {
+    pub(super) fn take(&self) -> Option<PgTransaction> {
+        self.0.lock().take()
+    }
 }
 
 impl PgTransaction {
     pub(super) async fn begin(
         lease: PgLease,
         options: &TransactionOptions,
+        home: Option<Arc<Home>>,
     ) -> Result<Self, PoolError> {
         lease.batch_execute(&options.command()).await?;
         lease.conn().take_conflict();
-        Ok(Self { lease, depth: 0, undo: None })
+        Ok(Self { lease: Some(lease), depth: 0, undo: None, home })
     }
 
     /// Runs a statement and returns all its rows.
@@ -183,7 +202,8 @@ impl PgTransaction {
     /// If the future is dropped, the transaction is committed or rolled back as a whole.
     pub async fn commit(mut self) -> Result<(), PoolError> {
         self.ready().await?;
-        let conn = self.lease.conn();
+        let lease = self.end();
+        let conn = lease.conn();
         // Where there is nothing to commit, the server is made to say so in its own words: the
         // first statement is refused and the second skipped.
         let (end, commits) = match conn.wire.transaction() {
@@ -193,7 +213,7 @@ impl PgTransaction {
         };
         // What was known to be broken before was never sent.
         let sends = commits && !conn.is_broken();
-        match self.lease.batch_execute(end).await {
+        match lease.batch_execute(end).await {
             Err(PoolError::Postgres(error)) if sends && lost_server(&error) => {
                 Err(PoolError::CommitUnknown(error))
             }
@@ -205,22 +225,44 @@ impl PgTransaction {
     ///
     /// # Errors
     /// As [`PgLease::query`].
-    pub async fn rollback(self) -> Result<(), PoolError> {
-        self.lease.batch_execute("ROLLBACK").await
+    pub async fn rollback(mut self) -> Result<(), PoolError> {
+        self.end().batch_execute("ROLLBACK").await
     }
 
     /// Whether the server gave it up since it met another transaction.
     pub(super) fn met_conflict(&self) -> bool {
-        self.lease.conn().take_conflict()
+        self.lease().conn().take_conflict()
     }
 
     /// The connection, once what a dropped savepoint left is taken back.
     pub(super) async fn ready(&mut self) -> Result<&mut PgLease, PoolError> {
         if let Some(depth) = self.undo {
-            self.lease.batch_execute(&undo(depth)).await?;
+            self.lease().batch_execute(&undo(depth)).await?;
             self.undo = None;
         }
-        Ok(&mut self.lease)
+        Ok(self.lease.as_mut().expect("the lease is there until the end"))
+    }
+
+    fn lease(&self) -> &PgLease {
+        self.lease.as_ref().expect("the lease is there until the end")
+    }
+
+    /// From here on the drop has nothing to do.
+    fn end(&mut self) -> PgLease {
+        self.lease.take().expect("the lease is there until the end")
+    }
+}
+
+impl Drop for PgTransaction {
+    fn drop(&mut self) {
+        // Without a home the drop of the lease rolls back.
+        if let Some(home) = self.home.take()
+            && let Some(lease) = self.lease.take()
+        {
+            let (lease, home_again) = (Some(lease), None);
+            let returned = Self { lease, depth: 0, undo: self.undo, home: home_again };
+            *home.0.lock() = Some(returned);
+        }
     }
 }
 

@@ -1,11 +1,16 @@
 //! Real PostgreSQL: what callers leave behind, what the server does to connections.
 
 mod batch;
+mod cancels;
 mod connecting;
+mod copy;
+mod listen;
+mod pipelines;
 mod recovery;
 mod session;
 #[cfg(feature = "tls")]
 mod tls;
+mod transactions;
 
 use std::error::Error;
 use std::os::unix::fs::PermissionsExt;

@@ -2,11 +2,13 @@
 
 mod postgres;
 mod schema;
+mod server;
 mod sqlite;
 
-use escala_pool::{PgPool, PoolError, PoolStats, SqlitePool};
+use escala_pool::{BatchError, ConfigError, PoolError, PoolStats, SqlitePool};
 
 pub use schema::{SYMBOLS, USER_CASH_CENTS, USERS, bid_and_ask, referred_users, symbol_name};
+pub use server::Server;
 pub use sqlite::{open_embedded, open_file};
 
 use super::domain::{
@@ -20,7 +22,7 @@ pub enum Node {
     /// Embedded.
     Sqlite(SqlitePool),
     /// A server.
-    Postgres(PgPool),
+    Postgres(Server),
 }
 
 /// Why the database did not do it.
@@ -57,6 +59,9 @@ pub enum StoreError {
     /// The pool or the server refused.
     #[error("database")]
     Pool(#[from] PoolError),
+    /// A batch that this was part of failed.
+    #[error("database")]
+    Batch(#[from] BatchError),
     /// SQLite refused a statement.
     #[error("sqlite")]
     Sqlite(#[from] rusqlite::Error),
@@ -66,13 +71,21 @@ impl StoreError {
     /// Is the node away, so that another one should be asked?
     #[must_use]
     pub fn is_node_failure(&self) -> bool {
-        matches!(self, Self::Pool(error) if error.is_connection())
+        match self {
+            Self::Pool(error) => error.is_connection(),
+            Self::Batch(error) => error.is_connection(),
+            _ => false,
+        }
     }
 
     /// Is the node alive with too much to do?
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        matches!(self, Self::Pool(error) if error.is_saturated())
+        match self {
+            Self::Pool(error) => error.is_saturated(),
+            Self::Batch(error) => error.is_saturated(),
+            _ => false,
+        }
     }
 
     fn absent(what: &'static str, value: impl std::fmt::Display) -> Self {
@@ -102,13 +115,19 @@ fn page_of(mut listings: Vec<Listing>) -> Catalogue {
     Catalogue { symbols: listings, next }
 }
 
-type Result<T> = std::result::Result<T, StoreError>;
+type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+impl From<ConfigError> for StoreError {
+    fn from(error: ConfigError) -> Self {
+        Self::Pool(error.into())
+    }
+}
 
 macro_rules! on_each {
     ($node:expr, $verb:ident($($argument:expr),*)) => {
         match $node {
             Node::Sqlite(pool) => sqlite::$verb(pool, $($argument),*).await,
-            Node::Postgres(pool) => postgres::$verb(pool, $($argument),*).await,
+            Node::Postgres(server) => postgres::$verb(server, $($argument),*).await,
         }
     };
 }
@@ -119,7 +138,7 @@ impl Node {
     /// # Errors
     /// The server cannot be reached or refuses.
     pub async fn connect(url: &str, size: usize) -> Result<Self> {
-        Ok(Self::Postgres(postgres::connect(url, size).await?))
+        Ok(Self::Postgres(Server::connect(url, size).await?))
     }
 
     /// Names a PostgreSQL node without connecting: a replica may be away when the server starts.
@@ -127,7 +146,7 @@ impl Node {
     /// # Errors
     /// The URL cannot be read.
     pub fn lazy(url: &str, size: usize) -> Result<Self> {
-        Ok(Self::Postgres(postgres::lazy(url, size)?))
+        Ok(Self::Postgres(Server::lazy(url, size)?))
     }
 
     /// Whether schema and seed data have arrived here.
@@ -267,7 +286,7 @@ impl Node {
     pub fn stats(&self) -> PoolStats {
         match self {
             Self::Sqlite(pool) => pool.stats(),
-            Self::Postgres(pool) => pool.stats(),
+            Self::Postgres(server) => server.pool.stats(),
         }
     }
 
@@ -275,7 +294,7 @@ impl Node {
     pub async fn close(&self) {
         match self {
             Self::Sqlite(pool) => drop(pool.close().await),
-            Self::Postgres(pool) => drop(pool.close().await),
+            Self::Postgres(server) => drop(server.pool.close().await),
         }
     }
 }

@@ -1,10 +1,12 @@
 //! The verbs on PostgreSQL.
 
-use escala_pool::postgres::Row;
-use escala_pool::{PgPool, PgTransaction, PoolConfig, PoolError};
+use std::future::Future;
 
-use super::schema;
-use super::{Keyed, Result, StoreError};
+use escala_pool::postgres::Row;
+use escala_pool::{PgTransaction, PoolError};
+
+use super::server::{self, Server, order_of};
+use super::{Keyed, Result, StoreError, schema};
 use crate::enterprise::domain::{
     AffiliateReport, Audit, Balance, Done, Listing, NewOrder, NewTransfer, Order, PlacedOrder,
     Placement, Quote, Transfer,
@@ -12,31 +14,16 @@ use crate::enterprise::domain::{
 
 /// The request whose key is already there: the index refused the second row.
 const UNIQUE_VIOLATION: &str = "23505";
-/// Two transactions waited for each other, or one saw what another changed: the whole is repeated.
-const RETRIED: [&str; 2] = ["40001", "40P01"];
 const ATTEMPTS: u32 = 5;
 
-/// The documented pool but for its size.
-fn config(url: &str, size: usize) -> PoolConfig {
-    PoolConfig::new(url).max_size(size).min_idle(2)
-}
-
-pub(super) async fn connect(url: &str, size: usize) -> Result<PgPool> {
-    Ok(PgPool::connect(config(url, size)).await?)
-}
-
-pub(super) fn lazy(url: &str, size: usize) -> Result<PgPool> {
-    Ok(PgPool::connect_lazy(config(url, size))?)
-}
-
-pub(super) async fn is_seeded(pool: &PgPool) -> Result<bool> {
+pub(super) async fn is_seeded(server: &Server) -> Result<bool> {
     // One transaction makes the tables and fills them, so the table stands for its contents.
-    let row = pool.query_one("select to_regclass('meta') is not null", &[]).await?;
+    let row = server.pool.query_one("select to_regclass('meta') is not null", &[]).await?;
     Ok(row.get(0))
 }
 
-pub(super) async fn seed(pool: &PgPool) -> Result<()> {
-    let mut tx = pool.begin().await?;
+pub(super) async fn seed(server: &Server) -> Result<()> {
+    let mut tx = server.pool.begin().await?;
     // Two servers that start at once must not both seed.
     tx.execute("select pg_advisory_xact_lock(20261122)", &[]).await?;
     tx.batch_execute(&schema::tables(
@@ -71,31 +58,22 @@ pub(super) async fn seed(pool: &PgPool) -> Result<()> {
     Ok(())
 }
 
-pub(super) async fn ping(pool: &PgPool) -> Result<()> {
-    pool.query_one("select 1", &[]).await?;
-    Ok(())
+pub(super) async fn ping(server: &Server) -> Result<()> {
+    server.ping().await
 }
 
-pub(super) async fn quote(pool: &PgPool, symbol: &str) -> Result<Quote> {
-    let sql = "select price_cents, volume from symbols where symbol = $1";
-    let row = pool.query_opt(sql, &[&symbol]).await?;
-    let row = row.ok_or_else(|| StoreError::absent("symbol", symbol))?;
-    let (bid_cents, ask_cents) = schema::spread(row.get(0));
-    Ok(Quote { symbol: symbol.to_owned(), bid_cents, ask_cents, volume: row.get(1) })
+pub(super) async fn quote(server: &Server, symbol: &str) -> Result<Quote> {
+    let quote = server.quotes.get(symbol.to_owned()).await?;
+    quote.ok_or_else(|| StoreError::absent("symbol", symbol))
 }
 
-pub(super) async fn quotes(pool: &PgPool, symbols: &[String]) -> Result<Vec<Quote>> {
-    let sql = "select symbol, price_cents, volume from symbols where symbol = any($1)";
-    let rows = pool.query(sql, &[&symbols]).await?;
-    let quote_of = |row: &Row| {
-        let (bid_cents, ask_cents) = schema::spread(row.get(1));
-        Quote { symbol: row.get(0), bid_cents, ask_cents, volume: row.get(2) }
-    };
-    Ok(rows.iter().map(quote_of).collect())
+pub(super) async fn quotes(server: &Server, symbols: &[String]) -> Result<Vec<Quote>> {
+    let quotes = server::quotes(server.pool.clone(), symbols.to_vec()).await?;
+    Ok(quotes.into_iter().map(|(_, quote)| quote).collect())
 }
 
-pub(super) async fn listings(pool: &PgPool, after: &str) -> Result<Vec<Listing>> {
-    let rows = pool.query(&schema::listings("$1"), &[&after]).await?;
+pub(super) async fn listings(server: &Server, after: &str) -> Result<Vec<Listing>> {
+    let rows = server.pool.query(&schema::listings("$1"), &[&after]).await?;
     let listing_of = |row: &Row| {
         let (bid_cents, ask_cents) = schema::spread(row.get(1));
         Listing { symbol: row.get(0), bid_cents, ask_cents }
@@ -103,21 +81,19 @@ pub(super) async fn listings(pool: &PgPool, after: &str) -> Result<Vec<Listing>>
     Ok(rows.iter().map(listing_of).collect())
 }
 
-pub(super) async fn order(pool: &PgPool, id: i64) -> Result<Order> {
-    let sql = "select id, user_id, symbol, quantity, price_cents, cost_cents, settled
-               from orders where id = $1";
-    let row = pool.query_opt(sql, &[&id]).await?;
-    row.map(|row| order_of(&row)).ok_or_else(|| StoreError::absent("order", id))
+pub(super) async fn order(server: &Server, id: i64) -> Result<Order> {
+    let order = server.orders.get(id).await?;
+    order.ok_or_else(|| StoreError::absent("order", id))
 }
 
-pub(super) async fn balance(pool: &PgPool, user: i64) -> Result<Balance> {
-    let row = pool.query_opt("select cash_cents from users where id = $1", &[&user]).await?;
-    row.map(|row| Balance { user, cash_cents: row.get(0) })
-        .ok_or_else(|| StoreError::absent("user", user))
+pub(super) async fn balance(server: &Server, user: i64) -> Result<Balance> {
+    let cash_cents = server.balances.get(user).await?;
+    let cash_cents = cash_cents.ok_or_else(|| StoreError::absent("user", user))?;
+    Ok(Balance { user, cash_cents })
 }
 
-pub(super) async fn report(pool: &PgPool, user: i64) -> Result<AffiliateReport> {
-    let row = pool.query_one(&schema::REPORT.replace("{user}", "$1"), &[&user]).await?;
+pub(super) async fn report(server: &Server, user: i64) -> Result<AffiliateReport> {
+    let row = server.pool.query_one(&schema::REPORT.replace("{user}", "$1"), &[&user]).await?;
     if row.get::<_, i64>(0) == 0 {
         return Err(StoreError::absent("user", user));
     }
@@ -130,31 +106,42 @@ pub(super) async fn report(pool: &PgPool, user: i64) -> Result<AffiliateReport> 
     })
 }
 
-/// Repeats a whole transaction that lost against another one.
-macro_rules! retried {
-    ($transaction:expr) => {{
-        let mut attempt = 1;
-        loop {
-            match $transaction.await {
-                Err(StoreError::Pool(error)) if attempt < ATTEMPTS && lost(&error) => attempt += 1,
-                result => break result,
+/// Runs a transaction, and once more when a request with the same key came first: its second run
+/// finds what that one did. What met another transaction is run again by the pool.
+async fn once<T, F, Fut>(server: &Server, work: F) -> Result<T>
+where
+    F: Fn(PgTransaction) -> Fut,
+    Fut: Future<Output = Result<T>>,
+{
+    let mut attempt = 1;
+    loop {
+        match server.pool.transaction(&work).await {
+            Err(StoreError::Pool(error)) if attempt < ATTEMPTS && came_second(&error) => {
+                attempt += 1;
             }
+            result => return result,
         }
-    }};
+    }
 }
 
-fn lost(error: &PoolError) -> bool {
-    error.sqlstate().is_some_and(|code| code == UNIQUE_VIOLATION || RETRIED.contains(&code))
+fn came_second(error: &PoolError) -> bool {
+    error.sqlstate() == Some(UNIQUE_VIOLATION)
 }
 
-pub(super) async fn place_order(pool: &PgPool, order: Keyed<NewOrder>) -> Result<Done<Placement>> {
-    retried!(place_order_once(pool, &order))
+pub(super) async fn place_order(
+    server: &Server,
+    order: Keyed<NewOrder>,
+) -> Result<Done<Placement>> {
+    let order = &order;
+    once(server, async |mut tx| place_order_in(&mut tx, order).await).await
 }
 
-async fn place_order_once(pool: &PgPool, order: &Keyed<NewOrder>) -> Result<Done<Placement>> {
+async fn place_order_in(
+    tx: &mut PgTransaction,
+    order: &Keyed<NewOrder>,
+) -> Result<Done<Placement>> {
     let NewOrder { user, ref symbol, quantity } = order.request;
-    let mut tx = pool.begin().await?;
-    if let Some(value) = replayed_order(&mut tx, order).await? {
+    if let Some(value) = replayed_order(tx, order).await? {
         return Ok(Done { value, replayed: true });
     }
     let sql = "select price_cents from symbols where symbol = $1";
@@ -162,7 +149,7 @@ async fn place_order_once(pool: &PgPool, order: &Keyed<NewOrder>) -> Result<Done
     let row = row.ok_or_else(|| StoreError::absent("symbol", symbol))?;
     let (_, price_cents) = schema::spread(row.get(0));
     let cost_cents = price_cents * quantity;
-    let affiliates = take_cash(&mut tx, user, cost_cents).await?;
+    let affiliates = take_cash(tx, user, cost_cents).await?;
     let sql = "insert into orders
                    (user_id, symbol, quantity, price_cents, cost_cents, idempotency_key, fingerprint)
                values ($1, $2, $3, $4, $5, $6, $7) returning id";
@@ -176,7 +163,6 @@ async fn place_order_once(pool: &PgPool, order: &Keyed<NewOrder>) -> Result<Done
     // Last, because every order of this symbol waits for this row until the commit.
     let sql = "update symbols set volume = volume + $2 where symbol = $1 returning volume";
     let volume = tx.query_one(sql, &[symbol, &quantity]).await?.get(0);
-    tx.commit().await?;
     let symbol = symbol.clone();
     let order = Order { id, user, symbol, quantity, price_cents, cost_cents, settled: false };
     let value = Placement { placed: PlacedOrder { order, volume }, affiliates };
@@ -224,15 +210,18 @@ async fn take_cash(
 }
 
 pub(super) async fn transfer(
-    pool: &PgPool,
+    server: &Server,
     transfer: Keyed<NewTransfer>,
 ) -> Result<Done<Transfer>> {
-    retried!(transfer_once(pool, &transfer))
+    let transfer = &transfer;
+    once(server, async |mut tx| transfer_in(&mut tx, transfer).await).await
 }
 
-async fn transfer_once(pool: &PgPool, transfer: &Keyed<NewTransfer>) -> Result<Done<Transfer>> {
+async fn transfer_in(
+    tx: &mut PgTransaction,
+    transfer: &Keyed<NewTransfer>,
+) -> Result<Done<Transfer>> {
     let NewTransfer { from, to, amount_cents } = transfer.request;
-    let mut tx = pool.begin().await?;
     if let Some(key) = &transfer.key {
         let sql = "select id, fingerprint from transfers
                    where from_user = $1 and idempotency_key = $2";
@@ -252,7 +241,7 @@ async fn transfer_once(pool: &PgPool, transfer: &Keyed<NewTransfer>) -> Result<D
             return Err(StoreError::absent("user", user));
         }
     }
-    take_cash(&mut tx, from, amount_cents).await?;
+    take_cash(tx, from, amount_cents).await?;
     let sql = "update users set cash_cents = cash_cents + $2 where id = $1";
     tx.execute(sql, &[&to, &amount_cents]).await?;
     let sql =
@@ -262,41 +251,26 @@ async fn transfer_once(pool: &PgPool, transfer: &Keyed<NewTransfer>) -> Result<D
         .query_one(sql, &[&from, &to, &amount_cents, &transfer.key, &transfer.fingerprint])
         .await?
         .get(0);
-    tx.commit().await?;
     Ok(Done { value: Transfer { id, from, to, amount_cents }, replayed: false })
 }
 
-pub(super) async fn settle(pool: &PgPool, order: i64) -> Result<()> {
-    // One statement, so one round trip and one transaction; a second run would change nothing but
-    // be seen by the audit.
-    let sql = "with run as (
-                   insert into settlements values ($1, 1)
-                   on conflict (order_id) do update set runs = settlements.runs + 1
-                   returning order_id)
-               update orders set settled = true from run where id = run.order_id";
-    pool.execute(sql, &[&order]).await?;
-    Ok(())
+pub(super) async fn settle(server: &Server, order: i64) -> Result<()> {
+    Ok(server.settlements.write(order).await?)
 }
 
-pub(super) async fn book(pool: &PgPool, transfer: i64) -> Result<()> {
-    let sql = "insert into ledger
-               select id, from_user, -amount_cents from transfers where id = $1
-               union all
-               select id, to_user, amount_cents from transfers where id = $1
-               on conflict do nothing";
-    pool.execute(sql, &[&transfer]).await?;
-    Ok(())
+pub(super) async fn book(server: &Server, transfer: i64) -> Result<()> {
+    Ok(server.bookings.write(transfer).await?)
 }
 
-pub(super) async fn unfinished(pool: &PgPool) -> Result<(Vec<i64>, Vec<i64>)> {
+pub(super) async fn unfinished(server: &Server) -> Result<(Vec<i64>, Vec<i64>)> {
     let ids = |rows: Vec<Row>| rows.iter().map(|row| row.get(0)).collect();
-    let orders = ids(pool.query(schema::UNSETTLED, &[]).await?);
-    let transfers = ids(pool.query(schema::UNBOOKED, &[]).await?);
+    let orders = ids(server.pool.query(schema::UNSETTLED, &[]).await?);
+    let transfers = ids(server.pool.query(schema::UNBOOKED, &[]).await?);
     Ok((orders, transfers))
 }
 
-pub(super) async fn audit(pool: &PgPool) -> Result<Audit> {
-    let row = pool.query_one(schema::AUDIT, &[]).await?;
+pub(super) async fn audit(server: &Server) -> Result<Audit> {
+    let row = server.pool.query_one(schema::AUDIT, &[]).await?;
     Ok(Audit {
         cash_cents: row.get(0),
         orders_cents: row.get(1),
@@ -311,21 +285,9 @@ pub(super) async fn audit(pool: &PgPool) -> Result<Audit> {
     })
 }
 
-pub(super) async fn missing_orders(pool: &PgPool, orders: &[i64]) -> Result<Vec<i64>> {
+pub(super) async fn missing_orders(server: &Server, orders: &[i64]) -> Result<Vec<i64>> {
     let sql = "select wanted.id from unnest($1::bigint[]) as wanted(id)
                where not exists (select 1 from orders o where o.id = wanted.id)";
-    let rows = pool.query(sql, &[&orders]).await?;
+    let rows = server.pool.query(sql, &[&orders]).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
-}
-
-fn order_of(row: &Row) -> Order {
-    Order {
-        id: row.get(0),
-        user: row.get(1),
-        symbol: row.get(2),
-        quantity: row.get(3),
-        price_cents: row.get(4),
-        cost_cents: row.get(5),
-        settled: row.get(6),
-    }
 }

@@ -310,13 +310,13 @@ impl Flight<'_> {
             }
             Err(error) => error,
         };
+        self.answered = error.code().is_some();
         let mut state = state.lock();
         if error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION) {
             let text = text::identify(&self.pipelines.hasher, sql);
             state.texts.writes(text);
         } else if !lost_server(&error) || state.schedule.is_first(self.seat) {
             // Whoever was in front may be why the backend died: nobody else shall die of it.
-            self.answered = error.code().is_some();
             return Some(Err(PoolError::Postgres(error)));
         }
         state.counts.moved += 1;

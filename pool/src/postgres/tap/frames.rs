@@ -47,6 +47,32 @@ impl Frames {
         self.broken
     }
 
+    /// Where in the bytes to come a message begins with one of these.
+    pub(super) fn find<'a>(&self, bytes: &[u8], begins: &[&'a [u8]]) -> Option<(usize, &'a [u8])> {
+        let mut at = self.next_message(bytes)?;
+        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+            if let Some(begin) = begins.iter().find(|begin| rest.starts_with(begin)) {
+                return Some((at, begin));
+            }
+            at = at.checked_add(1 + length(rest.get(1..)?)?)?;
+        }
+        None
+    }
+
+    /// Where in the bytes to come the next message begins, which may be behind them.
+    fn next_message(&self, bytes: &[u8]) -> Option<usize> {
+        match self.filled {
+            0 => Some(0),
+            filled if filled < self.head.len() => {
+                let missing = self.head.len() - filled;
+                let mut head = self.head;
+                head[filled..].copy_from_slice(bytes.get(..missing)?);
+                Some(missing + length(&head[1..])? - 4)
+            }
+            _ => Some(self.rest),
+        }
+    }
+
     /// Reads on.
     pub(super) fn push(&mut self, mut bytes: &[u8], mut each: impl FnMut(Piece<'_>)) {
         while !bytes.is_empty() && !self.broken {
@@ -66,16 +92,12 @@ impl Frames {
         if self.filled < self.head.len() {
             return later;
         }
-        let [kind, length @ ..] = self.head;
-        // The length counts itself. It is signed on the wire, and no message may pass 1 GB.
-        match i32::from_be_bytes(length) {
-            length @ 4.. => self.rest = length as usize - 4,
-            _ => {
-                self.broken = true;
-                return later;
-            }
-        }
-        each(Piece::Head(kind));
+        let Some(length) = length(&self.head[1..]) else {
+            self.broken = true;
+            return later;
+        };
+        self.rest = length - 4;
+        each(Piece::Head(self.head[0]));
         if self.rest == 0 {
             self.finish(&[], each);
         }
@@ -107,6 +129,12 @@ impl Frames {
         each(Piece::Whole(self.head[0], body));
         (self.filled, self.kept_len) = (0, 0);
     }
+}
+
+/// The length that a message announces; it counts itself. It is signed on the wire.
+fn length(bytes: &[u8]) -> Option<usize> {
+    let length = i32::from_be_bytes(*bytes.first_chunk()?);
+    usize::try_from(length).ok().filter(|length| *length >= 4)
 }
 
 #[cfg(test)]

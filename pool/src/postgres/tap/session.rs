@@ -11,6 +11,9 @@
 use super::frames::{Frames, Piece};
 use crate::postgres::wire::{State, TransactionStatus};
 
+/// How the driver ends a COPY: `CopyFail` without a word, or `CopyDone`, and a `Sync`.
+const ENDS: [&[u8]; 2] = [b"f\0\0\0\x05\0S\0\0\0\x04", b"c\0\0\0\x04S\0\0\0\x04"];
+
 /// Parses both directions. Pure: no clock, no I/O, no allocation, a fixed size.
 #[derive(Debug, Clone)]
 pub(crate) struct Session {
@@ -26,6 +29,26 @@ impl Session {
             client: Frames::after_startup(),
             server: Frames::typed(b"SZ"),
             counts: Counts::new(),
+        }
+    }
+
+    /// What to do with the bytes that the client is about to send: they pass as they are, but for
+    /// the end of a COPY that nobody reads.
+    ///
+    /// The driver ends a COPY also when the server has refused it, or when its caller has given it
+    /// up before the server spoke. It expects one answer to all of it. If the COPY is refused that
+    /// is the one to the first `Sync`, and the server would answer the second too: from there on
+    /// each answer would go to the next caller. So the end waits until it is known whether the COPY
+    /// began, and is dropped if it did not.
+    pub(crate) fn passage(&self, bytes: &[u8]) -> Passage {
+        match self.client.find(bytes, &ENDS) {
+            None => Passage::Write(bytes.len()),
+            Some((at @ 1.., _)) => Passage::Write(at),
+            Some((_, end)) => match self.counts.copy_at_end() {
+                AtEnd::Runs => Passage::Write(end.len()),
+                AtEnd::Refused => Passage::Drop(end.len()),
+                AtEnd::Unknown => Passage::Hold,
+            },
         }
     }
 
@@ -58,7 +81,7 @@ impl Session {
         State {
             outstanding: u32::try_from(counts.outstanding()).unwrap_or(u32::MAX),
             status: counts.status,
-            copying: counts.copy != Copying::None || counts.early.is_some(),
+            copying: counts.copy != Copying::None,
             stuck: counts.copy == Copying::Open { simple: true, ended: false },
             doubtful: counts.doubtful,
             lost: counts.lost,
@@ -72,6 +95,24 @@ impl Session {
     pub(crate) fn answered(&self) -> u64 {
         self.counts.answered
     }
+}
+
+/// See [`Session::passage`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Passage {
+    /// So many may be sent.
+    Write(usize),
+    /// So many must be taken for sent.
+    Drop(usize),
+    /// None, until the server has sent more.
+    Hold,
+}
+
+/// What has become of a COPY at whose end the client is.
+enum AtEnd {
+    Runs,
+    Refused,
+    Unknown,
 }
 
 /// How far a COPY from the client has come.
@@ -90,14 +131,6 @@ enum Copying {
     },
 }
 
-/// A COPY that its client ended before it began.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Early {
-    simple: bool,
-    /// Requests sent since.
-    since: u64,
-}
-
 #[derive(Debug, Clone)]
 struct Counts {
     /// Requests sent; the startup message is the first.
@@ -108,8 +141,6 @@ struct Counts {
     /// The last message that makes the server execute something was a `Query`.
     simple: bool,
     copy: Copying,
-    /// The end of the data of a COPY was sent before the server said whether it begins.
-    early: Option<Early>,
     /// A `Sync` counted as dropped may be answered yet: the COPY failed, and perhaps before the
     /// server read on.
     doubtful: bool,
@@ -117,6 +148,8 @@ struct Counts {
     guessed: bool,
     /// The server said something about a request since its last `ReadyForQuery`.
     content: bool,
+    /// What it said was an error.
+    refused: bool,
     lost: bool,
     status: TransactionStatus,
     in_hot_standby: Option<bool>,
@@ -131,10 +164,10 @@ impl Counts {
             dropped: 0,
             simple: false,
             copy: Copying::None,
-            early: None,
             doubtful: false,
             guessed: false,
             content: false,
+            refused: false,
             lost: false,
             status: TransactionStatus::Idle,
             in_hot_standby: None,
@@ -147,13 +180,28 @@ impl Counts {
         self.sent.saturating_sub(self.dropped).saturating_sub(self.answered)
     }
 
+    /// Asked when the client ends a COPY. Nothing else is under way behind it, since the driver
+    /// sends nothing else before.
+    fn copy_at_end(&self) -> AtEnd {
+        match (self.copy, self.outstanding()) {
+            _ if self.lost => AtEnd::Runs,
+            (Copying::Open { ended: false, .. } | Copying::Failed { ended: false }, _) => {
+                AtEnd::Runs
+            }
+            (Copying::None, 0) => AtEnd::Refused,
+            // Its answer follows the error at once.
+            (Copying::None, 1) if self.refused => AtEnd::Refused,
+            _ => AtEnd::Unknown,
+        }
+    }
+
     fn client(&mut self, kind: u8) {
         match kind {
             // Zero stands for the startup message, which is answered by a first `ReadyForQuery`.
             0 => self.sent += 1,
             b'Q' | b'F' => {
                 self.simple = true;
-                self.request();
+                self.sent += 1;
             }
             b'E' => self.simple = false,
             b'S' => self.sync(),
@@ -162,15 +210,8 @@ impl Counts {
         }
     }
 
-    fn request(&mut self) {
-        self.sent += 1;
-        if let Some(early) = &mut self.early {
-            early.since += 1;
-        }
-    }
-
     fn sync(&mut self) {
-        self.request();
+        self.sent += 1;
         if let Copying::Open { ended: false, .. } = self.copy {
             self.dropped += 1;
             self.guessed = true;
@@ -179,17 +220,9 @@ impl Counts {
 
     fn end_of_data(&mut self) {
         match &mut self.copy {
-            Copying::Open { ended: ended @ false, .. }
-            | Copying::Failed { ended: ended @ false } => {
-                *ended = true;
-            }
-            // Of a COPY that is sent and that the server has not spoken of. If it has, and all is
-            // answered, the driver will take the answer to the `Sync` that follows for one to
-            // somebody else. Two such at a time cannot be told apart.
-            _ => {
-                self.lost |= self.outstanding() == 0 || self.early.is_some();
-                self.early = Some(Early { simple: self.simple, since: 0 });
-            }
+            Copying::Open { ended, .. } | Copying::Failed { ended } if !*ended => *ended = true,
+            // Of no COPY that is known.
+            _ => self.lost = true,
         }
     }
 
@@ -203,6 +236,7 @@ impl Counts {
                 (self.copy, self.guessed) = (Copying::None, false);
             }
             b'E' => {
+                self.refused = true;
                 if let Copying::Open { ended, .. } = self.copy {
                     self.copy = Copying::Failed { ended };
                 }
@@ -215,27 +249,31 @@ impl Counts {
     }
 
     fn copy_begins(&mut self) {
-        // All requests before that of the COPY are answered. What was sent since, up to the end
-        // of the data, the server reads as part of the COPY.
-        let early = self.early.take();
-        let simple = early.map_or(self.simple, |early| early.simple);
-        let behind = early.map_or(0, |early| early.since) + u64::from(simple);
-        let dropped = self.outstanding().saturating_sub(behind);
+        // All requests before that of the COPY are answered. What was sent since, the server reads
+        // as part of the COPY.
+        let dropped = self.outstanding().saturating_sub(u64::from(self.simple));
         self.dropped += dropped;
         self.guessed = dropped > 0;
-        self.copy = Copying::Open { simple, ended: early.is_some() };
+        self.copy = Copying::Open { simple: self.simple, ended: false };
     }
 
     fn ready(&mut self, body: &[u8]) {
-        // Unasked, or in the middle of a COPY, or an answer to nothing after a COPY failed.
+        if self.outstanding() == 0
+            && self.copy == (Copying::Failed { ended: false })
+            && self.guessed
+        {
+            // The COPY failed before the server read on, so it did not drop that `Sync`.
+            self.dropped -= 1;
+            self.guessed = false;
+        }
+        // Unasked, or in the middle of a COPY, or one more than expected after a COPY failed.
         self.lost |= self.outstanding() == 0;
         self.lost |= matches!(self.copy, Copying::Open { .. });
         self.lost |= self.doubtful && !self.content;
         self.answered += 1;
         self.doubtful = matches!(self.copy, Copying::Failed { .. }) && self.guessed;
-        (self.copy, self.guessed, self.content) = (Copying::None, false, false);
-        // The COPY failed before it began: both of its `Sync` are answered, one too many.
-        self.lost |= self.early.is_some_and(|early| self.outstanding() <= early.since);
+        (self.copy, self.guessed) = (Copying::None, false);
+        (self.content, self.refused) = (false, false);
         match body {
             b"I" => self.status = TransactionStatus::Idle,
             b"T" => self.status = TransactionStatus::Active,

@@ -69,6 +69,7 @@ impl Tls {
             Err(error) => {
                 assert!(began.elapsed() < Duration::from_secs(2), "{}", chain(&error));
                 let shown = chain(&error);
+                assert!(error.is_connection() && !error.is_retryable(), "{shown}");
                 assert!(!format!("{shown}{error:?}").contains("hunter2"), "{shown}");
                 Err(shown)
             }
