@@ -100,57 +100,85 @@ pub enum PoolEvent<'a> {
 /// The hook of a pool.
 pub(crate) type Hook = Arc<dyn Fn(&PoolEvent<'_>) + Send + Sync>;
 
+/// A server that is away fails a connect every second; one line in this time tells it all.
+#[cfg(feature = "tracing")]
+const QUIET: Duration = Duration::from_secs(10);
+
 /// Who is told.
-#[derive(Clone, Default)]
-pub(crate) struct Observer(Option<Hook>);
+pub(crate) struct Observer {
+    hook: Option<Hook>,
+    /// When a failed connect was last warned of.
+    #[cfg(feature = "tracing")]
+    warned: parking_lot::Mutex<Option<tokio::time::Instant>>,
+}
 
 impl Observer {
     pub(crate) fn new(hook: Option<Hook>) -> Self {
-        Self(hook)
+        Self {
+            hook,
+            #[cfg(feature = "tracing")]
+            warned: parking_lot::Mutex::default(),
+        }
     }
 
     /// Tells the hook. If it panics, nobody else is harmed.
     pub(crate) fn tell(&self, event: &PoolEvent<'_>) {
-        trace(event);
-        if let Some(hook) = &self.0
+        self.trace(event);
+        if let Some(hook) = &self.hook
             && catch_unwind(AssertUnwindSafe(|| hook(event))).is_err()
         {
             hook_panicked();
         }
     }
+
+    /// What an operator wants to read. The rest would be a line for each acquire.
+    #[cfg_attr(not(feature = "tracing"), expect(unused_variables, reason = "nobody to tell"))]
+    #[inline]
+    fn trace(&self, event: &PoolEvent<'_>) {
+        #[cfg(feature = "tracing")]
+        match event {
+            PoolEvent::ConnectFailed { error, backoff, .. } => {
+                if self.is_news() {
+                    tracing::warn!(?error, ?backoff, "a connection could not be made");
+                } else {
+                    tracing::debug!(?error, ?backoff, "a connection could not be made");
+                }
+            }
+            PoolEvent::LeakSuspected { held, place } => {
+                tracing::warn!(?held, %place, "a lease is out for longer than the leak threshold");
+            }
+            PoolEvent::LeakReturned { held, place } => {
+                tracing::info!(?held, %place, "a lease came back that was suspected to be lost");
+            }
+            PoolEvent::Closed { reason, age } => {
+                tracing::debug!(%reason, ?age, "a connection was closed");
+            }
+            PoolEvent::Recovered { fit, took } => {
+                tracing::debug!(fit, ?took, "a lease came back dirty");
+            }
+            PoolEvent::Resized { from, to } => tracing::info!(from, to, "the pool was resized"),
+            PoolEvent::Paused => tracing::info!("the pool is paused"),
+            PoolEvent::Resumed => tracing::info!("the pool is resumed"),
+            _ => {}
+        }
+    }
+
+    /// Whether nobody was warned of a failed connect for some time.
+    #[cfg(feature = "tracing")]
+    fn is_news(&self) -> bool {
+        let now = tokio::time::Instant::now();
+        let mut warned = self.warned.lock();
+        let news = warned.is_none_or(|last| now.duration_since(last) >= QUIET);
+        if news {
+            *warned = Some(now);
+        }
+        news
+    }
 }
 
 impl fmt::Debug for Observer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Observer").field(&self.0.is_some()).finish()
-    }
-}
-
-/// What an operator wants to read. The rest would be a line for each acquire.
-#[cfg_attr(not(feature = "tracing"), expect(unused_variables, reason = "nobody to tell"))]
-#[inline]
-fn trace(event: &PoolEvent<'_>) {
-    #[cfg(feature = "tracing")]
-    match event {
-        PoolEvent::ConnectFailed { error, backoff, .. } => {
-            tracing::warn!(?error, ?backoff, "a connection could not be made");
-        }
-        PoolEvent::LeakSuspected { held, place } => {
-            tracing::warn!(?held, %place, "a lease is out for longer than the leak threshold");
-        }
-        PoolEvent::LeakReturned { held, place } => {
-            tracing::info!(?held, %place, "a lease came back that was suspected to be lost");
-        }
-        PoolEvent::Closed { reason, age } => {
-            tracing::debug!(%reason, ?age, "a connection was closed");
-        }
-        PoolEvent::Recovered { fit, took } => {
-            tracing::debug!(fit, ?took, "a lease came back dirty");
-        }
-        PoolEvent::Resized { from, to } => tracing::info!(from, to, "the pool was resized"),
-        PoolEvent::Paused => tracing::info!("the pool is paused"),
-        PoolEvent::Resumed => tracing::info!("the pool is resumed"),
-        _ => {}
+        f.debug_tuple("Observer").field(&self.hook.is_some()).finish()
     }
 }
 

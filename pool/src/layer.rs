@@ -1,7 +1,7 @@
 //! Gives each request the right to a lease and a deadline.
 //!
 //! Put it around an axum router whose handlers take [`Leased`](crate::Leased) or
-//! [`LeaseHandle`](crate::LeaseHandle). Nothing is acquired before a handler asks for it, so a
+//! [`LeaseHandle`]. Nothing is acquired before a handler asks for it, so a
 //! request that needs no connection holds none.
 //!
 //! ```
