@@ -32,8 +32,6 @@ type Seat<O> = (Place, oneshot::Receiver<Answer<O>>);
 pub(super) struct Engine<T, O, I: Index<T>> {
     state: Mutex<State<T, O, I>>,
     config: BatchConfig,
-    /// Tasks at most.
-    max_lanes: usize,
     work: Box<dyn Fn(Lane<T, O, I>) -> Task + Send + Sync>,
 }
 
@@ -49,11 +47,9 @@ where
     O: Send + 'static,
     I: Index<T> + Send + 'static,
 {
-    /// `work` is what a task does with its lane; `usual` is how many there are if the configuration
-    /// does not say.
+    /// `work` is what a task does with its lane.
     pub(super) fn new<F>(
         config: BatchConfig,
-        usual: usize,
         work: impl Fn(Lane<T, O, I>) -> F + Send + Sync + 'static,
     ) -> Arc<Self>
     where
@@ -61,8 +57,7 @@ where
     {
         let state = State { line: Line::default(), stats: BatchStats::default() };
         let work = Box::new(move |lane| Box::pin(work(lane)) as Task);
-        let max_lanes = config.max_in_flight.unwrap_or(usual);
-        Arc::new(Self { state: Mutex::new(state), config, max_lanes, work })
+        Arc::new(Self { state: Mutex::new(state), config, work })
     }
 
     /// Brings one item.
@@ -100,7 +95,8 @@ where
             return Err(BatchError::TooManyWaiters { limit: self.config.max_waiters });
         }
         let lanes = state.stats.lanes;
-        let runtime = (lanes < self.max_lanes).then(|| Handle::try_current().ok()).flatten();
+        let runtime =
+            (lanes < self.config.max_in_flight).then(|| Handle::try_current().ok()).flatten();
         if runtime.is_none() && lanes == 0 {
             state.stats.started_total += count as u64;
             state.stats.failed_total += count as u64;
