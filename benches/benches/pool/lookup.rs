@@ -14,6 +14,8 @@ use crate::contest::{Contender, TASKS, compete, print};
 
 const CONNECTIONS: usize = 10;
 const ROWS: i64 = 100_000;
+/// The row of `query_one`.
+const QUERY: usize = 8;
 const SQL: &str = "select price from quotes where id = $1";
 
 pub(crate) async fn run(effort: Effort) -> anyhow::Result<()> {
@@ -31,7 +33,8 @@ pub(crate) async fn run(effort: Effort) -> anyhow::Result<()> {
     contenders.extend(ours(&pool)?);
     let length = effort.of(Duration::from_millis(400), Duration::from_millis(20));
     compete(&mut contenders, effort.of(9, 1), length).await?;
-    print("Lookup by key in PostgreSQL, 64 tasks, 10 connections", &contenders, &[0, 1]);
+    let text = "Lookup by key in PostgreSQL, 64 tasks, 10 connections";
+    print(text, &contenders, &[0, 1, QUERY]);
     pool.close().await;
     Ok(())
 }
@@ -167,8 +170,8 @@ fn ours(pool: &PgPool) -> anyhow::Result<Vec<Contender>> {
             let (pool, id) = (querying.clone(), key(number));
             async move { check(id, pool.query_one(SQL, &[&id]).await?.get(0)) }
         }),
-        Contender::new("escala Batcher, = any($1)", TASKS, looking_up(one)),
-        Contender::new("escala Batcher, 2 batches at a time", TASKS, looking_up(two)),
+        Contender::new("escala Batcher, = any($1)", TASKS, looking_up(two)),
+        Contender::new("escala Batcher, 1 batch at a time", TASKS, looking_up(one)),
     ])
 }
 

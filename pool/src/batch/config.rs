@@ -18,9 +18,10 @@ pub struct BatchConfig {
     /// Keys (or writes) in one batch at most. Default 1,000 (documented): past that a longer batch
     /// saves little and keeps its first caller waiting for its last.
     pub max_batch: usize,
-    /// Batches under way at a time. Default 1: the keys that wait meanwhile are what makes the next
-    /// batch large, and with two the batches are half as long. Writes keep their order only with 1.
-    pub max_in_flight: usize,
+    /// Batches under way at a time. Without it, 2 for lookups: while the source works on one, the
+    /// next is sent and the last is handed out, and a slow one does not stop the others. And 1 for
+    /// writes, so that they keep their order and no two groups lock each other's rows.
+    pub max_in_flight: Option<usize>,
     /// Lookups (or writes) that may wait for a batch; one more is rejected at once. Default 10,000,
     /// as for connections: ten batches.
     pub max_waiters: usize,
@@ -47,7 +48,7 @@ impl BatchConfig {
     /// Sets the batches under way at a time.
     #[must_use]
     pub fn max_in_flight(mut self, max_in_flight: usize) -> Self {
-        self.max_in_flight = max_in_flight;
+        self.max_in_flight = Some(max_in_flight);
         self
     }
 
@@ -71,7 +72,7 @@ impl BatchConfig {
     /// Names the first field that breaks its rule.
     pub fn validate(&self) -> Result<(), ConfigError> {
         count("max_batch", self.max_batch)?;
-        count("max_in_flight", self.max_in_flight)?;
+        self.max_in_flight.map_or(Ok(()), |most| count("max_in_flight", most))?;
         count("max_waiters", self.max_waiters)?;
         duration("timeout", self.timeout)
     }
@@ -81,7 +82,7 @@ impl Default for BatchConfig {
     fn default() -> Self {
         Self {
             max_batch: 1_000,
-            max_in_flight: 1,
+            max_in_flight: None,
             max_waiters: 10_000,
             timeout: Duration::from_secs(10),
         }

@@ -32,6 +32,8 @@ type Seat<O> = (Place, oneshot::Receiver<Answer<O>>);
 pub(super) struct Engine<T, O, I: Index<T>> {
     state: Mutex<State<T, O, I>>,
     config: BatchConfig,
+    /// Tasks at most.
+    max_lanes: usize,
     work: Box<dyn Fn(Lane<T, O, I>) -> Task + Send + Sync>,
 }
 
@@ -47,9 +49,11 @@ where
     O: Send + 'static,
     I: Index<T> + Send + 'static,
 {
-    /// `work` is what a task does with its lane.
+    /// `work` is what a task does with its lane; `usual` is how many there are if the configuration
+    /// does not say.
     pub(super) fn new<F>(
         config: BatchConfig,
+        usual: usize,
         work: impl Fn(Lane<T, O, I>) -> F + Send + Sync + 'static,
     ) -> Arc<Self>
     where
@@ -57,7 +61,8 @@ where
     {
         let state = State { line: Line::default(), stats: BatchStats::default() };
         let work = Box::new(move |lane| Box::pin(work(lane)) as Task);
-        Arc::new(Self { state: Mutex::new(state), config, work })
+        let max_lanes = config.max_in_flight.unwrap_or(usual);
+        Arc::new(Self { state: Mutex::new(state), config, max_lanes, work })
     }
 
     /// Brings one item.
@@ -95,8 +100,7 @@ where
             return Err(BatchError::TooManyWaiters { limit: self.config.max_waiters });
         }
         let lanes = state.stats.lanes;
-        let runtime =
-            (lanes < self.config.max_in_flight).then(|| Handle::try_current().ok()).flatten();
+        let runtime = (lanes < self.max_lanes).then(|| Handle::try_current().ok()).flatten();
         if runtime.is_none() && lanes == 0 {
             state.stats.started_total += count as u64;
             state.stats.failed_total += count as u64;

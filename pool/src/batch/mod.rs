@@ -2,7 +2,7 @@
 //!
 //! A [`Batcher`] asks for the first key at once. Keys that arrive while a batch is under way become
 //! the next one, so that a batch grows with the load and nobody waits for a timer: a database that
-//! answers in a millisecond is asked a thousand times a second, however many callers there are. A
+//! answers in a millisecond is asked some thousand times a second, however many callers there are. A
 //! [`BatchWriter`] does the same for writes. [`BatchLayer`] puts a [`Batcher`] in front of a tower
 //! service for many keys.
 //!

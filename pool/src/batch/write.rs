@@ -19,6 +19,9 @@ use crate::config::ConfigError;
 type BoxError = Box<dyn Error + Send + Sync>;
 type Waiter<R> = oneshot::Sender<Answer<R>>;
 
+/// Groups under way at a time: the order of the writes is kept only with one.
+const GROUPS: usize = 1;
+
 /// Joins single writes into groups. Clones share the line.
 ///
 /// Writes are never merged: two equal ones are written twice. With one group at a time, which is
@@ -62,7 +65,7 @@ where
     {
         config.validate()?;
         let writer = Arc::new(Writer { blames, write });
-        let engine = Engine::new(config, move |lane| {
+        let engine = Engine::new(config, GROUPS, move |lane| {
             let writer = Arc::clone(&writer);
             async move { work(lane, &*writer).await }
         });

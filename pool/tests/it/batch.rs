@@ -35,6 +35,11 @@ impl Call {
     }
 }
 
+/// One batch at a time.
+fn one() -> BatchConfig {
+    BatchConfig::new().max_in_flight(1)
+}
+
 fn value(key: u32) -> String {
     format!("value {key}")
 }
@@ -87,7 +92,7 @@ fn assert_idle(stats: &BatchStats) {
 
 #[tokio::test]
 async fn keys_that_come_while_a_batch_is_under_way_become_the_next_and_equal_ones_are_joined() {
-    let (batcher, mut calls) = by_hand(BatchConfig::new());
+    let (batcher, mut calls) = by_hand(one());
     let first = spawn(&batcher, &[1]).await;
     let call = calls.recv().await.unwrap();
     assert_eq!(call.keys, [1]);
@@ -110,7 +115,7 @@ async fn keys_that_come_while_a_batch_is_under_way_become_the_next_and_equal_one
 
 #[tokio::test]
 async fn a_lookup_does_not_join_a_batch_that_was_sent_before_it_began() {
-    let (batcher, mut calls) = by_hand(BatchConfig::new());
+    let (batcher, mut calls) = by_hand(one());
     let old = spawn(&batcher, &[1]).await;
     let sent = calls.recv().await.unwrap();
     let new = spawn(&batcher, &[1]).await;
@@ -125,7 +130,7 @@ async fn a_lookup_does_not_join_a_batch_that_was_sent_before_it_began() {
 
 #[tokio::test]
 async fn many_values_stand_in_the_order_of_their_keys_and_missing_ones_are_none() {
-    let (batcher, mut calls) = by_hand(BatchConfig::new().max_batch(3));
+    let (batcher, mut calls) = by_hand(one().max_batch(3));
     let many = tokio::spawn({
         let batcher = batcher.clone();
         async move { batcher.get_many([5, 9, 5, 1, 2, 7]).await }
@@ -146,8 +151,8 @@ async fn many_values_stand_in_the_order_of_their_keys_and_missing_ones_are_none(
 }
 
 #[tokio::test]
-async fn as_many_batches_run_at_a_time_as_allowed() {
-    let (batcher, mut calls) = by_hand(BatchConfig::new().max_in_flight(2));
+async fn two_batches_run_at_a_time() {
+    let (batcher, mut calls) = by_hand(BatchConfig::new());
     let tasks = spawn(&batcher, &[1]).await.into_iter();
     let tasks = tasks.chain(spawn(&batcher, &[2]).await).chain(spawn(&batcher, &[3, 4]).await);
     let (first, second) = (calls.recv().await.unwrap(), calls.recv().await.unwrap());
@@ -166,7 +171,7 @@ async fn as_many_batches_run_at_a_time_as_allowed() {
 
 #[tokio::test]
 async fn a_key_whose_callers_have_all_left_is_not_asked_for() {
-    let (batcher, mut calls) = by_hand(BatchConfig::new());
+    let (batcher, mut calls) = by_hand(one());
     let first = spawn(&batcher, &[1]).await;
     let waiting = spawn(&batcher, &[2, 3, 3, 4]).await;
     // Of key 3 one stays.
@@ -191,7 +196,7 @@ async fn a_key_whose_callers_have_all_left_is_not_asked_for() {
 
 #[tokio::test]
 async fn the_caller_who_started_a_batch_may_leave_it() {
-    let (batcher, mut calls) = by_hand(BatchConfig::new());
+    let (batcher, mut calls) = by_hand(one());
     let leader = spawn(&batcher, &[1]).await;
     let call = calls.recv().await.unwrap();
     let others = spawn(&batcher, &[2]).await;
@@ -207,7 +212,7 @@ async fn the_caller_who_started_a_batch_may_leave_it() {
 
 #[tokio::test]
 async fn an_error_reaches_each_caller_of_its_batch_and_no_other() {
-    let (batcher, mut calls) = by_hand(BatchConfig::new());
+    let (batcher, mut calls) = by_hand(one());
     let first = spawn(&batcher, &[1]).await;
     let failing = spawn(&batcher, &[2, 2, 3]).await;
     calls.recv().await.unwrap().answer();
@@ -232,7 +237,7 @@ async fn an_error_reaches_each_caller_of_its_batch_and_no_other() {
 
 #[tokio::test]
 async fn a_panic_reaches_each_caller_of_its_batch_and_the_next_batch_runs() {
-    let (batcher, mut calls) = by_hand(BatchConfig::new());
+    let (batcher, mut calls) = by_hand(one());
     let first = spawn(&batcher, &[1]).await;
     let failing = spawn(&batcher, &[2, 2, 3]).await;
     calls.recv().await.unwrap().answer();
@@ -254,7 +259,7 @@ async fn a_panic_reaches_each_caller_of_its_batch_and_the_next_batch_runs() {
 
 #[tokio::test(start_paused = true)]
 async fn a_batch_that_hangs_is_given_up_and_the_next_one_runs() {
-    let (batcher, mut calls) = by_hand(BatchConfig::new().timeout(Duration::from_secs(3)));
+    let (batcher, mut calls) = by_hand(one().timeout(Duration::from_secs(3)));
     let hanging = spawn(&batcher, &[1]).await;
     let call = calls.recv().await.unwrap();
     let next = spawn(&batcher, &[2]).await;
@@ -269,7 +274,7 @@ async fn a_batch_that_hangs_is_given_up_and_the_next_one_runs() {
 
 #[tokio::test]
 async fn one_more_than_may_wait_is_turned_away_and_many_enter_together_or_not_at_all() {
-    let (batcher, mut calls) = by_hand(BatchConfig::new().max_waiters(3));
+    let (batcher, mut calls) = by_hand(one().max_waiters(3));
     let first = spawn(&batcher, &[1]).await;
     let call = calls.recv().await.unwrap();
     let waiting = spawn(&batcher, &[2, 2]).await;
@@ -299,7 +304,7 @@ async fn one_more_than_may_wait_is_turned_away_and_many_enter_together_or_not_at
 fn callers_are_told_when_the_runtime_that_carried_their_batch_ends() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (carrying, waiting) = (runtime(), runtime());
-    let (batcher, mut calls) = by_hand(BatchConfig::new());
+    let (batcher, mut calls) = by_hand(one());
     let started = batcher.clone();
     carrying.spawn(async move { started.get(1).await });
     let call = carrying.block_on(calls.recv()).unwrap();
@@ -343,7 +348,7 @@ async fn a_value_that_panics_when_it_is_copied_ends_its_own_batch_only() {
             Ok::<_, io::Error>(keys.into_iter().map(|key| (key, Precious)).collect::<Vec<_>>())
         }
     };
-    let batcher = Batcher::new(BatchConfig::new(), load).unwrap();
+    let batcher = Batcher::new(one(), load).unwrap();
     let get = |key| {
         let batcher = batcher.clone();
         tokio::spawn(async move { batcher.get(key).await.map(|value| value.is_some()) })
@@ -394,7 +399,7 @@ fn limits_that_break_a_rule_are_named() {
 async fn the_layer_makes_a_clone_of_its_service_ready_before_each_call() {
     let (inner, mut handle) = mock::pair::<Vec<u32>, Vec<(u32, String)>>();
     handle.allow(0);
-    let layer = BatchLayer::new(BatchConfig::new()).unwrap();
+    let layer = BatchLayer::new(one()).unwrap();
     let mut service = layer.layer(inner);
     let mut other = service.clone();
     let lookup = service.ready().await.unwrap().call(1);
@@ -418,7 +423,7 @@ async fn the_layer_makes_a_clone_of_its_service_ready_before_each_call() {
 async fn the_layer_turns_away_in_call_and_tells_why_its_service_ended() {
     let (inner, mut handle) = mock::pair::<Vec<u32>, Vec<(u32, String)>>();
     handle.allow(0);
-    let layer = BatchLayer::<u32, String>::new(BatchConfig::new().max_waiters(1)).unwrap();
+    let layer = BatchLayer::<u32, String>::new(one().max_waiters(1)).unwrap();
     let mut service = layer.layer(inner);
     let waiting = service.ready().await.unwrap().call(1);
     let error = service.ready().await.unwrap().call(2).await.unwrap_err();
@@ -440,7 +445,7 @@ async fn a_readiness_that_nobody_needs_any_more_is_given_back() {
     let inner = limit.layer(tower::service_fn(answer));
     let mut holder = inner.clone();
     holder.ready().await.unwrap();
-    let batcher = Batcher::over(BatchConfig::new(), inner.clone()).unwrap();
+    let batcher = Batcher::over(one(), inner.clone()).unwrap();
     let lookup = spawn(&batcher, &[1]).await.remove(0);
     lookup.abort();
     settled().await;

@@ -19,7 +19,7 @@ fn names(pool: &PgPool) -> Batcher<i64, String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_tasks_look_up_in_few_statements_on_one_connection() {
+async fn many_tasks_look_up_in_few_statements() {
     let pg = cluster().await;
     let pool = pool(&pg, 4).await;
     let names = names(&pool);
@@ -41,7 +41,6 @@ async fn many_tasks_look_up_in_few_statements_on_one_connection() {
     let stats = names.stats();
     assert_eq!(stats.succeeded_total, 64 * 20);
     assert!(stats.batches_total < 64 * 20 / 4, "{stats:?}");
-    assert_eq!(pool.stats().size, 1);
     pool.close().await;
     let error = names.get(1).await.unwrap_err();
     assert!(error.is_connection(), "{error:?}");
