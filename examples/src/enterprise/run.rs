@@ -166,6 +166,16 @@ pub(super) fn watch(app: &App) {
             });
         }
     });
+    let nodes = app.nodes.clone();
+    obs.source("batch", move |emit| {
+        for (name, node) in &nodes {
+            node.visit_batches(&mut |metric, labels, value| {
+                let mut labelled = vec![("pool", *name)];
+                labelled.extend_from_slice(labels);
+                emit(metric, &labelled, value);
+            });
+        }
+    });
     let queue = app.queue.clone();
     obs.source("queue", move |emit| queue.stats().visit(emit));
     let breakers = app.breakers.clone();

@@ -5,7 +5,7 @@ mod schema;
 mod server;
 mod sqlite;
 
-use escala_pool::{BatchError, ConfigError, PoolError, PoolStats, SqlitePool};
+use escala_pool::{BatchError, ConfigError, Emit, PoolError, PoolStats, SqlitePool};
 
 pub use schema::{SYMBOLS, USER_CASH_CENTS, USERS, bid_and_ask, referred_users, symbol_name};
 pub use server::Server;
@@ -287,6 +287,13 @@ impl Node {
         match self {
             Self::Sqlite(pool) => pool.stats(),
             Self::Postgres(server) => server.pool.stats(),
+        }
+    }
+
+    /// Hands out the figures of each line in which work of this node waits to be done together.
+    pub fn visit_batches(&self, emit: &mut Emit<'_>) {
+        if let Self::Postgres(server) = self {
+            server.visit_batches(emit);
         }
     }
 

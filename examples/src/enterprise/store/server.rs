@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use escala_pool::postgres::Row;
-use escala_pool::{Acquire, BatchConfig, BatchWriter, Batcher, PgPool, PoolConfig, PoolError};
+use escala_pool::{
+    Acquire, BatchConfig, BatchWriter, Batcher, Emit, PgPool, PoolConfig, PoolError,
+};
 
 use super::{Result, schema};
 use crate::enterprise::domain::{Order, Quote};
@@ -65,6 +67,23 @@ impl Server {
         let lease = self.pool.acquire_with(Acquire::reserved().timeout(PATIENCE)).await?;
         lease.query_one("select 1", &[]).await?;
         Ok(())
+    }
+
+    pub(super) fn visit_batches(&self, emit: &mut Emit<'_>) {
+        let lines = [
+            ("quotes", self.quotes.stats()),
+            ("orders", self.orders.stats()),
+            ("balances", self.balances.stats()),
+            ("settlements", self.settlements.stats()),
+            ("bookings", self.bookings.stats()),
+        ];
+        for (name, stats) in lines {
+            stats.visit(&mut |metric, labels, value| {
+                let mut labelled = vec![("batch", name)];
+                labelled.extend_from_slice(labels);
+                emit(metric, &labelled, value);
+            });
+        }
     }
 }
 
