@@ -45,7 +45,7 @@ pub enum PoolError {
     },
     /// A connection could not be made and the pool has no other.
     Connect(Arc<dyn Error + Send + Sync>),
-    /// The pool is closed.
+    /// The pool is closed, or the runtime in which it was made has ended.
     Closed,
     /// The configuration breaks a rule.
     Config(ConfigError),
