@@ -126,7 +126,9 @@ impl SqlitePool {
     ///
     /// # Errors
     /// As [`read`](Self::read); [`PoolError::ReadOnly`]; an error of the commit, which every
-    /// closure of the group is told.
+    /// closure of the group is told. If that is a deferred constraint, closures that shared the
+    /// commit get [`PoolError::GroupFailed`], which may be tried again: nobody can say which of them
+    /// broke it, so for a while each closure is committed alone.
     pub async fn write<T, E, F>(&self, closure: F) -> Result<T, JobError<E>>
     where
         F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,

@@ -107,12 +107,20 @@ pub(super) fn write(
 ) {
     let mut group = Vec::with_capacity(GROUP);
     let mut done = Vec::with_capacity(GROUP);
-    while queue.pop(&mut group, GROUP) {
+    // Jobs that are still to run alone.
+    let mut alone = 0_usize;
+    while queue.pop(&mut group, if alone > 0 { 1 } else { GROUP }) {
+        alone = alone.saturating_sub(1);
         let committed = run_group(conn, config.busy_timeout, &mut group, &mut done);
+        let shared = done.len() > 1;
+        if shared && committed.as_ref().is_err_and(is_constraint) {
+            // Those who try again are not to meet the one that was at fault in one group again.
+            alone = GROUP;
+        }
         for job in done.drain(..) {
             job.answer(match &committed {
                 Ok(()) => Ok(()),
-                Err(error) => Err(PoolError::Sqlite(copy(error))),
+                Err(error) => Err(uncommitted(error, shared)),
             });
         }
         checkpoints.run(conn);
@@ -160,6 +168,20 @@ fn run_group(
     committed
 }
 
+/// What a job is told whose commit failed. A constraint that is checked at the commit says nothing
+/// about one job of several: SQLite does not tell which of them broke it.
+fn uncommitted(error: &rusqlite::Error, shared: bool) -> PoolError {
+    if shared && is_constraint(error) {
+        PoolError::GroupFailed(copy(error))
+    } else {
+        PoolError::Sqlite(copy(error))
+    }
+}
+
+fn is_constraint(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation)
+}
+
 /// Another process kept the lock: it is as if the one connection that writes stayed in use.
 fn locked_out(waited: Duration, waiting: usize, error: rusqlite::Error) -> PoolError {
     let mut stats = PoolStats::default();
@@ -168,13 +190,14 @@ fn locked_out(waited: Duration, waiting: usize, error: rusqlite::Error) -> PoolE
     PoolError::AcquireTimeout { waited, pool, cause: Some(Arc::new(error)) }
 }
 
-/// Runs a job in a savepoint of its own. `Err` if the transaction is gone: the job ended it, or an
+/// Runs a job in a savepoint of its own, under a name that no closure uses: SQLite goes back to the
+/// last one of a name, which would be one that the closure left open. `Err` if the transaction is gone: the job ended it, or an
 /// error such as a full disk made SQLite roll it back.
 fn run_one(conn: &Connection, job: BoxJob) -> Result<Done, Done> {
-    let opened = execute(conn, "SAVEPOINT job");
+    let opened = execute(conn, "SAVEPOINT escala_pool_job");
     let job = job.run(conn);
-    let undone = if job.keep { Ok(()) } else { execute(conn, "ROLLBACK TO job") };
-    match opened.and(undone).and_then(|()| execute(conn, "RELEASE job")) {
+    let undone = if job.keep { Ok(()) } else { execute(conn, "ROLLBACK TO escala_pool_job") };
+    match opened.and(undone).and_then(|()| execute(conn, "RELEASE escala_pool_job")) {
         Ok(()) if !conn.is_autocommit() => Ok(job),
         _ => {
             rollback(conn);
