@@ -1,5 +1,6 @@
 //! The threads: readers run one job at a time, the writer runs a group and commits once.
 
+use std::iter;
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use super::checkpoint::Checkpoints;
 use super::config::SqliteConfig;
 use super::job::{BoxJob, Done};
 use super::queue::Queue;
-use crate::error::PoolError;
+use crate::error::{Cause, PoolError};
 use crate::stats::{PoolSnapshot, PoolStats};
 
 /// Jobs in one transaction. At some microseconds a job this bounds what the first one waits for
@@ -85,15 +86,15 @@ fn is_busy(error: &rusqlite::Error) -> bool {
 
 /// Runs jobs until the queue is closed and empty.
 pub(super) fn read(conn: &Connection, queue: &Queue<BoxJob>) {
-    let mut group = Vec::with_capacity(1);
-    while queue.pop(&mut group, 1) {
-        for job in group.drain(..) {
-            if job.claim() {
-                let done = job.run(conn);
-                // A transaction left open would show the next job an old state for ever.
-                rollback(conn);
-                done.answer(Ok(()));
-            }
+    let _broken = CloseOnPanic(queue);
+    while let Some((job, _behind)) = queue.pop() {
+        if job.claim() {
+            let done = job.run(conn);
+            // A transaction left open would show the next job an old state for ever.
+            rollback(conn);
+            done.answer(Ok(()));
+        } else {
+            job.skip();
         }
     }
 }
@@ -105,13 +106,18 @@ pub(super) fn write(
     config: &SqliteConfig,
     queue: &Queue<BoxJob>,
 ) {
-    let mut group = Vec::with_capacity(GROUP);
+    let _broken = CloseOnPanic(queue);
     let mut done = Vec::with_capacity(GROUP);
     // Jobs that are still to run alone.
     let mut alone = 0_usize;
-    while queue.pop(&mut group, if alone > 0 { 1 } else { GROUP }) {
+    while let Some((first, behind)) = queue.pop() {
+        // What comes meanwhile is of the next group. What waits stays in the queue until its turn,
+        // where it can be turned away.
+        let most = if alone > 0 { 0 } else { behind.min(GROUP - 1) };
         alone = alone.saturating_sub(1);
-        let committed = run_group(conn, config.busy_timeout, &mut group, &mut done);
+        let others = (0..most).map_while(|_| queue.try_pop());
+        let committed =
+            run_group(conn, config.busy_timeout, iter::once(first).chain(others), &mut done);
         let shared = done.len() > 1;
         if shared && committed.as_ref().is_err_and(is_constraint) {
             // Those who try again are not to meet the one that was at fault in one group again.
@@ -127,28 +133,47 @@ pub(super) fn write(
     }
 }
 
+/// A thread that unwinds leaves its queue closed and empty: nobody would come for what is in it.
+struct CloseOnPanic<'a>(&'a Queue<BoxJob>);
+
+impl Drop for CloseOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.close();
+            self.0.discard().into_iter().for_each(|job| job.refuse(PoolError::Closed));
+        }
+    }
+}
+
 /// Runs a group in one transaction. Whoever is in `done` waits for the result of the commit.
 fn run_group(
     conn: &Connection,
     busy_timeout: Duration,
-    group: &mut Vec<BoxJob>,
+    group: impl Iterator<Item = BoxJob>,
     done: &mut Vec<Done>,
 ) -> rusqlite::Result<()> {
-    let waiting = group.len();
-    for job in group.drain(..) {
+    let mut group = group;
+    while let Some(job) = group.next() {
+        if !job.is_wanted() {
+            job.skip();
+            continue;
+        }
         // Immediate: a transaction that reads first and writes later would fail at once when
         // another process wrote in between, without waiting for `busy_timeout`.
         if conn.is_autocommit()
             && let Err(error) = conn.execute_batch("BEGIN IMMEDIATE")
         {
-            job.refuse(if is_busy(&error) {
-                locked_out(busy_timeout, waiting, error)
-            } else {
-                PoolError::Sqlite(error)
-            });
+            if is_busy(&error) {
+                // The others of the group have waited as long.
+                let locked: Vec<BoxJob> = iter::once(job).chain(group).collect();
+                refuse_locked(locked, busy_timeout, &error);
+                break;
+            }
+            job.refuse(PoolError::Sqlite(error));
             continue;
         }
         if !job.claim() {
+            job.skip();
             continue;
         }
         match run_one(conn, job) {
@@ -183,11 +208,14 @@ fn is_constraint(error: &rusqlite::Error) -> bool {
 }
 
 /// Another process kept the lock: it is as if the one connection that writes stayed in use.
-fn locked_out(waited: Duration, waiting: usize, error: rusqlite::Error) -> PoolError {
+fn refuse_locked(jobs: Vec<BoxJob>, waited: Duration, error: &rusqlite::Error) {
     let mut stats = PoolStats::default();
-    (stats.size, stats.max_size, stats.leased, stats.waiting) = (1, 1, 1, waiting);
+    (stats.size, stats.max_size, stats.leased, stats.waiting) = (1, 1, 1, jobs.len());
     let pool = PoolSnapshot::from(&stats);
-    PoolError::AcquireTimeout { waited, pool, cause: Some(Arc::new(error)) }
+    for job in jobs {
+        let cause: Option<Cause> = Some(Arc::new(copy(error)));
+        job.refuse(PoolError::AcquireTimeout { waited, pool, cause });
+    }
 }
 
 /// Runs a job in a savepoint of its own, under a name that no closure uses: SQLite goes back to the
@@ -217,7 +245,7 @@ fn execute(conn: &Connection, sql: &str) -> rusqlite::Result<()> {
     conn.prepare_cached(sql)?.execute([]).map(drop)
 }
 
-/// The same error for every job of a group; SQLite's own is the only kind a commit can give.
+/// The same error for every job of a group; SQLite's own is the only kind that can be.
 fn copy(error: &rusqlite::Error) -> rusqlite::Error {
     match error {
         rusqlite::Error::SqliteFailure(code, text) => {

@@ -329,3 +329,76 @@ async fn a_file_that_cannot_be_opened_says_why() {
         assert!(error.source().unwrap().to_string().starts_with(field), "{error:?}");
     }
 }
+
+#[tokio::test]
+async fn close_turns_away_at_its_deadline_what_waits_behind_a_closure_that_runs() {
+    let (_folder, path) = file();
+    let config = SqliteConfig::new(&path).close_timeout(Duration::from_millis(50));
+    let pool = SqlitePool::open(config).await.unwrap();
+    let first = block(&pool, true).await;
+    // These become one group, whose first closure does not end.
+    let (hold, released) = mpsc::channel::<()>();
+    let (begun, begins) = tokio::sync::oneshot::channel();
+    let stuck = pool.write(move |_| -> rusqlite::Result<()> {
+        begun.send(()).unwrap();
+        assert!(released.recv().is_err());
+        Ok(())
+    });
+    let behind = pool.write(|tx| tx.execute_batch("create table u (id)"));
+    let ends = async {
+        drop(first);
+        begins.await.unwrap();
+        pool.close().await.abandoned
+    };
+    let refused_first = async {
+        let (behind, abandoned) = tokio::join!(behind, ends);
+        drop(hold);
+        (behind, abandoned)
+    };
+    let both = async { tokio::join!(stuck, refused_first) };
+    let (stuck, (behind, abandoned)) = timeout(Duration::from_secs(5), both).await.unwrap();
+    stuck.unwrap();
+    assert!(matches!(behind, Err(JobError::Pool(PoolError::Closed))));
+    // The job that waits and the writer that runs.
+    assert_eq!(abandoned, 2);
+    assert_adds_up(&pool.stats());
+}
+
+/// Panics when it is dropped.
+struct Brittle;
+
+impl Drop for Brittle {
+    fn drop(&mut self) {
+        panic!("on purpose");
+    }
+}
+
+#[tokio::test]
+async fn what_panics_when_a_closure_is_dropped_unrun_stays_inside() {
+    let (_folder, path) = file();
+    let pool = open(&path).await;
+    let hold = block(&pool, true).await;
+    let brittle = Brittle;
+    let skipped = pool.write(move |_| -> rusqlite::Result<()> {
+        std::mem::forget(brittle);
+        Ok(())
+    });
+    assert!(timeout(Duration::from_millis(10), skipped).await.is_err());
+    // The answer of one that runs, whose caller has left.
+    let (begun, begins) = tokio::sync::oneshot::channel();
+    let (left, leaves) = mpsc::channel::<()>();
+    let mut unseen = Box::pin(pool.write(move |_| -> rusqlite::Result<Brittle> {
+        begun.send(()).unwrap();
+        assert!(leaves.recv().is_err());
+        Ok(Brittle)
+    }));
+    drop(hold);
+    tokio::select! {
+        _ = &mut unseen => unreachable!("it waits for the caller to leave"),
+        begun = begins => begun.unwrap(),
+    }
+    drop(unseen);
+    drop(left);
+    assert_eq!(pool.write(|tx| insert(tx, 1)).await.unwrap(), 1);
+    assert_eq!(pool.stats().size, 3);
+}
