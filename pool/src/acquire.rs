@@ -36,8 +36,9 @@ impl Acquire {
         Self { reserved: true, ..Self::default() }
     }
 
-    /// Waits so long instead of the pool's `acquire_timeout`. Zero takes what is at hand and fails
-    /// otherwise.
+    /// Waits so long instead of the pool's `acquire_timeout`. Zero, as a deadline that has passed,
+    /// takes what is at hand, also if it was idle for so long that it would be tested otherwise, and
+    /// fails if nothing is.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self

@@ -18,6 +18,8 @@ impl<M: Manager> Shared<M> {
                 Plan::Nothing => return,
                 Plan::Connect(connecting) => {
                     let this = Arc::clone(self);
+                    // In a runtime that has ended this drops the connect at once, and with it the
+                    // wishes of all who wait: so the next plan is another one.
                     self.runtime.spawn(async move { this.connect(connecting).await });
                 }
                 Plan::At(until) => return self.connect_at(until),

@@ -45,7 +45,7 @@ pub enum PoolError {
     },
     /// A connection could not be made and the pool has no other.
     Connect(Arc<dyn Error + Send + Sync>),
-    /// The pool is closed.
+    /// The pool is closed, or the runtime in which it was made has ended.
     Closed,
     /// The configuration breaks a rule.
     Config(ConfigError),
@@ -92,6 +92,11 @@ pub enum PoolError {
     /// Another closure of the same group ended the transaction they share.
     #[cfg(feature = "sqlite")]
     GroupEnded,
+    /// A closure of the same group, or this one, broke a constraint that is checked at the commit
+    /// (`DEFERRABLE INITIALLY DEFERRED`, `PRAGMA defer_foreign_keys`). Nothing of the group was
+    /// written. Made again, each runs in a transaction of its own, and the one at fault is told.
+    #[cfg(feature = "sqlite")]
+    GroupFailed(rusqlite::Error),
 }
 
 impl PoolError {
@@ -161,6 +166,8 @@ impl PoolError {
             #[cfg(feature = "postgres")]
             // Serialization failure, deadlock, starting up.
             Self::Postgres(_) => matches!(self.sqlstate(), Some("40001" | "40P01" | "57P03")),
+            #[cfg(feature = "sqlite")]
+            Self::GroupFailed(_) => true,
             #[cfg(feature = "sqlite")]
             Self::Sqlite(error) => matches!(
                 error.sqlite_error_code(),
@@ -263,6 +270,10 @@ impl fmt::Display for PoolError {
             Self::Panicked { message } => write!(f, "the closure panicked: {message}"),
             #[cfg(feature = "sqlite")]
             Self::GroupEnded => f.write_str("a closure ended the transaction it shared"),
+            #[cfg(feature = "sqlite")]
+            Self::GroupFailed(_) => {
+                f.write_str("a deferred constraint failed the commit of several closures")
+            }
         }
     }
 }
@@ -278,7 +289,7 @@ impl Error for PoolError {
             #[cfg(feature = "postgres")]
             Self::Postgres(error) | Self::CommitUnknown(error) => Some(error),
             #[cfg(feature = "sqlite")]
-            Self::Sqlite(error) => Some(error),
+            Self::Sqlite(error) | Self::GroupFailed(error) => Some(error),
             #[cfg(feature = "sqlite")]
             Self::Backup(error) => Some(error),
             _ => None,

@@ -106,7 +106,7 @@ impl<M: Manager> Shared<M> {
             Ok(permit) => permit,
             Err(error) => return Progress::Ended(Err(this.refuse(ticket, began, place, error))),
         };
-        let stored = match this.at_hand(&mut permit, now) {
+        let stored = match this.at_hand(&mut permit, now, deadline) {
             AtHand::Fit(stored) => {
                 let found = (stored, permit, now);
                 let lease = Self::conclude(this, ticket, found, began, place);
@@ -124,12 +124,12 @@ impl<M: Manager> Shared<M> {
         }))
     }
 
-    fn at_hand(&self, permit: &mut Permit, now: Instant) -> AtHand<M> {
+    fn at_hand(&self, permit: &mut Permit, now: Instant, deadline: Instant) -> AtHand<M> {
         if !permit.has_claim() {
             return AtHand::Nothing;
         }
         let Some(mut stored) = self.take_for(permit) else { return AtHand::Nothing };
-        match self.fitness(&mut stored, now) {
+        match self.fitness_until(&mut stored, now, deadline) {
             Fitness::Fit => AtHand::Fit(stored),
             Fitness::Test => AtHand::Unsure(stored),
             Fitness::Unfit(reason) => {
@@ -199,7 +199,7 @@ impl<M: Manager> Shared<M> {
                 return Err(self.too_late(began, entered, cause));
             };
             let now = Instant::now();
-            match self.fitness(&mut stored, now) {
+            match self.fitness_until(&mut stored, now, deadline) {
                 Fitness::Fit => return Ok((stored, permit, now)),
                 Fitness::Unfit(reason) => self.retire(stored, reason),
                 Fitness::Test => match timeout_at(deadline, self.test(&mut stored)).await {
@@ -255,6 +255,15 @@ impl<M: Manager> Shared<M> {
             Fitness::Fit
         } else {
             Fitness::Test
+        }
+    }
+
+    /// As [`fitness`](Self::fitness), but who has no time left for a test gets it untested: a test
+    /// that is broken off would cost the pool a connection that most likely works.
+    fn fitness_until(&self, stored: &mut Stored<M>, now: Instant, deadline: Instant) -> Fitness {
+        match self.fitness(stored, now) {
+            Fitness::Test if now >= deadline => Fitness::Fit,
+            fitness => fitness,
         }
     }
 

@@ -276,10 +276,14 @@ impl State {
         (until, told)
     }
 
-    /// A connect whose task was stopped: nobody is left to hear of it.
-    pub(super) fn connect_stopped(&mut self) {
+    /// A connect whose task was stopped, which only the end of the pool's runtime does. No other
+    /// would come further, so whoever wants a connection is to be turned away: by the drop of what
+    /// this returns, outside the lock.
+    #[must_use]
+    pub(super) fn connect_stopped(&mut self) -> Vec<oneshot::Sender<Result<Claim, Cause>>> {
         self.connecting -= 1;
         self.stats.connect_failures_total += 1;
+        self.wanting.take()
     }
 
     /// Gives a place up.

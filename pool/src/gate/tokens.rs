@@ -275,7 +275,8 @@ impl Connecting {
 impl Drop for Connecting {
     fn drop(&mut self) {
         if !self.ended {
-            self.gate.0.lock().connect_stopped();
+            let turned_away = self.gate.0.lock().connect_stopped();
+            drop(turned_away);
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::SqlitePool;
 use super::busy::Patience;
@@ -35,15 +35,16 @@ impl SqlitePool {
     /// held up; the write-ahead log keeps what they write meanwhile and grows by it.
     ///
     /// # Errors
-    /// [`PoolError::Backup`] if the file cannot be written, or `path` is a database in use;
+    /// [`PoolError::Backup`] if the file cannot be written, or `path` is this database or one with a
+    /// log or journal beside it, as a database in use mostly has: do not rely on that;
     /// [`PoolError::Sqlite`]; [`PoolError::Closed`] if the pool is closed meanwhile.
     ///
     /// # Cancellation
     /// When the future is dropped the copy ends soon and its file is removed. What stands at `path`
     /// is the old file or the new one, whole.
     pub async fn backup(&self, path: impl AsRef<Path>) -> Result<(), PoolError> {
-        let turn = self.inner.backups.acquire().await;
-        let _turn = turn.map_err(|_closed| PoolError::Closed)?;
+        let turn = Arc::clone(&self.inner.backups).acquire_owned().await;
+        let turn = turn.map_err(|_closed| PoolError::Closed)?;
         let (answer, answered) = oneshot::channel();
         let wanted = Wanted(Arc::new(AtomicBool::new(true)));
         let job = Job {
@@ -51,6 +52,7 @@ impl SqlitePool {
             path: path.as_ref().to_owned(),
             wanted: Arc::clone(&wanted.0),
             closed: Arc::clone(&self.inner.closed),
+            _turn: turn,
         };
         std::thread::Builder::new()
             .name("escala-backup".to_owned())
@@ -74,6 +76,8 @@ struct Job {
     path: PathBuf,
     wanted: Arc<AtomicBool>,
     closed: Arc<AtomicBool>,
+    /// Kept until the copy has ended, also when its caller left before.
+    _turn: OwnedSemaphorePermit,
 }
 
 impl Job {
@@ -81,11 +85,22 @@ impl Job {
         self.refuse_a_database_in_use().map_err(PoolError::Backup)?;
         let part = Part::create(&self.path).map_err(PoolError::Backup)?;
         self.copy(&part.path)?;
-        self.finish(&part).map_err(PoolError::Backup)
+        self.save(&part).map_err(PoolError::Backup)?;
+        // It took its time to be written through.
+        self.check_wanted()?;
+        self.replace(&part).map_err(PoolError::Backup)
+    }
+
+    fn check_wanted(&self) -> Result<(), PoolError> {
+        if self.closed.load(Ordering::Relaxed) || !self.wanted.load(Ordering::Relaxed) {
+            return Err(PoolError::Closed);
+        }
+        Ok(())
     }
 
     /// To put a file in the place of an open database, or of one whose log or journal is still to be
-    /// worked into it, would destroy both.
+    /// worked into it, can destroy both. This sees the pool's own file and what has left a log or a
+    /// journal; a database in use without either, or opened a moment later, it does not see.
     fn refuse_a_database_in_use(&self) -> io::Result<()> {
         let same = fs::canonicalize(&self.path)
             .is_ok_and(|path| fs::canonicalize(&self.config.path).is_ok_and(|own| own == path));
@@ -115,9 +130,7 @@ impl Job {
         let (from, mut to) = open().map_err(PoolError::Sqlite)?;
         let backup = Backup::new(&from, &mut to).map_err(PoolError::Sqlite)?;
         loop {
-            if self.closed.load(Ordering::Relaxed) || !self.wanted.load(Ordering::Relaxed) {
-                return Err(PoolError::Closed);
-            }
+            self.check_wanted()?;
             match backup.step(STEP).map_err(PoolError::Sqlite)? {
                 StepResult::Done => break,
                 StepResult::More => {}
@@ -131,10 +144,13 @@ impl Job {
         to.close().map_err(|(_, error)| PoolError::Sqlite(error))
     }
 
-    /// Puts the copy in its place. After a power cut the old file stands there or the new one.
-    fn finish(&self, part: &Part) -> io::Result<()> {
+    fn save(&self, part: &Part) -> io::Result<()> {
         fs::set_permissions(&part.path, fs::metadata(&self.config.path)?.permissions())?;
-        File::open(&part.path)?.sync_all()?;
+        File::open(&part.path)?.sync_all()
+    }
+
+    /// Puts the copy in its place. After a power cut the old file stands there or the new one.
+    fn replace(&self, part: &Part) -> io::Result<()> {
         self.refuse_a_database_in_use()?;
         fs::rename(&part.path, &self.path)?;
         // A folder cannot be opened elsewhere.

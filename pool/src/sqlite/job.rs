@@ -17,12 +17,24 @@ pub(super) type Answer<T, E> = Result<Result<T, E>, PoolError>;
 pub(super) type BoxJob = Box<dyn Job + Send>;
 
 pub(super) trait Job {
+    /// Whether its caller is still there, at this moment.
+    fn is_wanted(&self) -> bool;
     /// Starts the job, unless its caller is gone.
     fn claim(&self) -> bool;
     /// Runs the closure; a panic stays inside.
     fn run(self: Box<Self>, conn: &Connection) -> Done;
-    /// Answers without running.
+    /// Answers without running; a panic of what is dropped stays inside, as it does below.
     fn refuse(self: Box<Self>, error: PoolError);
+    /// Drops a job that nobody wants.
+    fn skip(self: Box<Self>);
+}
+
+/// What closures hold and return is dropped on a thread that others need too.
+fn contained(drops: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(drops)) {
+        // Its own drop could panic again.
+        std::mem::forget(payload);
+    }
 }
 
 /// A job that ran and has not been answered.
@@ -35,7 +47,7 @@ pub(super) struct Done {
 impl Done {
     /// Answers the caller. An error in place of the commit replaces only a success.
     pub(super) fn answer(self, committed: Result<(), PoolError>) {
-        (self.answer)(committed);
+        contained(|| (self.answer)(committed));
     }
 }
 
@@ -61,6 +73,10 @@ impl Start {
         }
         first
     }
+
+    fn is_open(&self) -> bool {
+        !self.taken.load(Ordering::Acquire)
+    }
 }
 
 /// Settles as cancelled what nothing else has settled.
@@ -85,6 +101,10 @@ where
     T: Send + 'static,
     E: Send + 'static,
 {
+    fn is_wanted(&self) -> bool {
+        self.start.is_open()
+    }
+
     fn claim(&self) -> bool {
         self.start.settle(Outcome::Acquired)
     }
@@ -93,8 +113,11 @@ where
         let Self { closure, reply, .. } = *self;
         // What a panic leaves half done is in the database, where it is rolled back.
         let result = catch_unwind(AssertUnwindSafe(|| closure(conn)));
-        let result =
-            result.map_err(|payload| PoolError::Panicked { message: panic_message(&*payload) });
+        let result = result.map_err(|payload| {
+            let message = panic_message(&*payload);
+            contained(|| drop(payload));
+            PoolError::Panicked { message }
+        });
         let keep = matches!(result, Ok(Ok(_)));
         let answer = Box::new(move |committed: Result<(), PoolError>| {
             let answer = match (result, committed) {
@@ -109,6 +132,12 @@ where
 
     fn refuse(self: Box<Self>, error: PoolError) {
         self.start.settle(Outcome::of(&error));
-        drop(self.reply.send(Err(error)));
+        let Self { closure, reply, .. } = *self;
+        drop(reply.send(Err(error)));
+        contained(|| drop(closure));
+    }
+
+    fn skip(self: Box<Self>) {
+        contained(|| drop(self));
     }
 }

@@ -72,7 +72,7 @@ struct Inner {
     /// Threads alive.
     threads: watch::Receiver<usize>,
     /// One backup at a time.
-    backups: Semaphore,
+    backups: Arc<Semaphore>,
     /// Tells a backup to end.
     closed: Arc<AtomicBool>,
 }
@@ -94,7 +94,7 @@ impl SqlitePool {
             writes: (!config.read_only).then(queue),
             meter: Arc::new(Meter::default()),
             threads: alive,
-            backups: Semaphore::new(1),
+            backups: Arc::new(Semaphore::new(1)),
             closed: Arc::default(),
             config,
         });
@@ -126,7 +126,9 @@ impl SqlitePool {
     ///
     /// # Errors
     /// As [`read`](Self::read); [`PoolError::ReadOnly`]; an error of the commit, which every
-    /// closure of the group is told.
+    /// closure of the group is told. If that is a deferred constraint, closures that shared the
+    /// commit get [`PoolError::GroupFailed`], which may be tried again: nobody can say which of them
+    /// broke it, so for a while each closure is committed alone.
     pub async fn write<T, E, F>(&self, closure: F) -> Result<T, JobError<E>>
     where
         F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
@@ -319,11 +321,17 @@ impl Alive {
 
 impl Drop for Alive {
     fn drop(&mut self) {
+        let mut last = false;
         self.0.count.send_modify(|alive| {
-            if *alive == 1 {
-                drop(self.0.last.lock().take());
-            }
-            *alive -= 1;
+            last = *alive == 1;
+            *alive -= usize::from(!last);
         });
+        if last {
+            // Closed before it no longer counts, and outside the locks: it moves the log into the
+            // database, which takes its time.
+            let conn = self.0.last.lock().take();
+            drop(conn);
+            self.0.count.send_modify(|alive| *alive -= 1);
+        }
     }
 }

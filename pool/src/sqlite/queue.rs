@@ -51,21 +51,26 @@ impl<J> Queue<J> {
         Ok(())
     }
 
-    /// Waits for a job, then moves what waits into `group`, at most `limit` jobs. False when the
-    /// queue is closed and empty.
-    pub(super) fn pop(&self, group: &mut Vec<J>, limit: usize) -> bool {
+    /// Waits for a job; returns it, and how many wait behind it. `None` when the queue is closed and
+    /// empty.
+    pub(super) fn pop(&self) -> Option<(J, usize)> {
         let mut state = self.state.lock();
-        while state.jobs.is_empty() {
+        loop {
+            if let Some(job) = state.jobs.pop_front() {
+                return Some((job, state.jobs.len()));
+            }
             if state.closed {
-                return false;
+                return None;
             }
             state.idle += 1;
             self.ready.wait(&mut state);
             state.idle -= 1;
         }
-        let count = state.jobs.len().min(limit);
-        group.extend(state.jobs.drain(..count));
-        true
+    }
+
+    /// The next job if one waits.
+    pub(super) fn try_pop(&self) -> Option<J> {
+        self.state.lock().jobs.pop_front()
     }
 
     /// No more jobs; those that wait are still handed out.
@@ -97,12 +102,9 @@ mod tests {
         assert_eq!(queue.push(4), Err(Refused::Full));
         queue.close();
         assert_eq!(queue.push(5), Err(Refused::Closed));
-        let mut group = Vec::new();
-        assert!(queue.pop(&mut group, 2));
-        assert_eq!(group, [1, 2]);
-        assert!(queue.pop(&mut group, 2));
-        assert_eq!(group, [1, 2, 3]);
-        assert!(!queue.pop(&mut group, 2));
+        assert_eq!(queue.pop(), Some((1, 2)));
+        assert_eq!((queue.try_pop(), queue.try_pop(), queue.try_pop()), (Some(2), Some(3), None));
+        assert_eq!(queue.pop(), None);
         assert!(queue.discard().is_empty());
     }
 
@@ -113,9 +115,9 @@ mod tests {
             let threads: Vec<_> = (0..4)
                 .map(|_| {
                     scope.spawn(|| {
-                        let (mut group, mut sum) = (Vec::new(), 0);
-                        while queue.pop(&mut group, 1) {
-                            sum += group.drain(..).sum::<u64>();
+                        let mut sum = 0;
+                        while let Some((job, _behind)) = queue.pop() {
+                            sum += job;
                         }
                         sum
                     })

@@ -1,10 +1,12 @@
 //! Single statements, by the verbs that the PostgreSQL pool has.
 
+use std::ops::RangeInclusive;
+
 use rusqlite::types::{ToSqlOutput, Value};
 use rusqlite::{Connection, ToSql, params_from_iter};
 
-use super::SqlitePool;
 use super::row::{SqliteRow, columns};
+use super::{JobError, SqlitePool};
 use crate::error::PoolError;
 
 /// The values of a statement, in the order of `?1`, `?2` and so on.
@@ -22,27 +24,21 @@ impl SqlitePool {
     /// # Errors
     /// [`PoolError::Sqlite`]; [`PoolError::ReadOnly`]; that too much waits, or the pool is closed.
     pub async fn query(&self, sql: &str, params: Params<'_>) -> Result<Vec<SqliteRow>, PoolError> {
-        let call = Statement::new(sql, params)?;
-        let call = if writes(sql) {
-            call
-        } else {
-            match self.read(move |conn| call.select(conn)).await? {
-                Ok(rows) => return Ok(rows),
-                Err(call) => call,
-            }
-        };
-        Ok(self.write(move |conn| call.rows(conn)).await?)
+        self.rows(sql, params, 0..=usize::MAX).await
     }
 
-    /// Runs a statement that returns exactly one row.
+    /// Runs a statement that returns exactly one row. One that writes is rolled back if it returns
+    /// none or several.
     ///
     /// # Errors
     /// As [`query`](Self::query), and [`PoolError::RowCount`].
     pub async fn query_one(&self, sql: &str, params: Params<'_>) -> Result<SqliteRow, PoolError> {
-        self.query_opt(sql, params).await?.ok_or(PoolError::RowCount { found: 0 })
+        let mut rows = self.rows(sql, params, 1..=1).await?;
+        rows.pop().ok_or(PoolError::RowCount { found: 0 })
     }
 
-    /// Runs a statement that returns one row or none.
+    /// Runs a statement that returns one row or none. One that writes is rolled back if it returns
+    /// several.
     ///
     /// # Errors
     /// As [`query_one`](Self::query_one).
@@ -51,11 +47,32 @@ impl SqlitePool {
         sql: &str,
         params: Params<'_>,
     ) -> Result<Option<SqliteRow>, PoolError> {
-        let mut rows = self.query(sql, params).await?;
-        match rows.len() {
-            0 | 1 => Ok(rows.pop()),
+        Ok(self.rows(sql, params, 0..=1).await?.pop())
+    }
+
+    /// Runs a statement that is to return so many rows.
+    async fn rows(
+        &self,
+        sql: &str,
+        params: Params<'_>,
+        expected: RangeInclusive<usize>,
+    ) -> Result<Vec<SqliteRow>, PoolError> {
+        let checked = move |rows: Vec<SqliteRow>| match rows.len() {
+            found if expected.contains(&found) => Ok(rows),
             found => Err(PoolError::RowCount { found }),
-        }
+        };
+        let call = Statement::new(sql, params)?;
+        let call = if writes(sql) {
+            call
+        } else {
+            match self.read(move |conn| call.select(conn)).await? {
+                Ok(rows) => return checked(rows),
+                Err(call) => call,
+            }
+        };
+        // Checked inside, so that the error rolls back what was written.
+        let write = move |conn: &Connection| checked(call.rows(conn).map_err(PoolError::Sqlite)?);
+        self.write(write).await.map_err(JobError::flatten)
     }
 
     /// Runs a statement on the writer and returns the number of rows it changed, or returned if it

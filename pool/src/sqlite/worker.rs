@@ -1,5 +1,6 @@
 //! The threads: readers run one job at a time, the writer runs a group and commits once.
 
+use std::iter;
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use super::checkpoint::Checkpoints;
 use super::config::SqliteConfig;
 use super::job::{BoxJob, Done};
 use super::queue::Queue;
-use crate::error::PoolError;
+use crate::error::{Cause, PoolError};
 use crate::stats::{PoolSnapshot, PoolStats};
 
 /// Jobs in one transaction. At some microseconds a job this bounds what the first one waits for
@@ -85,15 +86,15 @@ fn is_busy(error: &rusqlite::Error) -> bool {
 
 /// Runs jobs until the queue is closed and empty.
 pub(super) fn read(conn: &Connection, queue: &Queue<BoxJob>) {
-    let mut group = Vec::with_capacity(1);
-    while queue.pop(&mut group, 1) {
-        for job in group.drain(..) {
-            if job.claim() {
-                let done = job.run(conn);
-                // A transaction left open would show the next job an old state for ever.
-                rollback(conn);
-                done.answer(Ok(()));
-            }
+    let _broken = CloseOnPanic(queue);
+    while let Some((job, _behind)) = queue.pop() {
+        if job.claim() {
+            let done = job.run(conn);
+            // A transaction left open would show the next job an old state for ever.
+            rollback(conn);
+            done.answer(Ok(()));
+        } else {
+            job.skip();
         }
     }
 }
@@ -105,17 +106,42 @@ pub(super) fn write(
     config: &SqliteConfig,
     queue: &Queue<BoxJob>,
 ) {
-    let mut group = Vec::with_capacity(GROUP);
+    let _broken = CloseOnPanic(queue);
     let mut done = Vec::with_capacity(GROUP);
-    while queue.pop(&mut group, GROUP) {
-        let committed = run_group(conn, config.busy_timeout, &mut group, &mut done);
+    // Jobs that are still to run alone.
+    let mut alone = 0_usize;
+    while let Some((first, behind)) = queue.pop() {
+        // What comes meanwhile is of the next group. What waits stays in the queue until its turn,
+        // where it can be turned away.
+        let most = if alone > 0 { 0 } else { behind.min(GROUP - 1) };
+        alone = alone.saturating_sub(1);
+        let others = (0..most).map_while(|_| queue.try_pop());
+        let committed =
+            run_group(conn, config.busy_timeout, iter::once(first).chain(others), &mut done);
+        let shared = done.len() > 1;
+        if shared && committed.as_ref().is_err_and(is_constraint) {
+            // Those who try again are not to meet the one that was at fault in one group again.
+            alone = GROUP;
+        }
         for job in done.drain(..) {
             job.answer(match &committed {
                 Ok(()) => Ok(()),
-                Err(error) => Err(PoolError::Sqlite(copy(error))),
+                Err(error) => Err(uncommitted(error, shared)),
             });
         }
         checkpoints.run(conn);
+    }
+}
+
+/// A thread that unwinds leaves its queue closed and empty: nobody would come for what is in it.
+struct CloseOnPanic<'a>(&'a Queue<BoxJob>);
+
+impl Drop for CloseOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.close();
+            self.0.discard().into_iter().for_each(|job| job.refuse(PoolError::Closed));
+        }
     }
 }
 
@@ -123,24 +149,31 @@ pub(super) fn write(
 fn run_group(
     conn: &Connection,
     busy_timeout: Duration,
-    group: &mut Vec<BoxJob>,
+    group: impl Iterator<Item = BoxJob>,
     done: &mut Vec<Done>,
 ) -> rusqlite::Result<()> {
-    let waiting = group.len();
-    for job in group.drain(..) {
+    let mut group = group;
+    while let Some(job) = group.next() {
+        if !job.is_wanted() {
+            job.skip();
+            continue;
+        }
         // Immediate: a transaction that reads first and writes later would fail at once when
         // another process wrote in between, without waiting for `busy_timeout`.
         if conn.is_autocommit()
             && let Err(error) = conn.execute_batch("BEGIN IMMEDIATE")
         {
-            job.refuse(if is_busy(&error) {
-                locked_out(busy_timeout, waiting, error)
-            } else {
-                PoolError::Sqlite(error)
-            });
+            if is_busy(&error) {
+                // The others of the group have waited as long.
+                let locked: Vec<BoxJob> = iter::once(job).chain(group).collect();
+                refuse_locked(locked, busy_timeout, &error);
+                break;
+            }
+            job.refuse(PoolError::Sqlite(error));
             continue;
         }
         if !job.claim() {
+            job.skip();
             continue;
         }
         match run_one(conn, job) {
@@ -160,21 +193,39 @@ fn run_group(
     committed
 }
 
-/// Another process kept the lock: it is as if the one connection that writes stayed in use.
-fn locked_out(waited: Duration, waiting: usize, error: rusqlite::Error) -> PoolError {
-    let mut stats = PoolStats::default();
-    (stats.size, stats.max_size, stats.leased, stats.waiting) = (1, 1, 1, waiting);
-    let pool = PoolSnapshot::from(&stats);
-    PoolError::AcquireTimeout { waited, pool, cause: Some(Arc::new(error)) }
+/// What a job is told whose commit failed. A constraint that is checked at the commit says nothing
+/// about one job of several: SQLite does not tell which of them broke it.
+fn uncommitted(error: &rusqlite::Error, shared: bool) -> PoolError {
+    if shared && is_constraint(error) {
+        PoolError::GroupFailed(copy(error))
+    } else {
+        PoolError::Sqlite(copy(error))
+    }
 }
 
-/// Runs a job in a savepoint of its own. `Err` if the transaction is gone: the job ended it, or an
+fn is_constraint(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation)
+}
+
+/// Another process kept the lock: it is as if the one connection that writes stayed in use.
+fn refuse_locked(jobs: Vec<BoxJob>, waited: Duration, error: &rusqlite::Error) {
+    let mut stats = PoolStats::default();
+    (stats.size, stats.max_size, stats.leased, stats.waiting) = (1, 1, 1, jobs.len());
+    let pool = PoolSnapshot::from(&stats);
+    for job in jobs {
+        let cause: Option<Cause> = Some(Arc::new(copy(error)));
+        job.refuse(PoolError::AcquireTimeout { waited, pool, cause });
+    }
+}
+
+/// Runs a job in a savepoint of its own, under a name that no closure uses: SQLite goes back to the
+/// last one of a name, which would be one that the closure left open. `Err` if the transaction is gone: the job ended it, or an
 /// error such as a full disk made SQLite roll it back.
 fn run_one(conn: &Connection, job: BoxJob) -> Result<Done, Done> {
-    let opened = execute(conn, "SAVEPOINT job");
+    let opened = execute(conn, "SAVEPOINT escala_pool_job");
     let job = job.run(conn);
-    let undone = if job.keep { Ok(()) } else { execute(conn, "ROLLBACK TO job") };
-    match opened.and(undone).and_then(|()| execute(conn, "RELEASE job")) {
+    let undone = if job.keep { Ok(()) } else { execute(conn, "ROLLBACK TO escala_pool_job") };
+    match opened.and(undone).and_then(|()| execute(conn, "RELEASE escala_pool_job")) {
         Ok(()) if !conn.is_autocommit() => Ok(job),
         _ => {
             rollback(conn);
@@ -194,7 +245,7 @@ fn execute(conn: &Connection, sql: &str) -> rusqlite::Result<()> {
     conn.prepare_cached(sql)?.execute([]).map(drop)
 }
 
-/// The same error for every job of a group; SQLite's own is the only kind a commit can give.
+/// The same error for every job of a group; SQLite's own is the only kind that can be.
 fn copy(error: &rusqlite::Error) -> rusqlite::Error {
     match error {
         rusqlite::Error::SqliteFailure(code, text) => {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use escala_pool::{Lease, Pool, PoolError};
+use escala_pool::{Acquire, Lease, Pool, PoolError};
 use tokio::time::{Instant, sleep, timeout};
 use tower::ServiceExt;
 
@@ -172,4 +172,24 @@ async fn a_connection_past_its_lifetime_is_replaced() {
     assert_eq!(pool.acquire().await.unwrap().id, 1);
     sleep(Duration::from_secs(11)).await;
     assert_eq!(pool.acquire().await.unwrap().id, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_no_time_gets_what_is_at_hand_untested() {
+    let manager = Manager::default();
+    let pool = manager.pool(config(1).keepalive(Duration::ZERO).idle_timeout(HOUR));
+    let id = pool.acquire().await.unwrap().id;
+    for impatient in
+        [Acquire::new().timeout(Duration::ZERO), Acquire::new().deadline(Instant::now())]
+    {
+        // Long enough idle that it would be tested.
+        sleep(Duration::from_secs(60)).await;
+        let lease = pool.acquire_with(impatient).await.unwrap();
+        assert_eq!(lease.id, id);
+        drop(lease);
+    }
+    assert_eq!(manager.server.lock().tested, 0);
+    let stats = pool.stats();
+    assert_eq!((stats.size, stats.closed.sum()), (1, 0));
+    assert_all_adds_up(&stats);
 }

@@ -67,3 +67,23 @@ async fn a_dropped_pool_leaves_nothing_behind() {
         sleep(Duration::from_millis(10)).await;
     }
 }
+
+#[test]
+fn a_pool_whose_runtime_has_ended_turns_callers_away_in_another() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let first = runtime();
+    let pool = first.block_on(async { Manager::default().pool(config(2)) });
+    drop(first);
+    let (done, ended) = std::sync::mpsc::channel();
+    // In a thread: what is wrong here never comes to an await that a timeout could end.
+    std::thread::spawn(move || {
+        let errors: Vec<_> =
+            (0..3).map(|_| runtime().block_on(pool.acquire()).map(drop).unwrap_err()).collect();
+        done.send((errors, pool.stats())).unwrap();
+    });
+    let (errors, stats) = ended.recv_timeout(Duration::from_secs(4)).unwrap();
+    for error in errors {
+        assert!(matches!(error, PoolError::Closed), "{error}");
+    }
+    assert_all_adds_up(&stats);
+}

@@ -157,7 +157,7 @@ async fn a_panic_on_a_reader_is_contained() {
 async fn a_closure_that_ends_the_shared_transaction_is_an_error_for_all_it_touched() {
     let (_folder, path) = file();
     let pool = open(&path).await;
-    for (id, end) in [(1, "rollback"), (2, "rollback; savepoint job; select 1")] {
+    for (id, end) in [(1, "rollback"), (2, "rollback; savepoint escala_pool_job; select 1")] {
         let hold = block(&pool, true).await;
         let before = pool.write(|tx| insert(tx, 9));
         let rogue = pool.write(|tx| tx.execute_batch(end));
@@ -171,19 +171,44 @@ async fn a_closure_that_ends_the_shared_transaction_is_an_error_for_all_it_touch
 }
 
 #[tokio::test]
-async fn a_failed_commit_reaches_every_closure_of_the_group() {
+async fn a_deferred_constraint_blames_nobody_in_a_group_and_the_one_at_fault_alone() {
     let (_folder, path) = file();
     let pool = open(&path).await;
     let child = "create table c (id integer references t (id) deferrable initially deferred)";
     pool.write(move |tx| tx.execute_batch(child)).await.unwrap();
+    let orphan = |tx: &Connection| tx.execute("insert into c values (7)", []);
     let hold = block(&pool, true).await;
-    let good = pool.write(|tx| insert(tx, 1));
-    let orphan = pool.write(|tx| tx.execute("insert into c values (7)", []));
-    let (good, orphan, ()) = tokio::join!(good, orphan, async { drop(hold) });
-    for error in [PoolError::from(good.unwrap_err()), PoolError::from(orphan.unwrap_err())] {
-        assert!(matches!(error, PoolError::Sqlite(_)), "{error:?}");
+    let (good, bad) = (pool.write(|tx| insert(tx, 1)), pool.write(orphan));
+    let (good, bad, ()) = tokio::join!(good, bad, async { drop(hold) });
+    for error in [PoolError::from(good.unwrap_err()), PoolError::from(bad.unwrap_err())] {
+        assert!(matches!(error, PoolError::GroupFailed(_)), "{error:?}");
+        assert!(error.is_retryable() && !error.is_data() && !error.is_connection());
+        assert!(error.source().unwrap().is::<rusqlite::Error>());
     }
     assert_eq!(pool.read(count).await.unwrap(), 0);
+    // Tried again at the same time, they do not meet.
+    let hold = block(&pool, true).await;
+    let (good, bad) = (pool.write(|tx| insert(tx, 1)), pool.write(orphan));
+    let (good, bad, ()) = tokio::join!(good, bad, async { drop(hold) });
+    assert_eq!(good.unwrap(), 1);
+    let error = PoolError::from(bad.unwrap_err());
+    assert!(error.is_data() && !error.is_retryable(), "{error:?}");
+    assert_eq!(pool.read(count).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_closure_that_fails_with_a_savepoint_open_keeps_nothing() {
+    let (_folder, path) = file();
+    let pool = open(&path).await;
+    for name in ["job", "x"] {
+        let failed = pool.write(move |tx| {
+            insert(tx, 1)?;
+            tx.execute_batch(&format!("savepoint {name}"))?;
+            insert(tx, 1).map(drop)
+        });
+        failed.await.unwrap_err();
+        assert_eq!(pool.read(count).await.unwrap(), 0, "{name}");
+    }
     pool.write(|tx| insert(tx, 2)).await.unwrap();
 }
 
@@ -303,4 +328,77 @@ async fn a_file_that_cannot_be_opened_says_why() {
         let error = SqlitePool::open(config).await.unwrap_err();
         assert!(error.source().unwrap().to_string().starts_with(field), "{error:?}");
     }
+}
+
+#[tokio::test]
+async fn close_turns_away_at_its_deadline_what_waits_behind_a_closure_that_runs() {
+    let (_folder, path) = file();
+    let config = SqliteConfig::new(&path).close_timeout(Duration::from_millis(50));
+    let pool = SqlitePool::open(config).await.unwrap();
+    let first = block(&pool, true).await;
+    // These become one group, whose first closure does not end.
+    let (hold, released) = mpsc::channel::<()>();
+    let (begun, begins) = tokio::sync::oneshot::channel();
+    let stuck = pool.write(move |_| -> rusqlite::Result<()> {
+        begun.send(()).unwrap();
+        assert!(released.recv().is_err());
+        Ok(())
+    });
+    let behind = pool.write(|tx| tx.execute_batch("create table u (id)"));
+    let ends = async {
+        drop(first);
+        begins.await.unwrap();
+        pool.close().await.abandoned
+    };
+    let refused_first = async {
+        let (behind, abandoned) = tokio::join!(behind, ends);
+        drop(hold);
+        (behind, abandoned)
+    };
+    let both = async { tokio::join!(stuck, refused_first) };
+    let (stuck, (behind, abandoned)) = timeout(Duration::from_secs(5), both).await.unwrap();
+    stuck.unwrap();
+    assert!(matches!(behind, Err(JobError::Pool(PoolError::Closed))));
+    // The job that waits and the writer that runs.
+    assert_eq!(abandoned, 2);
+    assert_adds_up(&pool.stats());
+}
+
+/// Panics when it is dropped.
+struct Brittle;
+
+impl Drop for Brittle {
+    fn drop(&mut self) {
+        panic!("on purpose");
+    }
+}
+
+#[tokio::test]
+async fn what_panics_when_a_closure_is_dropped_unrun_stays_inside() {
+    let (_folder, path) = file();
+    let pool = open(&path).await;
+    let hold = block(&pool, true).await;
+    let brittle = Brittle;
+    let skipped = pool.write(move |_| -> rusqlite::Result<()> {
+        std::mem::forget(brittle);
+        Ok(())
+    });
+    assert!(timeout(Duration::from_millis(10), skipped).await.is_err());
+    // The answer of one that runs, whose caller has left.
+    let (begun, begins) = tokio::sync::oneshot::channel();
+    let (left, leaves) = mpsc::channel::<()>();
+    let mut unseen = Box::pin(pool.write(move |_| -> rusqlite::Result<Brittle> {
+        begun.send(()).unwrap();
+        assert!(leaves.recv().is_err());
+        Ok(Brittle)
+    }));
+    drop(hold);
+    tokio::select! {
+        _ = &mut unseen => unreachable!("it waits for the caller to leave"),
+        begun = begins => begun.unwrap(),
+    }
+    drop(unseen);
+    drop(left);
+    assert_eq!(pool.write(|tx| insert(tx, 1)).await.unwrap(), 1);
+    assert_eq!(pool.stats().size, 3);
 }

@@ -112,3 +112,19 @@ async fn columns_are_those_of_the_table_as_it_is_now() {
         assert_eq!((row.len(), row.get::<i64>("more")), (2, 3));
     }
 }
+
+#[tokio::test]
+async fn a_write_that_returns_another_number_of_rows_than_its_verb_promises_is_rolled_back() {
+    let (_folder, pool) = shop().await;
+    let two = "insert into quotes values ('BTC', 1, null), ('ETH', 2, null) returning symbol";
+    // Its first word does not say that it writes.
+    let with = "with new(symbol) as (values ('BTC'), ('ETH')) \
+                insert into quotes select symbol, 5, null from new returning symbol";
+    for sql in [two, with] {
+        let error = pool.query_one(sql, &[]).await.unwrap_err();
+        assert!(matches!(error, PoolError::RowCount { found: 2 }), "{error}");
+        let error = pool.query_opt(sql, &[]).await.unwrap_err();
+        assert!(matches!(error, PoolError::RowCount { found: 2 }), "{error}");
+        assert!(pool.query("select * from quotes", &[]).await.unwrap().is_empty(), "{sql}");
+    }
+}
