@@ -80,14 +80,16 @@ impl Connector {
     /// the one that tells most, the last of several.
     pub(super) async fn connect(&self) -> Result<Connected, ServerError> {
         let deadline = Instant::now() + self.timeout;
-        match self.role {
-            Role::PreferStandby => match self.round(Role::Standby, deadline).await {
-                // Nobody else was found out to be no standby: a second look is in vain.
-                Err(error) if !error.is_refusal() => Err(error),
-                Err(_) => self.round(Role::Any, deadline).await,
-                connected => connected,
-            },
-            role => self.round(role, deadline).await,
+        if self.role != Role::PreferStandby {
+            return self.round(self.role, deadline).await;
+        }
+        // Half of the time is left for the second look, should all of them be silent.
+        match self.round(Role::Standby, share(deadline, 2)).await {
+            Err(first) if !first.is_final() => {
+                let second = self.round(Role::Any, deadline).await;
+                second.map_err(|second| ServerError::worse(Some(first), second))
+            }
+            result => result,
         }
     }
 
@@ -101,7 +103,9 @@ impl Connector {
             // A host that does not answer leaves the others their share of the time.
             let share = share(deadline, hosts.len() - index);
             match self.connect_host(host, role, share).await {
-                Err(error) if !error.is_final() => worst = ServerError::worse(worst, error),
+                Err(error) if !error.is_final() => {
+                    worst = Some(ServerError::worse(worst, error));
+                }
                 result => return result,
             }
         }
@@ -128,7 +132,9 @@ impl Connector {
             let server = server_name(host, &address);
             let connect = self.connect_address(host, address, role);
             match within(share, &server, connect).await {
-                Err(error) if !error.is_final() => worst = ServerError::worse(worst, error),
+                Err(error) if !error.is_final() => {
+                    worst = Some(ServerError::worse(worst, error));
+                }
                 result => return result,
             }
         }
