@@ -197,8 +197,11 @@ impl Connector {
         let mailbox = Arc::new(Mailbox::default());
         let task = tokio::spawn(drive(connection, Arc::clone(&mailbox)));
         let connected = Connected { client, task: task.abort_handle(), wire, endpoint, mailbox };
-        connected.check(role).await?;
-        Ok(connected)
+        let mut abandoned = AbortOnDrop(Some(connected.task.clone()));
+        let checked = connected.check(role).await;
+        // From here on it ends with the client.
+        abandoned.0 = None;
+        checked.map(|()| connected)
     }
 }
 
@@ -235,6 +238,18 @@ impl Connected {
         });
         let row = row.ok_or("the server did not tell its role")?;
         Ok((row.try_get(0)? == Some("t"), row.try_get(1)? == Some("on")))
+    }
+}
+
+/// Ends a task, unless it was disarmed. A task that waits for an answer does not end with its
+/// client.
+struct AbortOnDrop(Option<AbortHandle>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
     }
 }
 
