@@ -202,7 +202,8 @@ impl Pipelines {
     /// Takes no further statement for good.
     pub(super) fn close(&self) {
         self.slots.close();
-        self.pause(true);
+        let ended = self.state.lock().schedule.close();
+        drop(ended);
     }
 
     /// Takes no further statement while `paused`; those under way end as they would.

@@ -46,6 +46,8 @@ pub(super) struct Schedule<C> {
     outside: usize,
     opening: bool,
     paused: bool,
+    /// For good.
+    closed: bool,
 }
 
 /// A statement's place on a pipeline.
@@ -124,7 +126,7 @@ enum State {
 impl<C: Clone> Schedule<C> {
     pub(super) fn new(limits: Limits) -> Self {
         let (lanes, next_id) = (Vec::with_capacity(limits.pipelines), 0);
-        Self { limits, lanes, next_id, outside: 0, opening: false, paused: false }
+        Self { limits, lanes, next_id, outside: 0, opening: false, paused: false, closed: false }
     }
 
     /// Takes a seat where the fewest are under way; `None` if every pipeline stands still, is full
@@ -210,7 +212,7 @@ impl<C: Clone> Schedule<C> {
             .min()
             .map_or(self.outside > 1, |owed| owed >= self.limits.grow_at);
         let wants =
-            crowded && !self.opening && !self.paused && self.lanes.len() < self.limits.pipelines;
+            crowded && !self.opening && !self.is_shut() && self.lanes.len() < self.limits.pipelines;
         self.opening |= wants;
         wants
     }
@@ -223,7 +225,7 @@ impl<C: Clone> Schedule<C> {
     /// One pipeline more, whose connection has `answered` so much. It comes back if it is not
     /// needed any more.
     pub(super) fn opened(&mut self, conn: C, answered: u64) -> Option<C> {
-        if self.paused || self.lanes.len() >= self.limits.pipelines {
+        if self.is_shut() || self.lanes.len() >= self.limits.pipelines {
             return Some(conn);
         }
         self.lanes.push(Lane::new(self.next_id, conn, answered));
@@ -236,6 +238,16 @@ impl<C: Clone> Schedule<C> {
     pub(super) fn pause(&mut self, paused: bool) -> Vec<C> {
         self.paused = paused;
         self.keep(if paused { 0 } else { usize::MAX })
+    }
+
+    /// As [`pause`](Self::pause), for good. Who is held up gets off, to be turned away.
+    pub(super) fn close(&mut self) -> Vec<C> {
+        self.closed = true;
+        self.keep(0)
+    }
+
+    fn is_shut(&self) -> bool {
+        self.paused || self.closed
     }
 
     /// Allows so many pipelines; what is too many ends as in [`pause`](Self::pause).
@@ -263,7 +275,7 @@ impl<C: Clone> Schedule<C> {
 
     /// Judges a pipeline by a look at it, `step` after the one before.
     pub(super) fn judge(&mut self, id: u64, look: Look, step: Duration) -> Verdict<C> {
-        let (limits, paused) = (self.limits, self.paused);
+        let (limits, paused, closed) = (self.limits, self.paused, self.closed);
         let mut verdict = Verdict { woken: Vec::new(), slow: None, ended: None };
         let Some(lane) = self.lane(id) else { return verdict };
         lane.closing |= look.unfit;
@@ -277,10 +289,13 @@ impl<C: Clone> Schedule<C> {
             let long = lane.silent >= limits.patience;
             let newly = !lane.stalled || long;
             lane.stalled = true;
-            // Who is told to get off while the pool is paused or closed has nowhere to go.
-            if !paused {
+            // Who is told to get off has nowhere to go while the pool is paused. When it is closed
+            // they are turned away, so they are given time; the one in front is let end, as one on
+            // a connection of its own is.
+            let unloads = if closed { long } else { !paused };
+            if unloads {
                 let sure = lane.knows_front();
-                verdict.woken = lane.unload(long || !sure);
+                verdict.woken = lane.unload(long && !closed || !sure);
                 let front = lane.in_front().filter(|_| sure && newly);
                 verdict.slow = front.map(|rider| (rider.text, long));
             }
@@ -591,6 +606,27 @@ mod tests {
         assert!(seats.iter().all(|seat| !schedule.must_leave(*seat, true, &waker)));
         assert_eq!(schedule.leave(seats[0], true), None);
         assert_eq!(schedule.leave(seats[1], true), Some(0));
+    }
+
+    #[test]
+    fn those_behind_a_stuck_one_get_off_a_closed_pool_and_it_does_not() {
+        let mut schedule = schedule(1);
+        let waker = Waker::from(Arc::new(Woken::default()));
+        let (first, second) = (board(&mut schedule).0, board(&mut schedule).0);
+        assert!(schedule.close().is_empty() && schedule.pause(true).is_empty());
+        for _ in 0..5 {
+            schedule.judge(0, busy(0), MS);
+        }
+        assert!(!schedule.must_leave(second, true, &waker), "it is given time");
+        for _ in 0..5 {
+            schedule.judge(0, busy(0), MS);
+        }
+        assert!(schedule.must_leave(second, true, &waker));
+        assert!(!schedule.must_leave(first, true, &waker));
+        assert!(schedule.pause(false).is_empty());
+        assert_eq!(schedule.opened(1, 0), Some(1));
+        assert_eq!(schedule.leave(second, false), None);
+        assert_eq!(schedule.leave(first, true), Some(0));
     }
 
     #[test]
