@@ -169,10 +169,13 @@ impl<C: Clone> Schedule<C> {
         let Some(lane) = self.lane(seat.lane) else { return seat };
         let number = lane.first + lane.riders.len() as u64;
         let Some(rider) = lane.rider(seat.number) else { return seat };
-        let state = std::mem::replace(&mut rider.state, State::Gone);
+        let (state, sent) = (std::mem::replace(&mut rider.state, State::Gone), rider.sent);
         let renewed = Rider { text: rider.text, proven: rider.proven, sent: true, state };
         lane.riders.push_back(renewed);
-        lane.passed = lane.passed.max(seat.number + 1);
+        // What it waited for may have been another's request: that says nothing of those in front.
+        if sent {
+            lane.passed = lane.passed.max(seat.number + 1);
+        }
         lane.forget_passed();
         Seat { lane: seat.lane, number }
     }
@@ -191,7 +194,8 @@ impl<C: Clone> Schedule<C> {
 
     /// Whether this rider is the first that has no answer yet.
     pub(super) fn is_first(&mut self, seat: Seat) -> bool {
-        self.lane(seat.lane).is_some_and(|lane| lane.passed.max(lane.first) == seat.number)
+        let Some(lane) = self.lane(seat.lane) else { return false };
+        lane.front().is_some_and(|front| lane.first + front as u64 == seat.number)
     }
 
     /// Counts a read that runs elsewhere.
@@ -364,9 +368,10 @@ impl<C> Lane<C> {
     }
 
     fn forget_passed(&mut self) {
-        while self.first < self.passed
-            && self.riders.front().is_some_and(|rider| matches!(rider.state, State::Gone))
-        {
+        // Of one that has sent nothing no answer is to come.
+        while self.riders.front().is_some_and(|rider| {
+            matches!(rider.state, State::Gone) && (self.first < self.passed || !rider.sent)
+        }) {
             self.riders.pop_front();
             self.first += 1;
         }
@@ -627,6 +632,24 @@ mod tests {
         assert_eq!(schedule.opened(1, 0), Some(1));
         assert_eq!(schedule.leave(second, false), None);
         assert_eq!(schedule.leave(first, true), Some(0));
+    }
+
+    #[test]
+    fn one_that_sends_for_the_first_time_says_nothing_of_those_in_front() {
+        let mut schedule = schedule(1);
+        let waker = Waker::from(Arc::new(Woken::default()));
+        let slow = schedule.board(text("slow"), false).unwrap().0;
+        let unsent = board(&mut schedule).0;
+        assert!(!schedule.must_leave(unsent, false, &waker));
+        let sent = schedule.renew(unsent);
+        assert!(schedule.is_first(slow) && !schedule.is_first(sent));
+        schedule.judge(0, busy(0), MS);
+        assert_eq!(schedule.judge(0, busy(0), MS).woken.len(), 1);
+        assert!(!schedule.must_leave(slow, true, &waker));
+        assert!(schedule.must_leave(sent, true, &waker));
+        assert_eq!(schedule.leave(sent, false), None);
+        assert_eq!(schedule.leave(slow, true), None);
+        assert_eq!(schedule.lanes[0].owed(), 1, "of the one that was sent");
     }
 
     #[test]
