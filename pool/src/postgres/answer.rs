@@ -35,8 +35,9 @@ impl Deref for Holder<'_> {
 /// A stream of the driver. It ends when the server is ready for the next statement; dropped before
 /// that, it leaves the connection to the recovery.
 pub(super) struct Answer<'a, S> {
-    // Before the holder: the driver shall know first that nobody listens any more.
-    stream: Pin<Box<S>>,
+    // Before the holder: the driver shall know first that nobody listens any more. `None` after it
+    // broke off.
+    stream: Option<Pin<Box<S>>>,
     /// `None` when it is over: the connection does not wait for the drop.
     holder: Option<Holder<'a>>,
     ending: Option<Ending>,
@@ -49,7 +50,7 @@ struct Ending {
 
 impl<'a, S> Answer<'a, S> {
     pub(super) fn new(holder: Holder<'a>, stream: S) -> Self {
-        Self { stream: Box::pin(stream), holder: Some(holder), ending: None }
+        Self { stream: Some(Box::pin(stream)), holder: Some(holder), ending: None }
     }
 
     fn end(&mut self, error: Option<Error>) {
@@ -63,14 +64,30 @@ impl<'a, S> Answer<'a, S> {
     }
 }
 
+impl<S> Answer<'_, S> {
+    /// Ends it after an error of the driver's own: what the server goes on to send nobody reads, so
+    /// there is nothing to wait for, and the connection is left to the recovery.
+    fn break_off(&mut self, error: Error) -> PoolError {
+        self.stream = None;
+        if let Some(conn) = self.holder.take() {
+            conn.interrupt();
+        }
+        PoolError::Postgres(error)
+    }
+}
+
 impl<T, S: Stream<Item = Result<T, Error>>> Answer<'_, S> {
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<T, PoolError>>> {
         if self.holder.is_none() {
             return Poll::Ready(None);
         }
         if self.ending.is_none() {
-            match ready!(self.stream.as_mut().poll_next(cx)) {
+            let Some(stream) = &mut self.stream else { return Poll::Ready(None) };
+            match ready!(stream.as_mut().poll_next(cx)) {
                 Some(Ok(piece)) => return Poll::Ready(Some(Ok(piece))),
+                Some(Err(error)) if error.code().is_none() => {
+                    return Poll::Ready(Some(Err(self.break_off(error))));
+                }
                 Some(Err(error)) => self.end(Some(error)),
                 None => self.end(None),
             }

@@ -80,14 +80,16 @@ impl Connector {
     /// the one that tells most, the last of several.
     pub(super) async fn connect(&self) -> Result<Connected, ServerError> {
         let deadline = Instant::now() + self.timeout;
-        match self.role {
-            Role::PreferStandby => match self.round(Role::Standby, deadline).await {
-                // Nobody else was found out to be no standby: a second look is in vain.
-                Err(error) if !error.is_refusal() => Err(error),
-                Err(_) => self.round(Role::Any, deadline).await,
-                connected => connected,
-            },
-            role => self.round(role, deadline).await,
+        if self.role != Role::PreferStandby {
+            return self.round(self.role, deadline).await;
+        }
+        // Half of the time is left for the second look, should all of them be silent.
+        match self.round(Role::Standby, share(deadline, 2)).await {
+            Err(first) if !first.is_final() => {
+                let second = self.round(Role::Any, deadline).await;
+                second.map_err(|second| ServerError::worse(Some(first), second))
+            }
+            result => result,
         }
     }
 
@@ -101,7 +103,9 @@ impl Connector {
             // A host that does not answer leaves the others their share of the time.
             let share = share(deadline, hosts.len() - index);
             match self.connect_host(host, role, share).await {
-                Err(error) if !error.is_final() => worst = ServerError::worse(worst, error),
+                Err(error) if !error.is_final() => {
+                    worst = Some(ServerError::worse(worst, error));
+                }
                 result => return result,
             }
         }
@@ -128,7 +132,9 @@ impl Connector {
             let server = server_name(host, &address);
             let connect = self.connect_address(host, address, role);
             match within(share, &server, connect).await {
-                Err(error) if !error.is_final() => worst = ServerError::worse(worst, error),
+                Err(error) if !error.is_final() => {
+                    worst = Some(ServerError::worse(worst, error));
+                }
                 result => return result,
             }
         }
@@ -191,8 +197,11 @@ impl Connector {
         let mailbox = Arc::new(Mailbox::default());
         let task = tokio::spawn(drive(connection, Arc::clone(&mailbox)));
         let connected = Connected { client, task: task.abort_handle(), wire, endpoint, mailbox };
-        connected.check(role).await?;
-        Ok(connected)
+        let mut abandoned = AbortOnDrop(Some(connected.task.clone()));
+        let checked = connected.check(role).await;
+        // From here on it ends with the client.
+        abandoned.0 = None;
+        checked.map(|()| connected)
     }
 }
 
@@ -229,6 +238,18 @@ impl Connected {
         });
         let row = row.ok_or("the server did not tell its role")?;
         Ok((row.try_get(0)? == Some("t"), row.try_get(1)? == Some("on")))
+    }
+}
+
+/// Ends a task, unless it was disarmed. A task that waits for an answer does not end with its
+/// client.
+struct AbortOnDrop(Option<AbortHandle>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
     }
 }
 

@@ -53,11 +53,6 @@ impl ServerError {
         self.cause.downcast_ref().copied()
     }
 
-    /// The server answered, and has not the wanted role.
-    pub(super) fn is_refusal(&self) -> bool {
-        self.rank() == 1
-    }
-
     /// Other servers of the same string will say the same, as libpq sees it too: role, password or
     /// database are wrong. Trying them all would only count as more attempts to break in.
     pub(super) fn is_final(&self) -> bool {
@@ -80,10 +75,10 @@ impl ServerError {
     }
 
     /// The one of two failures that tells more, the later of equals.
-    pub(super) fn worse(first: Option<Self>, second: Self) -> Option<Self> {
+    pub(super) fn worse(first: Option<Self>, second: Self) -> Self {
         match first {
-            Some(first) if first.rank() > second.rank() => Some(first),
-            _ => Some(second),
+            Some(first) if first.rank() > second.rank() => first,
+            _ => second,
         }
     }
 

@@ -91,20 +91,29 @@ impl Prepared {
     /// run. Named: the columns changed (`0A000`), or it was deallocated (`26000`). Unnamed: the
     /// types of the values do not fit what they are compared with or stored in. Both: a value is of
     /// another type, which the driver refuses to send.
+    ///
+    /// A procedure may commit and raise the same codes afterwards. Such an error says where in the
+    /// procedure it was raised, and does not come from where the server looks up what it runs.
     pub(super) fn is_stale(&self, error: &Error) -> bool {
-        let codes = match self {
-            Self::Named(_) => {
-                &[SqlState::FEATURE_NOT_SUPPORTED, SqlState::INVALID_SQL_STATEMENT_NAME][..]
-            }
-            Self::Unnamed(_) => &[
-                SqlState::UNDEFINED_FUNCTION,
-                SqlState::DATATYPE_MISMATCH,
-                SqlState::CANNOT_COERCE,
-            ],
+        let Some(error) = error.as_db_error() else {
+            return error.source().is_some_and(|cause| cause.is::<WrongType>());
         };
-        match error.code() {
-            Some(code) => codes.contains(code),
-            None => error.source().is_some_and(|cause| cause.is::<WrongType>()),
+        if error.where_().is_some() {
+            return false;
+        }
+        let code = error.code();
+        match self {
+            Self::Named(_) if *code == SqlState::FEATURE_NOT_SUPPORTED => {
+                error.routine() == Some("RevalidateCachedQuery")
+            }
+            Self::Named(_) if *code == SqlState::INVALID_SQL_STATEMENT_NAME => {
+                error.routine() == Some("FetchPreparedStatement")
+            }
+            Self::Named(_) => false,
+            Self::Unnamed(_) => {
+                [SqlState::UNDEFINED_FUNCTION, SqlState::DATATYPE_MISMATCH, SqlState::CANNOT_COERCE]
+                    .contains(code)
+            }
         }
     }
 }

@@ -18,7 +18,7 @@ use std::error::Error;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use escala_pool::{PgPool, PoolConfig, PoolError};
+use escala_pool::{PgPool, PoolConfig, PoolError, Statements};
 use testkit::{FaultProxy, PgCluster};
 use tokio::time::{sleep, timeout};
 use tower::ServiceExt;
@@ -300,6 +300,39 @@ async fn ddl_between_two_calls_heals() {
     let mut tx = pool.begin().await.unwrap();
     assert_eq!(tx.query_one(all, &[]).await.unwrap().len(), 1);
     tx.commit().await.unwrap();
+}
+
+/// Its codes are those of a statement that went stale.
+#[tokio::test]
+async fn a_procedure_that_commits_and_then_fails_runs_once() {
+    let pg = cluster().await;
+    let setup = with_table(&pg, 1).await;
+    let procedures = "create table r (id int primary key, other int references t (id));
+        create procedure raises() language plpgsql as $$ begin
+            insert into t select count(*) from t; commit; raise sqlstate '0A000'; end $$;
+        create procedure misses() language plpgsql as $$ begin
+            insert into t select count(*) from t; commit; execute 'execute missing'; end $$;
+        create procedure calls() language plpgsql as $$ begin
+            insert into t select count(*) from t; commit; perform missing(); end $$";
+    setup.batch_execute(procedures).await.unwrap();
+    let mut rows = Vec::new();
+    for (statements, procedure, code) in [
+        (Statements::Named, "call raises()", "0A000"),
+        (Statements::Named, "call misses()", "26000"),
+        (Statements::Unnamed, "call calls()", "42883"),
+    ] {
+        let config = PoolConfig::new(pg.primary().url()).max_size(1).min_idle(0);
+        let pool = PgPool::connect(config.statements(statements)).await.unwrap();
+        let process = backend(&pool).await;
+        let error = pool.execute(procedure, &[]).await.unwrap_err();
+        assert_eq!(error.sqlstate(), Some(code), "{}", chain(&error));
+        // An ordinary refusal is no reason to give the connection up.
+        let error = pool.execute("truncate t", &[]).await.unwrap_err();
+        assert_eq!(error.sqlstate(), Some("0A000"));
+        assert_eq!(backend(&pool).await, process, "{procedure}");
+        rows.push(rows.len().to_string());
+        assert_eq!(ids(&pg).await, rows.join(","), "{procedure}");
+    }
 }
 
 #[tokio::test]

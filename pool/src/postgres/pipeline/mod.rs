@@ -202,7 +202,8 @@ impl Pipelines {
     /// Takes no further statement for good.
     pub(super) fn close(&self) {
         self.slots.close();
-        self.pause(true);
+        let ended = self.state.lock().schedule.close();
+        drop(ended);
     }
 
     /// Takes no further statement while `paused`; those under way end as they would.
@@ -295,6 +296,11 @@ impl Flight<'_> {
     /// `None` if it must be run elsewhere.
     async fn run(&mut self, sql: &str, params: Params<'_>) -> Option<Result<Vec<Row>, PoolError>> {
         let state = &self.pipelines.state;
+        // Idle, it may have died since the last look.
+        if self.conn.is_broken() {
+            state.lock().counts.moved += 1;
+            return None;
+        }
         let (waited, sent) = (AtomicBool::new(false), AtomicBool::new(false));
         let sends = || {
             sent.store(true, Ordering::Relaxed);

@@ -46,6 +46,8 @@ pub(super) struct Schedule<C> {
     outside: usize,
     opening: bool,
     paused: bool,
+    /// For good.
+    closed: bool,
 }
 
 /// A statement's place on a pipeline.
@@ -124,7 +126,7 @@ enum State {
 impl<C: Clone> Schedule<C> {
     pub(super) fn new(limits: Limits) -> Self {
         let (lanes, next_id) = (Vec::with_capacity(limits.pipelines), 0);
-        Self { limits, lanes, next_id, outside: 0, opening: false, paused: false }
+        Self { limits, lanes, next_id, outside: 0, opening: false, paused: false, closed: false }
     }
 
     /// Takes a seat where the fewest are under way; `None` if every pipeline stands still, is full
@@ -167,10 +169,13 @@ impl<C: Clone> Schedule<C> {
         let Some(lane) = self.lane(seat.lane) else { return seat };
         let number = lane.first + lane.riders.len() as u64;
         let Some(rider) = lane.rider(seat.number) else { return seat };
-        let state = std::mem::replace(&mut rider.state, State::Gone);
+        let (state, sent) = (std::mem::replace(&mut rider.state, State::Gone), rider.sent);
         let renewed = Rider { text: rider.text, proven: rider.proven, sent: true, state };
         lane.riders.push_back(renewed);
-        lane.passed = lane.passed.max(seat.number + 1);
+        // What it waited for may have been another's request: that says nothing of those in front.
+        if sent {
+            lane.passed = lane.passed.max(seat.number + 1);
+        }
         lane.forget_passed();
         Seat { lane: seat.lane, number }
     }
@@ -189,7 +194,8 @@ impl<C: Clone> Schedule<C> {
 
     /// Whether this rider is the first that has no answer yet.
     pub(super) fn is_first(&mut self, seat: Seat) -> bool {
-        self.lane(seat.lane).is_some_and(|lane| lane.passed.max(lane.first) == seat.number)
+        let Some(lane) = self.lane(seat.lane) else { return false };
+        lane.front().is_some_and(|front| lane.first + front as u64 == seat.number)
     }
 
     /// Counts a read that runs elsewhere.
@@ -210,7 +216,7 @@ impl<C: Clone> Schedule<C> {
             .min()
             .map_or(self.outside > 1, |owed| owed >= self.limits.grow_at);
         let wants =
-            crowded && !self.opening && !self.paused && self.lanes.len() < self.limits.pipelines;
+            crowded && !self.opening && !self.is_shut() && self.lanes.len() < self.limits.pipelines;
         self.opening |= wants;
         wants
     }
@@ -223,7 +229,7 @@ impl<C: Clone> Schedule<C> {
     /// One pipeline more, whose connection has `answered` so much. It comes back if it is not
     /// needed any more.
     pub(super) fn opened(&mut self, conn: C, answered: u64) -> Option<C> {
-        if self.paused || self.lanes.len() >= self.limits.pipelines {
+        if self.is_shut() || self.lanes.len() >= self.limits.pipelines {
             return Some(conn);
         }
         self.lanes.push(Lane::new(self.next_id, conn, answered));
@@ -236,6 +242,16 @@ impl<C: Clone> Schedule<C> {
     pub(super) fn pause(&mut self, paused: bool) -> Vec<C> {
         self.paused = paused;
         self.keep(if paused { 0 } else { usize::MAX })
+    }
+
+    /// As [`pause`](Self::pause), for good. Who is held up gets off, to be turned away.
+    pub(super) fn close(&mut self) -> Vec<C> {
+        self.closed = true;
+        self.keep(0)
+    }
+
+    fn is_shut(&self) -> bool {
+        self.paused || self.closed
     }
 
     /// Allows so many pipelines; what is too many ends as in [`pause`](Self::pause).
@@ -263,7 +279,7 @@ impl<C: Clone> Schedule<C> {
 
     /// Judges a pipeline by a look at it, `step` after the one before.
     pub(super) fn judge(&mut self, id: u64, look: Look, step: Duration) -> Verdict<C> {
-        let (limits, paused) = (self.limits, self.paused);
+        let (limits, paused, closed) = (self.limits, self.paused, self.closed);
         let mut verdict = Verdict { woken: Vec::new(), slow: None, ended: None };
         let Some(lane) = self.lane(id) else { return verdict };
         lane.closing |= look.unfit;
@@ -277,10 +293,13 @@ impl<C: Clone> Schedule<C> {
             let long = lane.silent >= limits.patience;
             let newly = !lane.stalled || long;
             lane.stalled = true;
-            // Who is told to get off while the pool is paused or closed has nowhere to go.
-            if !paused {
+            // Who is told to get off has nowhere to go while the pool is paused. When it is closed
+            // they are turned away, so they are given time; the one in front is let end, as one on
+            // a connection of its own is.
+            let unloads = if closed { long } else { !paused };
+            if unloads {
                 let sure = lane.knows_front();
-                verdict.woken = lane.unload(long || !sure);
+                verdict.woken = lane.unload(long && !closed || !sure);
                 let front = lane.in_front().filter(|_| sure && newly);
                 verdict.slow = front.map(|rider| (rider.text, long));
             }
@@ -349,9 +368,10 @@ impl<C> Lane<C> {
     }
 
     fn forget_passed(&mut self) {
-        while self.first < self.passed
-            && self.riders.front().is_some_and(|rider| matches!(rider.state, State::Gone))
-        {
+        // Of one that has sent nothing no answer is to come.
+        while self.riders.front().is_some_and(|rider| {
+            matches!(rider.state, State::Gone) && (self.first < self.passed || !rider.sent)
+        }) {
             self.riders.pop_front();
             self.first += 1;
         }
@@ -591,6 +611,45 @@ mod tests {
         assert!(seats.iter().all(|seat| !schedule.must_leave(*seat, true, &waker)));
         assert_eq!(schedule.leave(seats[0], true), None);
         assert_eq!(schedule.leave(seats[1], true), Some(0));
+    }
+
+    #[test]
+    fn those_behind_a_stuck_one_get_off_a_closed_pool_and_it_does_not() {
+        let mut schedule = schedule(1);
+        let waker = Waker::from(Arc::new(Woken::default()));
+        let (first, second) = (board(&mut schedule).0, board(&mut schedule).0);
+        assert!(schedule.close().is_empty() && schedule.pause(true).is_empty());
+        for _ in 0..5 {
+            schedule.judge(0, busy(0), MS);
+        }
+        assert!(!schedule.must_leave(second, true, &waker), "it is given time");
+        for _ in 0..5 {
+            schedule.judge(0, busy(0), MS);
+        }
+        assert!(schedule.must_leave(second, true, &waker));
+        assert!(!schedule.must_leave(first, true, &waker));
+        assert!(schedule.pause(false).is_empty());
+        assert_eq!(schedule.opened(1, 0), Some(1));
+        assert_eq!(schedule.leave(second, false), None);
+        assert_eq!(schedule.leave(first, true), Some(0));
+    }
+
+    #[test]
+    fn one_that_sends_for_the_first_time_says_nothing_of_those_in_front() {
+        let mut schedule = schedule(1);
+        let waker = Waker::from(Arc::new(Woken::default()));
+        let slow = schedule.board(text("slow"), false).unwrap().0;
+        let unsent = board(&mut schedule).0;
+        assert!(!schedule.must_leave(unsent, false, &waker));
+        let sent = schedule.renew(unsent);
+        assert!(schedule.is_first(slow) && !schedule.is_first(sent));
+        schedule.judge(0, busy(0), MS);
+        assert_eq!(schedule.judge(0, busy(0), MS).woken.len(), 1);
+        assert!(!schedule.must_leave(slow, true, &waker));
+        assert!(schedule.must_leave(sent, true, &waker));
+        assert_eq!(schedule.leave(sent, false), None);
+        assert_eq!(schedule.leave(slow, true), None);
+        assert_eq!(schedule.lanes[0].owed(), 1, "of the one that was sent");
     }
 
     #[test]

@@ -102,6 +102,23 @@ async fn the_role_of_the_server_decides() {
 }
 
 #[tokio::test]
+async fn a_primary_serves_who_prefers_a_standby_that_is_down() {
+    let pg = cluster().await;
+    let (addr, dead) = (pg.primary().addr(), nobody().await);
+    let silent = FaultProxy::start(addr).await.unwrap();
+    silent.blackhole(true);
+    for hosts in
+        [format!("{addr},{dead}"), format!("{dead},{addr}"), format!("{addr},{}", silent.addr())]
+    {
+        let url =
+            format!("postgres://postgres@{hosts}/postgres?target_session_attrs=prefer-standby");
+        let config = PoolConfig::new(url).max_size(1).min_idle(0);
+        let pool = PgPool::connect(config.connect_timeout(Duration::from_secs(2))).await.unwrap();
+        assert!(backend(&pool).await > 0, "{hosts}");
+    }
+}
+
+#[tokio::test]
 async fn a_unix_socket_serves_and_cancels() {
     let folder = tempfile::tempdir().unwrap();
     // The server may run as another user.

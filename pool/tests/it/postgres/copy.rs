@@ -68,6 +68,25 @@ async fn an_error_in_the_middle_of_rows_ends_them_and_the_transaction() {
 }
 
 #[tokio::test]
+async fn an_answer_of_another_kind_is_an_error_and_no_wait() {
+    let pg = cluster().await;
+    let pool = pool(&pg, 1).await;
+    let process = backend(&pool).await;
+    let copy = "copy (select generate_series(1, 10000000)) to stdout";
+    let mut lease = pool.acquire().await.unwrap();
+    let mut rows = lease.query_stream(copy, &[]).await.unwrap();
+    let first = timeout(Duration::from_secs(10), rows.next()).await.unwrap();
+    assert!(first.unwrap().is_err());
+    assert!(rows.next().await.is_none());
+    drop(rows);
+    drop(lease);
+    let mut rows = pool.query_stream(copy, &[]).await.unwrap();
+    assert!(timeout(Duration::from_secs(10), rows.next()).await.unwrap().unwrap().is_err());
+    // Its connection is back before the stream is dropped.
+    assert_eq!(backend(&pool).await, process);
+}
+
+#[tokio::test]
 async fn a_lease_goes_on_after_its_stream_and_not_after_a_dropped_one() {
     let pg = cluster().await;
     let pool = pool(&pg, 1).await;
