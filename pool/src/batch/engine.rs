@@ -6,9 +6,11 @@
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::thread;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -67,31 +69,42 @@ where
 
     /// Brings one item.
     pub(super) fn enter(self: &Arc<Self>, item: T) -> Result<Pending<O>, BatchError> {
-        let seat = self.admit(1, |state| state.enter(item))?;
+        let seat = self.admit(1, |state| Ok(state.enter(item)))?;
         Ok(self.pending(seat))
     }
 
     /// Brings several items: all or none, and into one batch if they fit.
     pub(super) fn enter_all(
         self: &Arc<Self>,
-        items: impl ExactSizeIterator<Item = T>,
+        items: Vec<T>,
     ) -> Result<Vec<Pending<O>>, BatchError> {
         let count = items.len();
         if count == 0 {
             return Ok(Vec::new());
         }
-        let enter = |state: &mut State<T, O, I>| -> Vec<Seat<O>> {
-            items.map(|item| state.enter(item)).collect()
+        // Filled from outside, so that nothing is lost if an item panics; dropped after the lock.
+        let (mut items, mut seats, mut left) =
+            (items.into_iter(), Vec::with_capacity(count), Vec::new());
+        let enter = |state: &mut State<T, O, I>| {
+            let joined = state.stats.deduplicated_total;
+            let all = || items.by_ref().for_each(|item| seats.push(state.enter(item)));
+            let entered = catch_unwind(AssertUnwindSafe(all));
+            if entered.is_err() {
+                left.extend(seats.iter().map(|(place, _)| state.line.leave(*place)));
+                state.stats.deduplicated_total = joined;
+            }
+            entered
         };
-        let seats = self.admit(count, enter)?;
+        self.admit(count, enter)?;
         Ok(seats.into_iter().map(|seat| self.pending(seat)).collect())
     }
 
-    /// Lets so many in, and starts a task for them if there may be one more.
+    /// Lets so many in, and starts a task for them if there may be one more. A panic that `enter`
+    /// caught goes on when the lock is free.
     fn admit<R>(
         self: &Arc<Self>,
         count: usize,
-        enter: impl FnOnce(&mut State<T, O, I>) -> R,
+        enter: impl FnOnce(&mut State<T, O, I>) -> thread::Result<R>,
     ) -> Result<R, BatchError> {
         let mut state = self.state.lock();
         if state.line.waiting() + count > self.config.max_waiters {
@@ -107,7 +120,13 @@ where
             return Err(BatchError::Abandoned);
         }
         // Counted afterwards, since the hash of a key is the caller's code and may panic.
-        let entered = enter(&mut state);
+        let entered = match enter(&mut state) {
+            Ok(entered) => entered,
+            Err(payload) => {
+                drop(state);
+                resume_unwind(payload);
+            }
+        };
         state.stats.started_total += count as u64;
         state.stats.in_flight += count;
         state.stats.lanes += usize::from(runtime.is_some());
@@ -132,7 +151,7 @@ where
 impl<T, O, I: Index<T>> Engine<T, O, I> {
     /// Starts a task for a lane that is counted already.
     fn start(self: &Arc<Self>, runtime: &Handle) {
-        let lane = Lane { engine: Arc::clone(self), left: false };
+        let lane = Lane { engine: Arc::clone(self), worked: false, left: false };
         runtime.spawn((self.work)(lane));
     }
 }
@@ -222,6 +241,8 @@ impl<O> Drop for Pending<O> {
 #[must_use]
 pub(super) struct Lane<T, O, I: Index<T>> {
     engine: Arc<Engine<T, O, I>>,
+    /// Its task began.
+    worked: bool,
     left: bool,
 }
 
@@ -232,6 +253,7 @@ impl<T, O, I: Index<T>> Lane<T, O, I> {
 
     /// Ends the lane if nobody waits. Whoever enters afterwards starts another.
     pub(super) fn end(&mut self) -> bool {
+        self.worked = true;
         let mut state = self.engine.state.lock();
         if state.line.is_empty() {
             state.stats.lanes -= 1;
@@ -261,8 +283,10 @@ impl<T, O, I: Index<T>> Drop for Lane<T, O, I> {
             return;
         }
         let mut state = self.engine.state.lock();
-        // A panic of the caller's own `Clone` ended the task, and others still wait: hand over.
-        if std::thread::panicking()
+        // A panic of the caller's own `Clone` ended the task, and others still wait: hand over. Not
+        // from a task that never began, since the next one would not either: the runtime has ended.
+        if self.worked
+            && thread::panicking()
             && !state.line.is_empty()
             && let Ok(runtime) = Handle::try_current()
         {

@@ -49,7 +49,8 @@ pub(super) trait Index<T>: Default {
     type Routes: Send;
     fn find(&self, item: &T) -> Option<u64>;
     fn insert(&mut self, item: &T, entry: u64);
-    fn remove(&mut self, item: &T);
+    /// Returns what it kept of the item: the caller's, to be dropped outside the lock.
+    fn remove(&mut self, item: &T) -> Option<T>;
     /// Removes the items of a batch.
     fn take(&mut self, items: &[T]) -> Self::Routes;
 }
@@ -86,15 +87,17 @@ impl<T, W, I: Index<T>> Line<T, W, I> {
     }
 
     /// Gives a place up. The last one takes the item along. Nothing happens if it has been taken.
-    pub(super) fn leave(&mut self, place: Place) -> Option<(W, Option<T>)> {
+    pub(super) fn leave(&mut self, place: Place) -> Option<(W, Option<(T, Option<T>)>)> {
         let entry = self.entries.get_mut(&place.entry)?;
         let waiter = entry.waiters.remove(place.ticket)?;
         self.waiting -= 1;
         if entry.waiters.alive > 0 {
             return Some((waiter, None));
         }
-        let item = self.entries.remove(&place.entry).map(|entry| entry.item);
-        item.iter().for_each(|item| self.index.remove(item));
+        let item = self.entries.remove(&place.entry).map(|entry| {
+            let kept = self.index.remove(&entry.item);
+            (entry.item, kept)
+        });
         Some((waiter, item))
     }
 
@@ -145,8 +148,8 @@ impl<K: Clone + Eq + Hash + Send> Index<K> for Equal<K> {
         self.0.insert(key.clone(), entry);
     }
 
-    fn remove(&mut self, key: &K) {
-        self.0.remove(key);
+    fn remove(&mut self, key: &K) -> Option<K> {
+        self.0.remove_entry(key).map(|(key, _)| key)
     }
 
     fn take(&mut self, keys: &[K]) -> HashMap<K, usize> {
@@ -168,7 +171,9 @@ impl<T> Index<T> for Distinct {
 
     fn insert(&mut self, _item: &T, _entry: u64) {}
 
-    fn remove(&mut self, _item: &T) {}
+    fn remove(&mut self, _item: &T) -> Option<T> {
+        None
+    }
 
     fn take(&mut self, _items: &[T]) {}
 }

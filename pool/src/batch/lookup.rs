@@ -107,7 +107,7 @@ where
         I: IntoIterator<Item = K>,
         I::IntoIter: ExactSizeIterator,
     {
-        let lookups = self.engine.enter_all(keys.into_iter())?;
+        let lookups = self.engine.enter_all(keys.into_iter().collect())?;
         let mut values = Vec::with_capacity(lookups.len());
         for lookup in lookups {
             values.push(lookup.await?);

@@ -2,9 +2,12 @@
 
 use std::collections::HashSet;
 use std::error::Error;
+use std::future::Future;
+use std::hash::{Hash, Hasher};
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use escala_pool::batch::LookupFuture;
@@ -719,4 +722,72 @@ fn the_limits_of_a_batcher_may_stand_in_a_file() {
     assert_eq!(config, BatchConfig::new().max_batch(10).timeout(Duration::from_secs(2)));
     assert!(serde_json::from_str::<BatchConfig>(r#"{ "max_bach": 10 }"#).is_err());
     assert_eq!(serde_json::to_value(BatchStats::default()).unwrap()["in_flight"], 0);
+}
+
+/// A key whose hash panics if it is 13.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Unlucky(u32);
+
+impl Hash for Unlucky {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        assert_ne!(self.0, 13, "on purpose");
+        self.0.hash(state);
+    }
+}
+
+#[tokio::test]
+async fn keys_that_panic_leave_no_place_behind() {
+    let batcher = Batcher::new(one(), |keys: Vec<Unlucky>| async move {
+        Ok::<_, io::Error>(keys.into_iter().map(|key| (key.clone(), key.0)).collect::<Vec<_>>())
+    });
+    let batcher = batcher.unwrap();
+    // The caller's iterator may use the batcher.
+    let keys = |numbers: [u32; 3]| {
+        let batcher = batcher.clone();
+        numbers.into_iter().map(move |number| {
+            assert_adds_up(&batcher.stats());
+            Unlucky(number)
+        })
+    };
+    let panics = tokio::spawn({
+        let (batcher, keys) = (batcher.clone(), keys([1, 1, 13]));
+        async move { batcher.get_many(keys).await }
+    });
+    assert!(panics.await.unwrap_err().is_panic());
+    let stats = batcher.stats();
+    assert_idle(&stats);
+    assert_eq!((stats.started_total, stats.deduplicated_total), (0, 0));
+    let found = batcher.get_many(keys([1, 2, 1])).await.unwrap();
+    assert_eq!(found, [Some(1), Some(2), Some(1)]);
+    settled().await;
+    assert_idle(&batcher.stats());
+}
+
+#[test]
+fn a_lookup_during_a_panic_in_a_runtime_that_has_ended_is_abandoned() {
+    struct Last(Batcher<u32, String>, Arc<Mutex<Option<BatchError>>>);
+    impl Drop for Last {
+        fn drop(&mut self) {
+            let mut lookup = pin!(self.0.get(1));
+            if let Poll::Ready(Err(error)) =
+                lookup.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+            {
+                *self.1.lock() = Some(error);
+            }
+        }
+    }
+    let (batcher, _calls) = by_hand(one());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let handle = runtime.handle().clone();
+    drop(runtime);
+    let told = Arc::default();
+    let last = Last(batcher.clone(), Arc::clone(&told));
+    let panics = std::thread::spawn(move || {
+        let _entered = handle.enter();
+        let _last = last;
+        panic!("on purpose");
+    });
+    assert!(panics.join().is_err());
+    assert!(matches!(*told.lock(), Some(BatchError::Abandoned)));
+    assert_idle(&batcher.stats());
 }
