@@ -50,8 +50,8 @@ pub struct PoolConfig {
     /// `sslkey`, `sslnegotiation`, `channel_binding`, `options`, `keepalives*` and
     /// `tcp_user_timeout` work; any other is refused by name, password files among them. TLS needs
     /// the feature `tls`; files of certificates and keys are read again when they change. Unlike
-    /// libpq, nothing is read from the environment or the home directory, and keepalive begins
-    /// after 60 s. Empty by default. It may hold a password: `Debug` hides it and it is never
+    /// libpq, no setting is read from the environment or the home directory, and keepalive begins
+    /// after 60 s. Without `user` it is the user of the operating system, as in libpq: name one. Empty by default. It may hold a password: `Debug` hides it and it is never
     /// serialised.
     #[cfg_attr(feature = "serde", serde(skip_serializing))]
     pub url: String,

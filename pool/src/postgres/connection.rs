@@ -67,9 +67,15 @@ impl PgConnection {
         }
     }
 
+    /// Nobody else must use it.
     pub(super) fn is_broken(&self) -> bool {
+        self.is_gone() || self.doomed.load(Ordering::Relaxed)
+    }
+
+    /// Nothing can be sent on it any more.
+    pub(super) fn is_gone(&self) -> bool {
         let state = self.wire.state();
-        self.client.is_closed() || state.lost || state.closed || self.doomed.load(Ordering::Relaxed)
+        self.client.is_closed() || state.lost || state.closed
     }
 
     pub(super) fn is_interrupted(&self) -> bool {

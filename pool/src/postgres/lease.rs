@@ -19,6 +19,11 @@ use crate::lease::Lease;
 ///
 /// After the future of a verb was dropped, every further verb of this lease answers
 /// [`PoolError::Interrupted`].
+///
+/// Its verbs are to be run one after the other. The answers of two at once (`join!`) are not mixed up,
+/// but what one does to the transaction reaches the other in the middle: an error of one may wait for
+/// the end of the other, and a stale statement may be taken to be outside a transaction and be
+/// prepared again inside one.
 pub struct PgLease {
     /// `Some` until the drop.
     lease: Option<Lease<PgManager>>,

@@ -202,7 +202,7 @@ impl PgPool {
         match pipelines.query(sql, params).await {
             Ride::Answered(result) => result,
             Ride::Elsewhere(outside) => {
-                let lease = self.acquire().await?;
+                let lease = self.acquire_with(outside.acquire()).await?;
                 outside.run(lease.query(sql, params)).await
             }
         }

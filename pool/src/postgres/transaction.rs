@@ -211,8 +211,8 @@ impl PgTransaction {
             TransactionStatus::Failed => ("SELECT 1; COMMIT", false),
             TransactionStatus::Idle => ("SAVEPOINT ended; COMMIT", false),
         };
-        // What was known to be broken before was never sent.
-        let sends = commits && !conn.is_broken();
+        // On what was known to be gone before it was never sent.
+        let sends = commits && !conn.is_gone();
         match lease.batch_execute(end).await {
             Err(PoolError::Postgres(error)) if sends && lost_server(&error) => {
                 Err(PoolError::CommitUnknown(error))

@@ -32,6 +32,7 @@ use self::shared::SharedConnection;
 use self::text::{Class, TextId, Texts};
 use super::connection::Params;
 use super::manager::PgManager;
+use crate::acquire::Acquire;
 use crate::config::Statements;
 use crate::error::{PoolError, lost_server};
 use crate::pool::Pool;
@@ -137,12 +138,19 @@ impl Pipelines {
         if heavy && self.pool.has_spare() {
             return Ride::Elsewhere(Outside::unknown(self, text));
         }
+        let mut acquire = Acquire::new();
         let slot = match self.slots.try_acquire() {
             Ok(slot) => slot,
-            Err(_) => match self.slot().await {
-                Ok(slot) => slot,
-                Err(error) => return Ride::Answered(Err(error)),
-            },
+            Err(_) => {
+                let began = Instant::now();
+                // Whoever waits here and then elsewhere waits no longer in all.
+                let deadline = began + self.pool.config().acquire_timeout;
+                acquire = acquire.deadline(deadline);
+                match self.slot(began, deadline).await {
+                    Ok(slot) => slot,
+                    Err(error) => return Ride::Answered(Err(error)),
+                }
+            }
         };
         let (boarded, grow) = {
             let mut state = self.state.lock();
@@ -157,7 +165,7 @@ impl Pipelines {
             shared::open(self);
         }
         let Some((seat, conn)) = boarded else {
-            return Ride::Elsewhere(Outside::read(self, text));
+            return Ride::Elsewhere(Outside::read(self, text, acquire));
         };
         let seat = Mutex::new(seat);
         let mut flight = Flight { pipelines: self, seat, conn, answered: false, _slot: slot };
@@ -166,7 +174,7 @@ impl Pipelines {
             None => {
                 drop(flight);
                 self.state.lock().schedule.step_outside();
-                Ride::Elsewhere(Outside::read(self, text))
+                Ride::Elsewhere(Outside::read(self, text, acquire))
             }
         }
     }
@@ -227,12 +235,18 @@ impl Pipelines {
     }
 
     /// Waits for a turn, as an acquire waits for a connection.
-    async fn slot(&self) -> Result<SemaphorePermit<'_>, PoolError> {
-        let began = Instant::now();
-        let config = self.pool.config();
-        let limit = config.max_waiters;
+    async fn slot(
+        &self,
+        began: Instant,
+        deadline: Instant,
+    ) -> Result<SemaphorePermit<'_>, PoolError> {
+        let limit = self.pool.config().max_waiters;
         {
             let mut state = self.state.lock();
+            if self.slots.is_closed() {
+                state.counts.failed += 1;
+                return Err(PoolError::Closed);
+            }
             if state.counts.waiting >= limit as u64 {
                 state.counts.rejected += 1;
                 return Err(PoolError::TooManyWaiters { limit });
@@ -240,7 +254,7 @@ impl Pipelines {
             state.counts.waiting += 1;
         }
         let place = Place { pipelines: self, settled: false };
-        match timeout_at(began + config.acquire_timeout, self.slots.acquire()).await {
+        match timeout_at(deadline, self.slots.acquire()).await {
             Ok(Ok(slot)) => {
                 place.settle(|counts| counts.turns += 1);
                 Ok(slot)
@@ -366,20 +380,26 @@ pub(super) struct Outside<'a> {
     counted: bool,
     /// It was slow; is it still?
     timed: bool,
+    acquire: Acquire,
 }
 
 impl<'a> Outside<'a> {
     fn unknown(pipelines: &'a Pipelines, text: TextId) -> Self {
-        Self { pipelines, text, counted: false, timed: false }
+        Self { pipelines, text, counted: false, timed: false, acquire: Acquire::new() }
     }
 
     fn slow(pipelines: &'a Pipelines, text: TextId) -> Self {
-        Self { pipelines, text, counted: false, timed: true }
+        Self { pipelines, text, counted: false, timed: true, acquire: Acquire::new() }
     }
 
     /// The caller has counted it.
-    fn read(pipelines: &'a Pipelines, text: TextId) -> Self {
-        Self { pipelines, text, counted: true, timed: false }
+    fn read(pipelines: &'a Pipelines, text: TextId, acquire: Acquire) -> Self {
+        Self { pipelines, text, counted: true, timed: false, acquire }
+    }
+
+    /// How to get the connection it runs on.
+    pub(super) fn acquire(&self) -> Acquire {
+        self.acquire
     }
 
     pub(super) async fn run<T, E>(self, call: impl Future<Output = Result<T, E>>) -> Result<T, E> {

@@ -42,6 +42,8 @@ pub(super) struct Schedule<C> {
     limits: Limits,
     lanes: Vec<Lane<C>>,
     next_id: u64,
+    /// The same numbers in every run: all they are for is to break a rhythm.
+    dice: fastrand::Rng,
     /// Reads that run elsewhere at present.
     outside: usize,
     opening: bool,
@@ -126,15 +128,33 @@ enum State {
 impl<C: Clone> Schedule<C> {
     pub(super) fn new(limits: Limits) -> Self {
         let (lanes, next_id) = (Vec::with_capacity(limits.pipelines), 0);
-        Self { limits, lanes, next_id, outside: 0, opening: false, paused: false, closed: false }
+        Self {
+            limits,
+            lanes,
+            next_id,
+            dice: fastrand::Rng::with_seed(0),
+            outside: 0,
+            opening: false,
+            paused: false,
+            closed: false,
+        }
     }
 
     /// Takes a seat where the fewest are under way; `None` if every pipeline stands still, is full
     /// or is not there.
+    ///
+    /// Where many are, chance decides between those with about as few. Whoever comes back at once
+    /// after an answer would else always find the fewest where it got off, and stay on the slower.
     pub(super) fn board(&mut self, text: TextId, proven: bool) -> Option<(Seat, C)> {
         let depth = self.limits.depth;
-        let open = self.lanes.iter_mut().filter(|lane| lane.is_open() && lane.owed() < depth);
-        let lane = open.min_by_key(|lane| lane.owed())?;
+        let is_open = |lane: &Lane<C>| lane.is_open() && lane.owed() < depth;
+        let least = self.lanes.iter().filter(|lane| is_open(lane)).map(Lane::owed).min()?;
+        let most = least + least / 8;
+        let is_due = |lane: &Lane<C>| is_open(lane) && lane.owed() <= most;
+        let count = self.lanes.iter().filter(|lane| is_due(lane)).count();
+        // With few on board the first is as good, and the others may end.
+        let nth = if most > least { self.dice.usize(..count) } else { 0 };
+        let lane = self.lanes.iter_mut().filter(|lane| is_due(lane)).nth(nth)?;
         let number = lane.first + lane.riders.len() as u64;
         lane.riders.push_back(Rider { text, proven, sent: true, state: State::Aboard(None) });
         lane.aboard += 1;
@@ -514,6 +534,33 @@ mod tests {
         assert!(schedule.board(text("a"), false).is_none());
         assert_eq!(schedule.leave(seats[1].0, true), None);
         assert_eq!(board(&mut schedule).1, seats[1].1);
+    }
+
+    #[test]
+    fn nobody_stays_on_the_slower_pipeline() {
+        let mut schedule = Schedule::new(Limits { depth: 128, ..LIMITS });
+        let mut lanes = [VecDeque::new(), VecDeque::new()];
+        for conn in 0..2_usize {
+            assert_eq!(schedule.opened(conn, 0), None);
+        }
+        let mut served = [0_u32; 64];
+        for task in 0..64 {
+            let (seat, conn) = schedule.board(text("a"), true).unwrap();
+            lanes[conn].push_back((task, seat));
+        }
+        for _ in 0..1_000 {
+            for (lane, answers) in [(0, 2), (1, 4)] {
+                for _ in 0..answers {
+                    let (task, seat): (usize, Seat) = lanes[lane].pop_front().unwrap();
+                    assert_eq!(schedule.leave(seat, true), None);
+                    served[task] += 1;
+                    let (seat, conn) = schedule.board(text("a"), true).unwrap();
+                    lanes[conn].push_back((task, seat));
+                }
+            }
+        }
+        let (most, least) = (served.iter().max().unwrap(), served.iter().min().unwrap());
+        assert!(most * 2 < least * 3, "{served:?}");
     }
 
     #[test]

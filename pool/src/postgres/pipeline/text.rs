@@ -139,13 +139,14 @@ pub(super) fn is_read(sql: &str) -> bool {
 }
 
 /// How the names of functions begin that act in a read-only transaction.
-const ACTING: [&str; 23] = [
+const ACTING: [&str; 25] = [
     "dblink",
     "lo_",
     "lowrite",
     "pg_advisory_",
     "pg_backup_",
     "pg_cancel_",
+    "pg_copy_",
     "pg_create_",
     "pg_drop_",
     "pg_export_",
@@ -163,6 +164,7 @@ const ACTING: [&str; 23] = [
     "pg_try_advisory_",
     "pg_wal_",
     "set_config",
+    "setseed",
 ];
 
 fn acts(text: &str) -> bool {
@@ -253,6 +255,8 @@ mod tests {
             "select(set_config('a', 'b', false))",
             "select lo_create(0)",
             "select * from dblink('a', 'b')",
+            "select pg_copy_logical_replication_slot('a', 'b')",
+            "select setseed(0.5)",
         ] {
             assert!(!is_read(other), "{other}");
         }

@@ -290,6 +290,18 @@ async fn a_frozen_backend_of_a_pipeline_fails_nobody() {
 }
 
 #[tokio::test]
+async fn a_closed_pool_says_so_to_reads_although_nobody_may_wait() {
+    let pg = cluster().await;
+    let config = PoolConfig::new(pg.primary().url()).max_size(4).min_idle(0).pipelines(1);
+    let pool = PgPool::connect(config.max_waiters(0)).await.unwrap();
+    echo(&pool, 1).await;
+    pool.close().await;
+    let error = pool.query_one(ECHO, &[&1_i64]).await.unwrap_err();
+    assert!(matches!(error, PoolError::Closed), "{error:?}");
+    assert_adds_up(&pool.stats());
+}
+
+#[tokio::test]
 async fn more_reads_than_fit_wait_their_turn_or_are_turned_away() {
     let pg = cluster().await;
     let config = PoolConfig::new(pg.primary().url()).max_size(2).min_idle(0).pipelines(1);

@@ -167,6 +167,36 @@ async fn a_commit_whose_answer_is_lost_is_told_as_unknown_and_not_done_twice() {
     assert_eq!(ids(&pg).await, "1");
 }
 
+/// What the driver itself prepared was deallocated, so the connection must not be used again.
+#[tokio::test]
+async fn a_commit_on_a_connection_that_nobody_else_shall_use_may_be_unknown() {
+    let pg = cluster().await;
+    let direct = with_table(&pg, 1).await;
+    let types = "create type mood as enum ('sad'); create type size as enum ('big')";
+    direct.batch_execute(types).await.unwrap();
+    let proxy = FaultProxy::start(pg.primary().addr()).await.unwrap();
+    let url = format!("postgres://postgres@{}/postgres", proxy.addr());
+    let pool = PgPool::connect(PoolConfig::new(url).max_size(1).min_idle(0)).await.unwrap();
+    let mut tx = pool.begin().await.unwrap();
+    tx.query("select 'sad'::mood", &[]).await.unwrap();
+    tx.batch_execute("deallocate all").await.unwrap();
+    let mut savepoint = tx.savepoint().await.unwrap();
+    let error = savepoint.query("select 'big'::size", &[]).await.unwrap_err();
+    assert_eq!(error.sqlstate(), Some("26000"));
+    savepoint.rollback().await.unwrap();
+    tx.execute("insert into t values (1)", &[]).await.unwrap();
+    proxy.delay(Duration::from_secs(1));
+    let cut = async {
+        while direct.query("select id from t", &[]).await.unwrap().is_empty() {
+            sleep(Duration::from_millis(5)).await;
+        }
+        proxy.cut();
+    };
+    let (result, ()) = tokio::join!(tx.commit(), cut);
+    let error = result.unwrap_err();
+    assert!(matches!(error, PoolError::CommitUnknown(_)), "{error:?}");
+}
+
 #[tokio::test]
 async fn a_closure_that_fails_or_panics_leaves_nothing() {
     let pg = cluster().await;
