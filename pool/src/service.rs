@@ -17,6 +17,7 @@ use crate::error::PoolError;
 use crate::gate::{Entry, Lane, Permit, Place, Ticket};
 use crate::lease::Lease;
 use crate::manager::Manager;
+use crate::meter::Outcome;
 use crate::pool::Pool;
 use crate::shared::{Admitted, Progress, Rest, Shared};
 
@@ -56,6 +57,12 @@ impl<M: Manager> Service<()> for Pool<M> {
     type Future = AcquireFuture<M>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PoolError>> {
+        if let Readiness::Ready(_, Err(_), _) = &self.readiness
+            && let Readiness::Ready(ticket, Err(error), _) = std::mem::take(&mut self.readiness)
+        {
+            // It was not called with it, and by now it may be an old story.
+            ticket.settle(Outcome::of(&error));
+        }
         let (ticket, permit, waited) = match std::mem::take(&mut self.readiness) {
             Readiness::Unasked => {
                 let (ticket, entry) = self.shared.gate.enter(Lane::Ordinary);

@@ -43,6 +43,9 @@ pub(super) struct Batch<T, W, R> {
     pub(super) routes: R,
 }
 
+/// Who left, and with the last one the item and what the index kept of it.
+pub(super) type Left<W, T> = (W, Option<(T, Option<T>)>);
+
 /// Which items are equal and share an entry.
 pub(super) trait Index<T>: Default {
     /// Where an item stands in its batch.
@@ -87,7 +90,7 @@ impl<T, W, I: Index<T>> Line<T, W, I> {
     }
 
     /// Gives a place up. The last one takes the item along. Nothing happens if it has been taken.
-    pub(super) fn leave(&mut self, place: Place) -> Option<(W, Option<(T, Option<T>)>)> {
+    pub(super) fn leave(&mut self, place: Place) -> Option<Left<W, T>> {
         let entry = self.entries.get_mut(&place.entry)?;
         let waiter = entry.waiters.remove(place.ticket)?;
         self.waiting -= 1;

@@ -46,11 +46,11 @@ impl<T> Queue<T> {
         std::mem::take(&mut self.waiting).into_iter().map(|(_, sender)| sender).collect()
     }
 
-    /// The identifiers ascend, so it is found by halving.
-    pub(super) fn remove(&mut self, id: u64) {
-        if let Ok(index) = self.waiting.binary_search_by_key(&id, |(id, _)| *id) {
-            self.waiting.remove(index);
-        }
+    /// The identifiers ascend, so it is found by halving. What is returned is to be dropped outside
+    /// the lock, since that wakes who has just left.
+    pub(super) fn remove(&mut self, id: u64) -> Option<oneshot::Sender<T>> {
+        let index = self.waiting.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        self.waiting.remove(index).map(|(_, sender)| sender)
     }
 
     pub(super) fn len(&self) -> usize {

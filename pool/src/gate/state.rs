@@ -287,11 +287,12 @@ impl State {
     }
 
     /// Gives a place up.
-    pub(super) fn leave(&mut self, which: Which, id: u64) {
+    #[must_use]
+    pub(super) fn leave(&mut self, which: Which, id: u64) -> Left {
         match which {
-            Which::Ordinary => self.queue.remove(id),
-            Which::Reserved => self.reserved_queue.remove(id),
-            Which::Claim => self.wanting.remove(id),
+            Which::Ordinary => Left::Permit(self.queue.remove(id)),
+            Which::Reserved => Left::Permit(self.reserved_queue.remove(id)),
+            Which::Claim => Left::Claim(self.wanting.remove(id)),
         }
     }
 
@@ -314,6 +315,16 @@ impl State {
     pub(super) fn permits_out(&self) -> usize {
         self.ordinary + self.reserved
     }
+}
+
+/// The other end of a place that was given up, to be dropped outside the lock.
+#[derive(Debug)]
+pub(super) enum Left {
+    Permit(#[expect(dead_code, reason = "it is only dropped")] Option<oneshot::Sender<Permit>>),
+    Claim(
+        #[expect(dead_code, reason = "it is only dropped")]
+        Option<oneshot::Sender<Result<Claim, Cause>>>,
+    ),
 }
 
 /// A connect that failed.

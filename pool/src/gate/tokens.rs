@@ -202,7 +202,9 @@ impl<T> Future for Place<T> {
 impl<T> Drop for Place<T> {
     fn drop(&mut self) {
         if !self.ended {
-            self.gate.0.lock().leave(self.which, self.id);
+            let left = self.gate.0.lock().leave(self.which, self.id);
+            // It wakes whoever polled this place last.
+            drop(left);
         }
     }
 }

@@ -149,10 +149,9 @@ impl Drop for CloseOnPanic<'_> {
 fn run_group(
     conn: &Connection,
     busy_timeout: Duration,
-    group: impl Iterator<Item = BoxJob>,
+    mut group: impl Iterator<Item = BoxJob>,
     done: &mut Vec<Done>,
 ) -> rusqlite::Result<()> {
-    let mut group = group;
     while let Some(job) = group.next() {
         if !job.is_wanted() {
             job.skip();

@@ -142,3 +142,17 @@ async fn a_buffer_around_the_pool_serves_all_its_callers() {
     }
     assert_eq!((pool.stats().acquired_total, pool.stats().size), (8, 2));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_clone_that_is_ready_to_fail_asks_anew_when_it_is_asked_again() {
+    let pool = Manager::default().pool(config(1).acquire_timeout(Duration::from_secs(1)));
+    let held = pool.acquire().await.unwrap();
+    let mut late = pool.clone();
+    late.ready().await.unwrap();
+    assert_eq!(pool.stats().waiting, 1, "its call would fail");
+    drop(held);
+    assert!(is_ready(&mut late).await);
+    assert_eq!(pool.stats().timed_out_total, 1);
+    late.call(()).await.unwrap();
+    assert_all_adds_up(&pool.stats());
+}
