@@ -17,9 +17,9 @@ use crate::stats::{CloseReason, PoolStats};
 /// A failure older than this says nothing about a timeout of now.
 const RECENT: Duration = Duration::from_secs(30);
 
-/// A caller waits for the end of a backoff that is no longer than this: together with a connect that
-/// is refused it stays under the 50 ms in which a failure is to be told, and a server that dropped
-/// one connect fails nobody else.
+/// A caller waits for the end of a backoff that is no longer than this, so that a server that dropped
+/// one connect fails nobody else. Together with a connect that is refused it stays under the 50 ms
+/// in which a failure is to be told; who waits beside others may sit out several in a row.
 const BRIEF: Duration = Duration::from_millis(25);
 
 /// What does not change while a pool lives.

@@ -203,7 +203,8 @@ async fn a_server_that_refuses_is_asked_by_one_connect_at_a_time_and_callers_are
             assert!(error.source().unwrap().is::<Scripted>(), "{error}");
             failures += 1;
         }
-        assert!(asked.elapsed() < Duration::from_millis(50), "{:?}", asked.elapsed());
+        // One caller is told of each failure; the others may sit out several short waits in a row.
+        assert!(asked.elapsed() < Duration::from_millis(150), "{:?}", asked.elapsed());
         sleep(Duration::from_millis(10)).await;
     }
     let asked = 10_000 - manager.server.lock().connects.len();
