@@ -129,8 +129,8 @@ where
         Self { core: Arc::new(core) }
     }
 
-    /// The value under `key` in memory or in the shared layer, which then fills memory for the
-    /// rest of its life.
+    /// The value under `key` in memory or in the shared layer. What is found there goes into
+    /// memory for the rest of its life; into a full memory only if it was asked for shortly before.
     pub async fn get<Q>(&self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
