@@ -51,11 +51,17 @@ struct Ticket<'a> {
 impl Gate {
     /// Something was freed, or may have been. After the change that frees it, which must be
     /// sequentially consistent: then either this sees the waiter, or the waiter sees the change.
+    #[inline]
     pub(crate) fn freed(&self) {
         if self.waiting.load(SeqCst) > 0 {
-            for queue in &self.queues {
-                queue.freed.notify_one();
-            }
+            self.wake();
+        }
+    }
+
+    #[cold]
+    fn wake(&self) {
+        for queue in &self.queues {
+            queue.freed.notify_one();
         }
     }
 
@@ -64,6 +70,7 @@ impl Gate {
     }
 
     /// Whether somebody waits whom a newcomer of this kind would overtake.
+    #[inline]
     pub(crate) fn has_queue(&self, kind: Kind) -> bool {
         self.queues[kind as usize].waiting.load(SeqCst) > 0
     }

@@ -21,12 +21,14 @@ impl Pace {
     }
 
     /// The next turn, which nobody else gets.
+    #[inline]
     pub(crate) fn take_turn(&self) -> u64 {
         self.turn.fetch_add(1, Relaxed)
     }
 
     /// The next turn, which another thread may get at the same moment: at a third of the cost, for
     /// where turns only break ties.
+    #[inline]
     pub(crate) fn share_turn(&self) -> u64 {
         let turn = self.turn.load(Relaxed);
         self.turn.store(turn.wrapping_add(1), Relaxed);
@@ -34,11 +36,13 @@ impl Pace {
     }
 
     /// The turn that comes next, for those that take none.
+    #[inline]
     pub(crate) fn peek_turn(&self) -> u64 {
         self.turn.load(Relaxed)
     }
 
     /// The clock's last reading.
+    #[inline]
     pub(crate) fn millis(&self) -> u32 {
         self.millis.load(Relaxed)
     }

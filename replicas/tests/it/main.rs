@@ -12,7 +12,10 @@ mod accounting;
 mod config;
 mod ejection;
 mod failover;
+mod flapping;
 mod members;
+mod model;
+mod panic_mode;
 mod postgres;
 mod probe;
 mod route;
@@ -20,6 +23,7 @@ mod service;
 mod stats;
 mod strategies;
 mod waiting;
+mod zones;
 
 /// A node that is only its name.
 type Name = &'static str;
