@@ -1,9 +1,8 @@
 //! Where requests wait for a place on a node, in the order they came.
 
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst, fence};
+use tokio::time::Instant;
 
-use tokio::sync::{Notify, Semaphore};
-use tokio::time::{Instant, timeout_at};
+use crate::primitives::{AtomicUsize, Notify, Semaphore, SeqCst, fence, timeout_at};
 
 /// Requests that wait for the same kind of place. Apart, so that one that waits for the primary is in
 /// the way of none that any replica could serve.

@@ -14,6 +14,7 @@ mod health;
 mod latency;
 mod node;
 mod pace;
+mod primitives;
 mod probe;
 mod select;
 mod shared;
