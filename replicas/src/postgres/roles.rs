@@ -101,6 +101,11 @@ impl Roles {
         self.members.get(node).map(|member| member.standing).unwrap_or_default()
     }
 
+    /// The system that a node said it is of.
+    pub(super) fn system_of(&self, node: &str) -> Option<u64> {
+        Some(self.members.get(node)?.seen?.system)
+    }
+
     pub(super) fn join(&mut self, node: Name) {
         self.members.entry(node).or_default();
     }
@@ -210,6 +215,20 @@ impl Roles {
             *votes.entry(seen.system).or_default() += 1;
         }
         votes.into_iter().max_by_key(|(_, count)| *count).map(|(system, _)| system)
+    }
+}
+
+impl Standing {
+    /// The name used in statistics.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Unheard => "unheard",
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+            Self::Fenced => "fenced",
+            Self::Rival => "rival",
+            Self::Foreign => "foreign",
+        }
     }
 }
 
