@@ -23,6 +23,10 @@ mod stats;
 pub mod future;
 mod service;
 
+#[cfg(any(feature = "discovery", feature = "postgres"))]
+mod caught;
+#[cfg(feature = "discovery")]
+pub mod discovery;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 

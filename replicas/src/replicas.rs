@@ -220,7 +220,7 @@ impl<N> Replicas<N> {
         }
     }
 
-    #[cfg(feature = "postgres")]
+    #[cfg(any(feature = "discovery", feature = "postgres"))]
     pub(crate) fn shared(&self) -> &Arc<Shared<N>> {
         &self.shared
     }
