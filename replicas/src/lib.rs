@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod balancer;
 mod builder;
 mod config;
 mod freshness;
@@ -10,7 +11,9 @@ mod route;
 mod choose;
 mod gate;
 mod health;
+mod latency;
 mod node;
+mod pace;
 mod probe;
 mod select;
 mod shared;
@@ -30,6 +33,7 @@ pub mod discovery;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 
+pub use balancer::{Balancer, Candidate, Candidates, Selection};
 pub use builder::ReplicasBuilder;
 pub use config::{ConfigError, ReplicasConfig, Strategy};
 pub use error::{BoxError, ReadError, RouteError};

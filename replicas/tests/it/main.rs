@@ -20,6 +20,7 @@ mod probe;
 mod route;
 mod service;
 mod stats;
+mod strategies;
 mod waiting;
 
 /// A node that is only its name.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use escala_replicas::discovery::{DiscoveryConfig, Patroni, PatroniMember};
 use escala_replicas::{Member, Replicas};
 use testkit::PatroniCluster;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::Database;
 use super::watched::{Writers, builder, impatient};
@@ -42,6 +42,12 @@ async fn a_patroni_cluster_fails_over_under_load_and_the_set_follows() {
 
     let writers = Writers::start(&db, 4).await;
     writers.run(&leader, 200).await;
+    // Replication is asynchronous: an heir without the table would fail the writes for good.
+    for i in 0..3 {
+        while cluster.sql(i, "select from written limit 1").await.is_err() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
     cluster.kill(first).await.unwrap();
     let killed = Instant::now();
     let second = cluster.leader(&[first]).await.unwrap();
