@@ -182,11 +182,10 @@ impl<N> Topology<N> {
                 return Ok(panic(at));
             }
         }
-        if !ask.tried.is_empty() {
-            return Ok(None);
-        }
         Err(match healthy {
+            // Also for a second try: the primary could serve it in a moment.
             Some(_) => RouteError::PrimaryReadsExhausted,
+            None if !ask.tried.is_empty() => return Ok(None),
             None if !ask.full.is_empty() => RouteError::Saturated,
             None => RouteError::NoFitNode,
         })

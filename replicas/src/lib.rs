@@ -27,6 +27,13 @@ mod stats;
 pub mod future;
 mod service;
 
+#[cfg(any(feature = "discovery", feature = "postgres"))]
+mod caught;
+#[cfg(feature = "discovery")]
+pub mod discovery;
+#[cfg(feature = "postgres")]
+pub mod postgres;
+
 pub use balancer::{Balancer, Candidate, Candidates, Selection};
 pub use builder::ReplicasBuilder;
 pub use config::{ConfigError, ReplicasConfig, Strategy};

@@ -222,6 +222,11 @@ impl<N> Replicas<N> {
         }
     }
 
+    #[cfg(any(feature = "discovery", feature = "postgres"))]
+    pub(crate) fn shared(&self) -> &Arc<Shared<N>> {
+        &self.shared
+    }
+
     /// What a request of the tower service starts with.
     pub(crate) fn begin(&self, route: Route) -> Begun<N>
     where

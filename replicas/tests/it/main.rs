@@ -10,6 +10,8 @@ use tokio::time::Instant;
 
 mod accounting;
 mod config;
+#[cfg(feature = "discovery")]
+mod discovery;
 mod ejection;
 mod failover;
 mod flapping;
