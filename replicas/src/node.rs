@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::gate::Gate;
 use crate::health::window::Totals;
 use crate::health::{Failure, Health, Policy, Transition};
+use crate::session::Pace;
 use crate::shared::Shared;
 use crate::topology::Seat;
 use crate::{Freshness, Member, Outcome, Reason, Role};
@@ -34,6 +35,8 @@ pub(crate) struct Node<N> {
     pub(crate) notice: watch::Sender<Notice>,
     /// Asks the node's monitor to look at it now.
     pub(crate) kick: Arc<Notify>,
+    /// How often reads that wait may do so.
+    pub(crate) kicked: Pace,
     gate: Arc<Gate>,
     policy: Arc<Policy>,
     set: Weak<Shared<N>>,
@@ -121,6 +124,7 @@ impl<N> Maker<N> {
             freshness: ArcSwap::default(),
             notice: watch::Sender::default(),
             kick: Arc::default(),
+            kicked: Pace::default(),
             gate: Arc::clone(&self.gate),
             policy: Arc::clone(&self.policy),
             set: Weak::clone(&self.set),
@@ -311,7 +315,7 @@ impl<N> Node<N> {
         self.mirror.trial_at.store(trial_at, Relaxed);
     }
 
-    fn since_birth(&self, at: Instant) -> u64 {
+    pub(crate) fn since_birth(&self, at: Instant) -> u64 {
         let since = at.saturating_duration_since(self.born).as_nanos();
         u64::try_from(since).unwrap_or(NEVER - 1)
     }

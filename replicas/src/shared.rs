@@ -20,6 +20,7 @@ use crate::member::Members;
 use crate::node::{Maker, Node};
 use crate::probe::{self, Probe};
 use crate::select::NodeSet;
+use crate::session::Waits;
 use crate::topology::{Seat, Topology};
 use crate::{
     ConfigError, Member, Observation, Observed, Pick, Reason, Role, RouteError, Session, Strategy,
@@ -34,6 +35,7 @@ pub(crate) struct Shared<N> {
     pub(crate) ejecting: Mutex<()>,
     /// Told when a node's freshness was observed, for those who wait for a position.
     pub(crate) observed: Notify,
+    pub(crate) waits: Waits,
     pub(crate) refused: AtomicU64,
     /// Never set back, so that exactness survives a change of the snapshot.
     turn: AtomicU64,
@@ -98,6 +100,7 @@ impl<N> Shared<N> {
                 gate,
                 ejecting: Mutex::new(()),
                 observed: Notify::new(),
+                waits: Waits::default(),
                 refused: AtomicU64::new(0),
                 turn: AtomicU64::new(0),
                 maker,
@@ -178,8 +181,12 @@ impl<N> Shared<N> {
         error.is_retryable() && !self.policy.config.max_wait.is_zero()
     }
 
-    /// As [`pick`](Self::pick), but waits for a node as long as it may. Counts refusals.
+    /// As [`pick`](Self::pick), but waits for a node as long as it may, first for one that has what the
+    /// session must see, then for a place. Counts refusals.
     pub(crate) async fn wait(&self, need: Need<'_>) -> Result<Option<Pick<N>>, RouteError> {
+        if let Need::Read(session, tried) = need {
+            self.catch_up(session, tried).await;
+        }
         let (config, kind) = (&self.policy.config, need.kind());
         let mut last = match self.try_pick(need) {
             Err(error) if self.waits_for(error) => error,

@@ -17,7 +17,10 @@ mod postgres;
 mod probe;
 mod route;
 mod service;
+#[cfg(feature = "axum")]
+mod session;
 mod stats;
+mod tokens;
 mod waiting;
 
 /// A node that is only its name.
