@@ -26,6 +26,9 @@ mod stats;
 pub mod future;
 mod service;
 
+#[cfg(feature = "postgres")]
+pub mod postgres;
+
 pub use builder::ReplicasBuilder;
 pub use config::{ConfigError, ReplicasConfig, Strategy};
 pub use error::{BoxError, ReadError, RouteError};

@@ -22,7 +22,7 @@ const PRIMARY: &str = "primary";
 /// Clones share everything. The set has no need to be closed: a node is probed until it is removed,
 /// or the last clone and the node's last [`Pick`] are dropped.
 pub struct Replicas<N> {
-    pub(crate) shared: Arc<Shared<N>>,
+    shared: Arc<Shared<N>>,
 }
 
 impl<N> Replicas<N> {
@@ -240,6 +240,10 @@ impl<N> Replicas<N> {
             token_waits_total: self.shared.waits.begun.load(Relaxed),
             token_waits_missed_total: self.shared.waits.in_vain.load(Relaxed),
         }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared<N>> {
+        &self.shared
     }
 
     /// What a request of the tower service starts with.

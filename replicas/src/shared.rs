@@ -1,7 +1,7 @@
 //! What all clones of a set share: the snapshot that picks read, and how it is replaced.
 
 use std::sync::atomic::{
-    AtomicU64,
+    AtomicBool, AtomicU64,
     Ordering::{Relaxed, SeqCst},
     fence,
 };
@@ -46,6 +46,10 @@ pub(crate) struct Shared<N> {
     /// Held while the caller changes the members.
     changing: Mutex<()>,
     probe: Option<(Probe<N>, Handle)>,
+    /// Whether a monitor says what nodes are, and what they were declared as does not count.
+    monitored: AtomicBool,
+    /// Told when nodes come or go, for that monitor.
+    pub(crate) members_changed: Arc<Notify>,
 }
 
 struct Roster<N> {
@@ -107,6 +111,8 @@ impl<N> Shared<N> {
                 roster: Mutex::new(roster),
                 changing: Mutex::new(()),
                 probe,
+                monitored: AtomicBool::new(false),
+                members_changed: Arc::default(),
             }
         })
     }
@@ -233,12 +239,17 @@ impl<N> Shared<N> {
             seat.node.notice.send_modify(|notice| notice.removed = true);
             removed.push(Arc::downgrade(&seat.node));
         }
-        for seat in roster.seats.iter().filter(|seat| !is_in(&before, seat.node.id)) {
+        let monitored = self.monitored.load(Relaxed);
+        for seat in roster.seats.iter_mut().filter(|seat| !is_in(&before, seat.node.id)) {
             self.watch(&seat.node);
+            if monitored {
+                seat.await_word();
+            }
         }
         self.publish(&roster);
         // Before the nodes that are gone, whose drop is the caller's code again.
         drop(roster);
+        self.members_changed.notify_one();
         Ok(result)
     }
 
@@ -250,9 +261,17 @@ impl<N> Shared<N> {
 
     /// Takes note of what a node's monitor saw.
     pub(crate) fn observe(&self, name: &str, observation: Observation) -> Observed {
+        self.observe_where(|node| node.name == name, observation)
+    }
+
+    fn observe_where(
+        &self,
+        is_it: impl Fn(&Node<N>) -> bool,
+        observation: Observation,
+    ) -> Observed {
         let now = Instant::now();
         let mut roster = self.roster.lock();
-        let Some(at) = roster.seats.iter().position(|seat| seat.node.name == name) else {
+        let Some(at) = roster.seats.iter().position(|seat| is_it(&seat.node)) else {
             return Observed::NoSuchNode;
         };
         let mut role = observation.role;
@@ -282,6 +301,38 @@ impl<N> Shared<N> {
         drop(roster);
         self.observed.notify_waiters();
         observed
+    }
+
+    /// As [`Self::observe`], for the node with this identity: a name may be given anew.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn observe_node(&self, id: u64, observation: Observation) {
+        self.observe_where(|node| node.id == id, observation);
+    }
+
+    /// From now on a monitor says what nodes are. Returns which was declared the primary, or `None`
+    /// if the set has a monitor already.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn begin_monitoring(&self) -> Option<Option<String>> {
+        let mut roster = self.roster.lock();
+        if self.monitored.swap(true, Relaxed) {
+            return None;
+        }
+        self.policy.set_probed(true);
+        let declared = roster.seats.iter().find(|seat| seat.role == Role::Primary);
+        let declared = declared.map(|seat| seat.node.name.clone());
+        roster.expects_primary = true;
+        roster.seats.iter_mut().for_each(Seat::await_word);
+        self.publish(&roster);
+        Some(declared)
+    }
+
+    /// The monitor has ended; what it said last holds on.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn end_monitoring(&self) {
+        let roster = self.roster.lock();
+        self.monitored.store(false, Relaxed);
+        self.policy.set_probed(self.probe.is_some());
+        self.publish(&roster);
     }
 
     /// A node has said that it is not the primary.

@@ -34,6 +34,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, SimpleQueryMessage, Statement};
 
 use super::{Fault, Token};
+use crate::postgres::Lsn;
 
 /// Answers, on a primary, one row with one text: system identifier, timeline and position. On
 /// a standby it fails with 55000.
@@ -144,14 +145,11 @@ fn placed(position: Option<&str>) -> Token {
 fn parse(text: &str, now: SystemTime) -> Option<Token> {
     let mut parts = text.split(' ');
     let (system, timeline, lsn) = (parts.next()?, parts.next()?, parts.next()?);
-    let (high, low) = lsn.split_once('/')?;
     // SQL has no unsigned numbers, so half of all systems have a negative one.
     let system = system.parse::<i64>().ok()?.cast_unsigned();
     let timeline = u32::from_str_radix(timeline, 16).ok()?;
-    let high = u32::from_str_radix(high, 16).ok()?;
-    let low = u32::from_str_radix(low, 16).ok()?;
-    let position = u64::from(high) << 32 | u64::from(low);
-    parts.next().is_none().then(|| Token::new(system, timeline, position, now))
+    let lsn: Lsn = lsn.parse().ok()?;
+    parts.next().is_none().then(|| Token::new(system, timeline, lsn.position(), now))
 }
 
 /// Whose fault an error of the driver is: a classifier for

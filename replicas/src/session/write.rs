@@ -77,7 +77,7 @@ impl<N> Replicas<N> {
         let mut pause = FIRST_PAUSE;
         let mut failed = None;
         loop {
-            match self.shared.wait(Need::Write).await {
+            match self.shared().wait(Need::Write).await {
                 Ok(Some(pick)) => {
                     let error = match operation(N::clone(&pick)).await {
                         Ok(value) => {
@@ -105,7 +105,7 @@ impl<N> Replicas<N> {
             {
                 return Err(error);
             }
-            self.shared.news_within(pause).await;
+            self.shared().news_within(pause).await;
             pause = (2 * pause).min(LONGEST_PAUSE);
         }
     }
