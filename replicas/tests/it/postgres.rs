@@ -2,6 +2,8 @@
 
 #[cfg(feature = "postgres")]
 mod positions;
+#[cfg(feature = "postgres")]
+mod sessions;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
