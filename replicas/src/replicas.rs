@@ -125,6 +125,13 @@ impl<N> Replicas<N> {
         self.shared.set_strategy(strategy);
     }
 
+    /// The name of the node that takes writes at present, if it is known.
+    #[must_use]
+    pub fn primary(&self) -> Option<String> {
+        let topology = self.shared.topology.load();
+        topology.primary.map(|at| topology.seats[at].node.name.clone())
+    }
+
     /// Takes note of what a monitor saw of a node. Cheap: a new snapshot is made only if what the node
     /// is, or whether it is excluded, has changed.
     ///

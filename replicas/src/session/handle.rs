@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{Session, Token};
-use crate::{Fault, Pick, ReadError, Reason, Replicas, Role, RouteError, problem};
+use crate::{Fault, Pick, ReadError, Reason, Replicas, Role, RouteError, WriteError, problem};
 
 /// The session of one request: an extractor, behind a [`SessionLayer`](super::SessionLayer). Clones
 /// are of the same request.
@@ -92,6 +92,28 @@ impl SessionHandle {
     {
         let session = self.session();
         db.read_seen(&session, classify, operation, |pick| self.served_by(pick)).await
+    }
+
+    /// Runs a write of this request, as [`Replicas::write_with`]; the response may say where. What the
+    /// write answers as its token is for [`wrote`](Self::wrote).
+    ///
+    /// # Errors
+    /// As [`Replicas::write_with`].
+    pub async fn write_with<N, T, E, C, R, O, F>(
+        &self,
+        db: &Replicas<N>,
+        within: Duration,
+        classify: C,
+        operation: O,
+    ) -> Result<T, WriteError<E>>
+    where
+        N: Clone,
+        C: Fn(&E) -> R,
+        R: Into<Fault>,
+        O: FnMut(N) -> F,
+        F: Future<Output = Result<T, E>>,
+    {
+        db.write_seen(within, classify, operation, |pick| self.served_by(pick)).await
     }
 
     /// The response may say that this node served the request. The last one counts.

@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Fault;
 use crate::shared::Need;
-use crate::{Replicas, RouteError};
+use crate::{Pick, Replicas, RouteError};
 
 /// The first pause before another attempt; each is twice as long as the one before. A refused write
 /// is known within a round trip, so a shorter one would only repeat the refusal.
@@ -64,7 +64,25 @@ impl<N> Replicas<N> {
         &self,
         within: Duration,
         classify: C,
+        operation: O,
+    ) -> Result<T, WriteError<E>>
+    where
+        N: Clone,
+        C: Fn(&E) -> R,
+        R: Into<Fault>,
+        O: FnMut(N) -> F,
+        F: Future<Output = Result<T, E>>,
+    {
+        self.write_seen(within, classify, operation, |_| {}).await
+    }
+
+    /// As [`write_with`](Self::write_with); `seen` is told of each pick.
+    pub(crate) async fn write_seen<T, E, C, R, O, F>(
+        &self,
+        within: Duration,
+        classify: C,
         mut operation: O,
+        mut seen: impl FnMut(&Pick<N>),
     ) -> Result<T, WriteError<E>>
     where
         N: Clone,
@@ -79,6 +97,7 @@ impl<N> Replicas<N> {
         loop {
             match self.shared().wait(Need::Write).await {
                 Ok(Some(pick)) => {
+                    seen(&pick);
                     let error = match operation(N::clone(&pick)).await {
                         Ok(value) => {
                             pick.succeeded();
