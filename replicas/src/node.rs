@@ -17,6 +17,7 @@ use crate::health::window::Totals;
 use crate::health::{Failure, Health, Policy, Transition};
 use crate::latency::{Estimate, PENALTY};
 use crate::rota::Rota;
+use crate::session::Pace;
 use crate::shared::Shared;
 use crate::topology::Seat;
 use crate::{Freshness, Member, Outcome, Reason, Role};
@@ -39,6 +40,8 @@ pub(crate) struct Node<N> {
     pub(crate) notice: watch::Sender<Notice>,
     /// Asks the node's monitor to look at it now.
     pub(crate) kick: Arc<Notify>,
+    /// How often reads that wait may do so.
+    pub(crate) kicked: Pace,
     gate: Arc<Gate>,
     policy: Arc<Policy>,
     rota: Arc<Rota>,
@@ -132,6 +135,7 @@ impl<N> Maker<N> {
             freshness: ArcSwap::default(),
             notice: watch::Sender::default(),
             kick: Arc::default(),
+            kicked: Pace::default(),
             gate: Arc::clone(&self.gate),
             policy: Arc::clone(&self.policy),
             rota: Arc::clone(&self.rota),
@@ -373,7 +377,7 @@ impl<N> Node<N> {
         self.mirror.trial_at.store(trial_at, Relaxed);
     }
 
-    fn since_birth(&self, at: Instant) -> u64 {
+    pub(crate) fn since_birth(&self, at: Instant) -> u64 {
         let since = at.saturating_duration_since(self.born).as_nanos();
         u64::try_from(since).unwrap_or(NEVER - 1)
     }

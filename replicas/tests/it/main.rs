@@ -22,8 +22,11 @@ mod postgres;
 mod probe;
 mod route;
 mod service;
+#[cfg(feature = "axum")]
+mod session;
 mod stats;
 mod strategies;
+mod tokens;
 mod waiting;
 mod zones;
 
