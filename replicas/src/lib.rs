@@ -18,6 +18,9 @@ mod stats;
 pub mod future;
 mod service;
 
+#[cfg(feature = "http")]
+pub mod http;
+
 pub use builder::ReplicasBuilder;
 pub use config::{ConfigError, ReplicasConfig, Strategy};
 pub use error::{BoxError, ReadError, RouteError};

@@ -45,6 +45,13 @@ impl<N> Replicas<N> {
         self.pick(choice.and_then(|choice| choice.ok_or(RouteError::NoPrimary)))
     }
 
+    /// A node for a read that has failed on the nodes `tried`; `None` when there is none left.
+    #[cfg(feature = "http")]
+    pub(crate) fn read_untried(&self, tried: NodeSet) -> Result<Option<Pick<N>>, RouteError> {
+        let choice = self.shared.choose_read(&Session::new(), tried)?;
+        Ok(choice.map(|choice| Pick::new(Arc::clone(&self.shared), choice)))
+    }
+
     /// The primary, whatever its health: nobody else may take a write.
     ///
     /// # Errors
