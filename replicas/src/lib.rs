@@ -2,14 +2,19 @@
 
 mod builder;
 mod config;
+mod freshness;
+mod member;
 mod replicas;
 mod route;
 
+mod choose;
+mod gate;
 mod health;
 mod node;
 mod probe;
 mod select;
 mod shared;
+mod topology;
 
 mod error;
 mod pick;
@@ -24,6 +29,8 @@ pub mod http;
 pub use builder::ReplicasBuilder;
 pub use config::{ConfigError, ReplicasConfig, Strategy};
 pub use error::{BoxError, ReadError, RouteError};
+pub use freshness::{Exclusion, Freshness, Observation, Observed};
+pub use member::{Member, Members};
 pub use pick::Pick;
 pub use replicas::Replicas;
 pub use route::{Reason, Role, Route, Routed, Session};

@@ -3,6 +3,10 @@
 
 use std::fmt;
 
+use tokio::time::Instant;
+
+use crate::Freshness;
+
 /// What a request needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -47,6 +51,16 @@ impl Session {
     pub fn is_pinned(&self) -> bool {
         self.pinned
     }
+
+    /// Whether [`admits`](Self::admits) may refuse a replica.
+    pub(crate) fn has_needs(&self) -> bool {
+        false
+    }
+
+    /// Whether a replica that has come so far may serve this session's reads.
+    pub(crate) fn admits(&self, _: &Freshness, _: Instant) -> bool {
+        true
+    }
 }
 
 /// What a node is in its set.
@@ -55,10 +69,12 @@ impl Session {
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Role {
-    /// Takes all writes, and reads only as a fallback or on demand.
+    /// Takes all writes, and reads only as a fallback or on demand. A set has one at most.
     Primary,
     /// Takes reads by weight.
     Replica,
+    /// Takes nothing: not known yet, or fenced.
+    None,
 }
 
 impl Role {
@@ -68,66 +84,72 @@ impl Role {
         match self {
             Self::Primary => "primary",
             Self::Replica => "replica",
+            Self::None => "none",
         }
     }
 }
 
-/// Why a node was picked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
-#[non_exhaustive]
-pub enum Reason {
+/// Declares [`Reason`] together with the list of all reasons and their names, so that none of the
+/// three can lack one.
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// Why a node was picked.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize))]
+        #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+        #[non_exhaustive]
+        pub enum Reason {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Reason {
+            /// Every reason, in the order of the declaration.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The name used in statistics.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
     /// It was the replica's turn: [`Strategy::RoundRobin`](crate::Strategy::RoundRobin) or
     /// [`Strategy::Weighted`](crate::Strategy::Weighted).
-    Weighted,
-    /// The replica had the least load for its weight, or the turn among equals:
-    /// [`Strategy::LeastLoaded`](crate::Strategy::LeastLoaded).
-    Balanced,
+    Weighted = "weighted",
+    /// The replica had the least load for its weight, or the turn among equals: all other
+    /// strategies.
+    Balanced = "balanced",
     /// The set has no other node, so its health does not matter.
-    OnlyNode,
+    OnlyNode = "only_node",
     /// A write, which only the primary may take.
-    Write,
+    Write = "write",
     /// A read of a session pinned to the primary.
-    Pinned,
+    Pinned = "pinned",
     /// Another eligible replica, after a node failed this read.
-    Failover,
+    Failover = "failover",
     /// An ejected node whose time is up, tried with this one request (only without a probe).
-    Trial,
-    /// No replica is eligible, or all that were failed this read: the primary serves it.
-    PrimaryFallback,
-    /// Every node is ejected, or failed this read; an ejected one beats none.
-    PanicMode,
-}
-
-impl Reason {
-    pub(crate) const ALL: [Self; 9] = [
-        Self::Weighted,
-        Self::Balanced,
-        Self::OnlyNode,
-        Self::Write,
-        Self::Pinned,
-        Self::Failover,
-        Self::Trial,
-        Self::PrimaryFallback,
-        Self::PanicMode,
-    ];
-
-    /// The name used in statistics.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Weighted => "weighted",
-            Self::Balanced => "balanced",
-            Self::OnlyNode => "only_node",
-            Self::Write => "write",
-            Self::Pinned => "pinned",
-            Self::Failover => "failover",
-            Self::Trial => "trial",
-            Self::PrimaryFallback => "primary_fallback",
-            Self::PanicMode => "panic_mode",
-        }
-    }
+    Trial = "trial",
+    /// The primary, because no replica may serve the read, for more than one cause; or because all
+    /// that may have failed it.
+    PrimaryFallback = "primary_fallback",
+    /// The primary, because all replicas are ejected.
+    Ejected = "ejected",
+    /// The primary, because all replicas lag too far behind.
+    LagExcluded = "lag_excluded",
+    /// The primary, because no replica has what the session must see.
+    RywToken = "ryw_token",
+    /// Too few replicas are healthy, or none and the primary cannot help: ejection, or lag where
+    /// the session does not mind, was ignored.
+    PanicMode = "panic_mode",
+    /// A replica of the caller's own zone.
+    Zone = "zone",
+    /// A replica of another zone, because the caller's own has none or is overloaded.
+    ZoneSpill = "zone_spill",
 }
 
 impl fmt::Display for Reason {

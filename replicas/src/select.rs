@@ -20,6 +20,14 @@ impl NodeSet {
         Self(self.0 & !others.0)
     }
 
+    pub(crate) fn union(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    pub(crate) fn intersection(self, others: Self) -> Self {
+        Self(self.0 & others.0)
+    }
+
     pub(crate) fn is_empty(self) -> bool {
         self.0 == 0
     }
@@ -125,6 +133,23 @@ pub(crate) fn least_loaded(
         .filter_map(|step| turns.at(turn.wrapping_add(step)))
         .find(|&node| candidates.contains(node) && less(load(node), limit));
     Some(tied.unwrap_or(least))
+}
+
+/// One of the nodes, by weight; `chance` is uniform in 0..1.
+///
+/// For turns of which some nodes cannot make use: the next in the table would be the same node again
+/// and again.
+pub(crate) fn draw(nodes: NodeSet, weight: impl Fn(usize) -> u32, chance: f64) -> Option<usize> {
+    let total: u64 = nodes.iter().map(|node| u64::from(weight(node))).sum();
+    let mut left = (chance * total as f64) as u64;
+    let drawn = nodes.iter().find(|&node| {
+        let weight = u64::from(weight(node));
+        let hit = left < weight;
+        left = left.saturating_sub(weight);
+        hit
+    });
+    // The last for a chance that was rounded up to one.
+    drawn.or_else(|| nodes.iter().last())
 }
 
 fn with_one_more(load: Load) -> Load {

@@ -80,6 +80,13 @@ pub(super) struct Group {
     /// For how long a server is out, then one request tries it. 10 s, as in nginx.
     #[serde(default = "ten_seconds", with = "humantime_duration")]
     pub(super) fail_timeout: Duration,
+    /// For how long a server that returns gets less than its weight. Not at all, as in nginx.
+    #[serde(default, with = "humantime_duration")]
+    pub(super) slow_start: Duration,
+    /// How long a request waits for a server when all have their `max_conns`; then it is a 503. Not
+    /// at all.
+    #[serde(default, with = "humantime_duration")]
+    pub(super) max_wait: Duration,
     pub(super) servers: Vec<Server>,
     /// Asked of each server in the background; absent: requests alone tell who is well.
     pub(super) health: Option<Health>,
@@ -119,6 +126,8 @@ pub(super) struct Server {
     pub(super) address: String,
     #[serde(default = "one")]
     pub(super) weight: u32,
+    /// Requests it may have at once; absent: any number.
+    pub(super) max_conns: Option<u64>,
     /// Asked only when no other is in service; at most one in a group.
     #[serde(default)]
     pub(super) backup: bool,

@@ -3,14 +3,12 @@
 use std::time::Duration;
 
 use escala_replicas::http::{Network, ReverseProxy, Upstream};
-use escala_replicas::{Replicas, ReplicasConfig, Strategy};
+use escala_replicas::{Member, Replicas, ReplicasConfig, Strategy};
 
 use super::error::SettingError;
 use super::file;
 
-/// The name of a server that is asked only when no other is in service.
-///
-/// It is the primary of its set: that is asked for reads only when no replica is left.
+/// A backup is the primary of its set, which is asked for reads only when no replica is left.
 const BACKUP_RULE: &str = "be true for at most one server of a group, and not for all";
 
 /// Servers that share their health and their connections.
@@ -49,27 +47,27 @@ fn replicas(table: &str, file: &file::Group) -> Result<Replicas<Upstream>, Setti
     connection
         .validate()
         .map_err(|error| SettingError::within(&format!("{table}.connection"), &error))?;
-    let upstream = |position: usize| {
-        let server = &file.servers[position];
-        Upstream::new(&server.address, connection.clone())
-            .map_err(|error| SettingError::within(&format!("{table}.servers[{position}]"), &error))
-    };
-    let backups: Vec<usize> =
-        (0..file.servers.len()).filter(|&position| file.servers[position].backup).collect();
-    let mut builder = match backups[..] {
-        [] => Replicas::without_primary(),
-        [backup] if file.servers.len() > 1 => Replicas::builder(upstream(backup)?),
-        [first, ..] => {
-            let second = backups.get(1).copied().unwrap_or(first);
-            let field = format!("{table}.servers[{second}].backup");
-            return Err(SettingError::new(field, true, BACKUP_RULE));
-        }
-    };
+    let mut members = Vec::new();
+    let mut backup = None;
     for (position, server) in file.servers.iter().enumerate() {
-        if !server.backup {
-            builder = builder.replica(&server.address, server.weight, upstream(position)?);
-        }
+        let table = format!("{table}.servers[{position}]");
+        let upstream = Upstream::new(&server.address, connection.clone())
+            .map_err(|error| SettingError::within(&table, &error))?;
+        let member = if server.backup {
+            if backup.replace(position).is_some() || file.servers.len() == 1 {
+                return Err(SettingError::new(format!("{table}.backup"), true, BACKUP_RULE));
+            }
+            Member::primary(&server.address, upstream)
+        } else {
+            Member::replica(&server.address, upstream)
+        };
+        let member = member.weight(server.weight);
+        members.push(match server.max_conns {
+            Some(most) => member.max_in_flight(most),
+            None => member,
+        });
     }
+    let mut builder = Replicas::with_members(members);
     builder = builder.strategy(match file.strategy {
         file::Strategy::RoundRobin => Strategy::Weighted,
         file::Strategy::LeastConn => Strategy::LeastLoaded,
@@ -96,7 +94,14 @@ fn health(file: &file::Group) -> ReplicasConfig {
     let mut config = ReplicasConfig::default()
         .consecutive_failures(failures)
         .ejection_base(file.fail_timeout)
-        .ejection_max(file.fail_timeout);
+        .ejection_max(file.fail_timeout)
+        // nginx knows failures in a row only, no slow start unless told, and lets a group be out whole.
+        .failure_min_requests(never)
+        .panic_percent(0)
+        .slow_start(file.slow_start)
+        .max_wait(file.max_wait)
+        // A backup is all there is left then: it takes everything.
+        .primary_read_share(1.0);
     // Only the questions of a probe are spread; the file's time is meant as it is written.
     if file.health.is_none() {
         config = config.jitter(0.0).probe_timeout(Duration::from_secs(1));
@@ -117,6 +122,7 @@ fn named(mut error: escala_replicas::ConfigError) -> escala_replicas::ConfigErro
             ours.clone_into(&mut error.field);
         }
     }
-    error.field = error.field.replace("replica[", "servers[").replace("].name", "].address");
+    error.field = error.field.replace("member[", "servers[").replace("].name", "].address");
+    error.field = error.field.replace("].max_in_flight", "].max_conns");
     error
 }

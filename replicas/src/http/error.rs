@@ -150,7 +150,7 @@ impl ProxyError {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::NoNode(_) => Some(Duration::from_secs(1)),
+            Self::NoNode(error) => error.retry_after(),
             Self::Upstream { .. } | Self::Request(_) => None,
         }
     }

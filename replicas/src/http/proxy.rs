@@ -25,8 +25,7 @@ use super::{
     Answering, HostPolicy, Peer, ProxyConfig, ProxyError, ProxyStats, ResponseBody, Upstream,
     UpstreamError, strip_hop_by_hop,
 };
-use crate::select::NodeSet;
-use crate::{BoxError, ConfigError, Pick, Replicas};
+use crate::{BoxError, ConfigError, Pick, Replicas, RouteError};
 
 /// Sends each request to one upstream of a set and streams the answer back.
 ///
@@ -162,13 +161,13 @@ where
 {
     shared.budget.request();
     let outgoing = shared.prepare(request).await.map_err(ProxyError::Request)?;
-    let mut tried = NodeSet::default();
+    let mut tried = Vec::new();
     let mut attempts = 1;
-    let mut pick = shared.pick(&mut tried)?;
+    let mut pick = shared.pick(&mut tried).await?;
     loop {
         let (used, result) = shared.exchange(pick, &outgoing, &mut tried).await;
         let repeat = attempts < shared.config.attempts && shared.may_repeat(&result, &outgoing);
-        let next = if repeat { shared.pick_next(&mut tried, &result) } else { None };
+        let next = if repeat { shared.pick_next(&mut tried, &result).await } else { None };
         let Some(next) = next else { return shared.deliver(used, result, outgoing) };
         shared.give_up(used, &result, next.name());
         attempts += 1;
@@ -213,33 +212,44 @@ impl Shared {
         Ok(Outgoing { head, body, idempotent, upgrade })
     }
 
-    fn pick(&self, tried: &mut NodeSet) -> Result<Pick<Upstream>, ProxyError> {
-        let pick = self.replicas.read_untried(*tried).map_err(ProxyError::NoNode)?;
-        let pick = pick.ok_or(ProxyError::NoNode(crate::RouteError::NoPrimary))?;
-        tried.insert(pick.index());
+    async fn pick(&self, tried: &mut Vec<u64>) -> Result<Pick<Upstream>, ProxyError> {
+        let pick = self.replicas.wait_untried(tried).await.map_err(ProxyError::NoNode)?;
+        let pick = pick.ok_or(ProxyError::NoNode(RouteError::NoFitNode))?;
+        tried.push(pick.id());
         Ok(pick)
     }
 
-    /// The node for one more attempt, if there is one and the budget has room.
-    fn pick_next(
+    /// A node that this request has not been on, if there is one.
+    async fn pick_untried(&self, tried: &mut Vec<u64>) -> Option<Pick<Upstream>> {
+        let pick = self.replicas.wait_untried(tried).await.ok().flatten()?;
+        tried.push(pick.id());
+        Some(pick)
+    }
+
+    /// Whether the budget has room for one more attempt.
+    fn withdraw(&self) -> bool {
+        let granted = self.budget.withdraw(Instant::now());
+        self.counters.retries_refused.fetch_add(u64::from(!granted), Relaxed);
+        granted
+    }
+
+    /// The node for a retry, if there is one and the budget has room.
+    async fn pick_next(
         &self,
-        tried: &mut NodeSet,
+        tried: &mut Vec<u64>,
         result: &Result<Response<ResponseBody>, UpstreamError>,
     ) -> Option<Pick<Upstream>> {
-        if !self.budget.withdraw(Instant::now()) {
-            self.counters.retries_refused.fetch_add(1, Relaxed);
+        if !self.withdraw() {
             return None;
         }
+        let mut pick = self.pick_untried(tried).await;
         // A kept connection that was just being closed says nothing about a new one to that node.
-        let again = matches!(result, Err(UpstreamError::Closed(_)));
-        let untried = self.replicas.read_untried(*tried).ok().flatten();
-        let pick = untried.or_else(|| {
-            let any = || self.replicas.read_untried(NodeSet::default()).ok().flatten();
-            again.then(any).flatten()
-        })?;
-        tried.insert(pick.index());
-        self.counters.retries.fetch_add(1, Relaxed);
-        Some(pick)
+        if pick.is_none() && matches!(result, Err(UpstreamError::Closed(_))) {
+            tried.clear();
+            pick = self.pick_untried(tried).await;
+        }
+        self.counters.retries.fetch_add(u64::from(pick.is_some()), Relaxed);
+        pick
     }
 
     fn may_repeat(
@@ -273,7 +283,7 @@ impl Shared {
         &self,
         pick: Pick<Upstream>,
         outgoing: &Outgoing,
-        tried: &mut NodeSet,
+        tried: &mut Vec<u64>,
     ) -> Attempt {
         let Some(after) = self.config.hedge_after.filter(|_| outgoing.can_be_hedged()) else {
             return self.attempt(pick, outgoing).await;
@@ -284,7 +294,11 @@ impl Shared {
             attempt = &mut first => return attempt,
             () = sleep(after) => {}
         }
-        let Some(second) = self.pick_hedge(tried) else { return first.await };
+        if !self.withdraw() {
+            return first.await;
+        }
+        let Some(second) = self.pick_untried(tried).await else { return first.await };
+        self.counters.hedges.fetch_add(1, Relaxed);
         let mut second = std::pin::pin!(self.attempt(second, outgoing));
         // The one that is not used is dropped, which counts it as cancelled.
         let (attempt, by_second) = tokio::select! {
@@ -305,17 +319,6 @@ impl Shared {
             self.counters.hedges_won.fetch_add(1, Relaxed);
         }
         attempt
-    }
-
-    fn pick_hedge(&self, tried: &mut NodeSet) -> Option<Pick<Upstream>> {
-        if !self.budget.withdraw(Instant::now()) {
-            self.counters.retries_refused.fetch_add(1, Relaxed);
-            return None;
-        }
-        let pick = self.replicas.read_untried(*tried).ok().flatten()?;
-        tried.insert(pick.index());
-        self.counters.hedges.fetch_add(1, Relaxed);
-        Some(pick)
     }
 
     async fn attempt(&self, pick: Pick<Upstream>, outgoing: &Outgoing) -> Attempt {

@@ -67,17 +67,17 @@ fn bad_nodes_are_refused() {
     let set = || Replicas::builder("primary").replica("a", 1, "a");
     for weight in [0, 1_001] {
         let error = refused(set().replica("b", weight, "b"));
-        assert_eq!(error.field, "replica[1].weight");
+        assert_eq!(error.field, "member[2].weight");
         assert_eq!(error.value, weight.to_string());
     }
     for name in ["a", "primary"] {
         let error = refused(set().replica(name, 1, "b"));
-        assert_eq!((error.field.as_str(), error.value.as_str()), ("replica[1].name", name));
+        assert_eq!((error.field.as_str(), error.value.as_str()), ("member[2].name", name));
         assert_eq!(error.rule, "differ from every other node's name");
     }
     for name in ["", "two\nlines", &"x".repeat(65)] {
         let error = refused(set().replica(name, 1, "b"));
-        assert_eq!((error.field.as_str(), error.value.as_str()), ("replica[1].name", name));
+        assert_eq!((error.field.as_str(), error.value.as_str()), ("member[2].name", name));
         assert_eq!(error.rule, "have 1 to 64 bytes and no control characters");
     }
     assert_eq!(

@@ -12,11 +12,13 @@ mod accounting;
 mod config;
 mod ejection;
 mod failover;
+mod members;
 mod postgres;
 mod probe;
 mod route;
 mod service;
 mod stats;
+mod waiting;
 
 /// A node that is only its name.
 type Name = &'static str;
@@ -33,9 +35,9 @@ fn documented(strategy: Strategy) -> Replicas<Name> {
         .unwrap()
 }
 
-/// The defaults without their random part.
+/// The defaults without their random part, and without a slow start, which would blur the shares.
 fn steady() -> ReplicasConfig {
-    ReplicasConfig::default().jitter(0.0)
+    ReplicasConfig::default().jitter(0.0).slow_start(Duration::ZERO)
 }
 
 fn node<N>(db: &Replicas<N>, name: &str) -> NodeStats {

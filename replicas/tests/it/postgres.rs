@@ -179,7 +179,7 @@ async fn with_all_standbys_killed_the_primary_reads() {
     eventually("all standbys are ejected", out).await;
     load.run(1_000).await;
     let pick = db.read(&Session::new()).unwrap();
-    assert_eq!((pick.role(), pick.reason()), (Role::Primary, Reason::PrimaryFallback));
+    assert_eq!((pick.role(), pick.reason()), (Role::Primary, Reason::Ejected));
     drop(pick);
 
     cluster.start_standby(0).await.unwrap();

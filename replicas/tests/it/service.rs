@@ -129,7 +129,7 @@ async fn errors_of_the_node_count_against_it_and_pass_through() {
 
     let mut read = task::spawn(db.service().call(Ask(Route::Read)));
     assert_pending!(read.poll());
-    assert_eq!(db.stats().picks_for(Reason::PrimaryFallback), 1);
+    assert_eq!(db.stats().picks_for(Reason::Ejected), 1);
 }
 
 #[tokio::test(start_paused = true)]
