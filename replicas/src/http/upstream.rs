@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 use tokio::runtime;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep};
 use tower_service::Service;
 
 use super::error::refused_address;
@@ -127,11 +127,13 @@ impl Upstream {
         let UpstreamConfig { response_timeout, body_idle_timeout, .. } = self.inner.config;
         let watch = Watch { stream, upstream: response_timeout, client: client_patience };
         let state = match self.inner.send(head, body) {
-            Ok(response) => State::Sent { response },
+            Ok(response) => {
+                // After the request, without a runtime for which there is no timer either.
+                State::Sent { response, timer: sleep(response_timeout) }
+            }
             Err(error) => State::Unsent { error: Some(error) },
         };
-        let timer = sleep_until(Instant::now() + response_timeout);
-        UpstreamFuture { state, timer, watch, body_idle: body_idle_timeout, upgrades: true }
+        UpstreamFuture { state, watch, body_idle: body_idle_timeout, upgrades: true }
     }
 }
 
@@ -225,8 +227,6 @@ pin_project! {
     pub struct UpstreamFuture {
         #[pin]
         state: State,
-        #[pin]
-        timer: Sleep,
         watch: Watch,
         body_idle: Duration,
         upgrades: bool,
@@ -237,7 +237,7 @@ pin_project! {
     #[project = StateProject]
     enum State {
         Unsent { error: Option<UpstreamError> },
-        Sent { #[pin] response: legacy::ResponseFuture },
+        Sent { #[pin] response: legacy::ResponseFuture, #[pin] timer: Sleep },
     }
 }
 
@@ -252,19 +252,18 @@ impl Future for UpstreamFuture {
     type Output = Result<Response<ResponseBody>, UpstreamError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        match this.state.project() {
+        let this = self.project();
+        let (response, mut timer) = match this.state.project() {
             StateProject::Unsent { error } => {
                 return Poll::Ready(Err(error.take().expect("polled after completion")));
             }
-            StateProject::Sent { response } => {
-                if let Poll::Ready(response) = response.poll(cx) {
-                    return Poll::Ready(received(response?, *this.body_idle, *this.upgrades));
-                }
-            }
+            StateProject::Sent { response, timer } => (response, timer),
+        };
+        if let Poll::Ready(response) = response.poll(cx) {
+            return Poll::Ready(received(response?, *this.body_idle, *this.upgrades));
         }
         loop {
-            ready!(this.timer.as_mut().poll(cx));
+            ready!(timer.as_mut().poll(cx));
             let Some(stream) = &this.watch.stream else {
                 return Poll::Ready(Err(UpstreamError::Timeout));
             };
@@ -272,7 +271,7 @@ impl Future for UpstreamFuture {
             if due <= Instant::now() {
                 return Poll::Ready(Err(error));
             }
-            this.timer.as_mut().reset(due);
+            timer.as_mut().reset(due);
         }
     }
 }

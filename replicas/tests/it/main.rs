@@ -12,6 +12,8 @@ mod accounting;
 mod config;
 mod ejection;
 mod failover;
+#[cfg(feature = "http")]
+mod http;
 mod members;
 mod postgres;
 mod probe;

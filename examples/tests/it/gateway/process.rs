@@ -108,7 +108,8 @@ impl Gateway {
     pub(super) async fn reload(&self) -> Value {
         let loads = |stats: &Value| {
             let file = &stats["file"];
-            file["generation"].as_u64().unwrap() + file["refused_total"].as_u64().unwrap()
+            file["generation"].as_u64().expect("a count")
+                + file["refused_total"].as_u64().expect("a count")
         };
         let before = loads(&self.stats().await);
         self.signal(Signal::HUP);
