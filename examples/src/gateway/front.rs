@@ -84,7 +84,7 @@ fn check_coding(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 /// Finds the way and goes it.
-fn forward(snapshot: &Snapshot, mut head: Parts, body: Body) -> Result<ResponseFuture, Refusal> {
+fn forward(snapshot: &Snapshot, head: Parts, body: Body) -> Result<ResponseFuture, Refusal> {
     let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let Some(route) = snapshot.route(host, head.uri.path()) else {
         let rule = "nothing is served at this address";
@@ -93,10 +93,10 @@ fn forward(snapshot: &Snapshot, mut head: Parts, body: Body) -> Result<ResponseF
     let peer = head.extensions.get().map(|ConnectInfo(peer): &ConnectInfo<SocketAddr>| peer.ip());
     // Without one (in a test, say) nobody is who he says he is.
     let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    let mut proxy = route.choose(&head.headers, peer, &snapshot.file.trusted_proxies).clone();
-    head.extensions.insert(Peer { address: peer, https: false });
+    let proxy = route.choose(&head.headers, peer, &snapshot.file.trusted_proxies);
+    let peer = Some(Peer { address: peer, https: false });
     if body.is_end_stream() {
-        return Ok(proxy.call(Request::from_parts(head, body)));
+        return Ok(proxy.forward(Request::from_parts(head, body), peer));
     }
     let most = route.max_body_bytes;
     let length = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
@@ -104,7 +104,7 @@ fn forward(snapshot: &Snapshot, mut head: Parts, body: Body) -> Result<ResponseF
         return Err(TOO_LARGE);
     }
     let most = usize::try_from(most).unwrap_or(usize::MAX);
-    Ok(proxy.call(Request::from_parts(head, Limited::new(body, most))))
+    Ok(proxy.forward(Request::from_parts(head, Limited::new(body, most)), peer))
 }
 
 const TOO_LARGE: Refusal =

@@ -125,15 +125,23 @@ pub enum ProxyError {
     /// The client's own body ended early or fell silent before anything was sent.
     #[error("the request could not be read")]
     Request(#[source] UpstreamError),
+    /// It names more than one host, of which two readers could believe different ones.
+    #[error("the request names more than one host")]
+    Hosts,
+    /// A `CONNECT`, which asks for a tunnel to anywhere.
+    #[error("the proxy makes no tunnels")]
+    Connect,
 }
 
 impl ProxyError {
-    /// 502; 504 if time ran out, 503 if there was no node; 400 or 408 if it is the client's fault.
+    /// 502; 504 if time ran out, 503 if there was no node; 400, 408 or 501 if it is the client's fault.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
             Self::NoNode(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Upstream { error, .. } | Self::Request(error) => error.status(),
+            Self::Hosts => StatusCode::BAD_REQUEST,
+            Self::Connect => StatusCode::NOT_IMPLEMENTED,
         }
     }
 
@@ -143,6 +151,7 @@ impl ProxyError {
         match self {
             Self::NoNode(error) => error.is_retryable(),
             Self::Upstream { error, .. } | Self::Request(error) => !error.is_client(),
+            Self::Hosts | Self::Connect => false,
         }
     }
 
@@ -151,7 +160,7 @@ impl ProxyError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::NoNode(error) => error.retry_after(),
-            Self::Upstream { .. } | Self::Request(_) => None,
+            Self::Upstream { .. } | Self::Request(_) | Self::Hosts | Self::Connect => None,
         }
     }
 
@@ -165,6 +174,7 @@ impl ProxyError {
             StatusCode::GATEWAY_TIMEOUT => "the server behind this address did not answer in time",
             StatusCode::REQUEST_TIMEOUT => "the body of the request did not arrive in time",
             StatusCode::BAD_REQUEST => "the request could not be read",
+            StatusCode::NOT_IMPLEMENTED => "the proxy makes no tunnels",
             _ => "the server behind this address did not answer as it should",
         };
         let mut response = problem(status, detail);

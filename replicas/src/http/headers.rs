@@ -6,19 +6,34 @@ use std::net::IpAddr;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version};
 
 use super::Network;
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-/// What a client that is not believed could say beside the fields above; nobody shall read it.
-const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// What is meant for one connection, whether `Connection` names it or not.
+static HOP_BY_HOP: [HeaderName; 6] = [
+    CONNECTION,
+    TRANSFER_ENCODING,
+    TE,
+    UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// What proxies say of a client. Where nobody in front is believed, nobody shall read it.
+static TOLD_BY_PROXIES: [HeaderName; 7] = [
+    X_FORWARDED_FOR,
+    X_FORWARDED_HOST,
+    X_FORWARDED_PROTO,
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static("x-forwarded-prefix"),
+    HeaderName::from_static("x-real-ip"),
+    FORWARDED,
+];
 
 /// Takes off what is meant for one connection: the fields known to be, and those that `Connection`
 /// names.
@@ -26,13 +41,22 @@ const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// A message framed by `Transfer-Encoding` loses its `Content-Length` too, which says nothing then
 /// and would be believed once the other is gone (RFC 9112, section 6.3).
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        strip_named(headers);
+    // One look at each name costs less than one search for each of ours; most have none of them.
+    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        return;
+    }
+    if let Some(value) = headers.get(CONNECTION) {
+        let usual = value == "keep-alive" || value == "close";
+        if usual && headers.get_all(CONNECTION).iter().nth(1).is_none() {
+            headers.remove(CONNECTION);
+        } else {
+            strip_named(headers);
+        }
     }
     if headers.remove(TRANSFER_ENCODING).is_some() {
         headers.remove(CONTENT_LENGTH);
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, UPGRADE] {
+    for name in &HOP_BY_HOP {
         headers.remove(name);
     }
 }
@@ -47,6 +71,17 @@ fn strip_named(headers: &mut HeaderMap) {
             Ok(name) => drop(headers.remove(name)),
         }
     }
+}
+
+/// Brings the host that a request is for into `Host`: that of an absolute target wins (RFC 9112,
+/// section 3.2.2), and HTTP/2 has it nowhere else. False if there is more than one.
+pub(super) fn settle_host(headers: &mut HeaderMap, target: &Uri) -> bool {
+    if let Some(authority) = target.authority() {
+        let host = authority.as_str().rsplit('@').next().unwrap_or_default();
+        let Ok(host) = HeaderValue::from_str(host) else { return false };
+        headers.insert(HOST, host);
+    }
+    headers.get_all(HOST).iter().nth(1).is_none()
 }
 
 /// The protocol that a message asks to change to, if it is one of `allowed` and nothing else.
@@ -104,8 +139,8 @@ pub(super) fn introduce(
     headers.remove(EXPECT);
     let is_trusted = |peer: &Peer| with.trusted.iter().any(|net| net.contains(peer.address));
     let believed = peer.as_ref().is_some_and(is_trusted);
-    if !believed {
-        for name in [X_FORWARDED_FOR, X_FORWARDED_PORT, X_FORWARDED_PREFIX, X_REAL_IP, FORWARDED] {
+    if !believed && headers.keys().any(|name| TOLD_BY_PROXIES.contains(name)) {
+        for name in &TOLD_BY_PROXIES {
             headers.remove(name);
         }
     }
@@ -124,11 +159,10 @@ pub(super) fn introduce(
     if !believed || !headers.contains_key(X_FORWARDED_PROTO) {
         headers.insert(X_FORWARDED_PROTO, proto);
     }
-    if !believed || !headers.contains_key(X_FORWARDED_HOST) {
-        match host {
-            Some(host) => headers.insert(X_FORWARDED_HOST, host),
-            None => headers.remove(X_FORWARDED_HOST),
-        };
+    if let Some(host) = host
+        && (!believed || !headers.contains_key(X_FORWARDED_HOST))
+    {
+        headers.insert(X_FORWARDED_HOST, host);
     }
     if let Some(name) = with.via {
         via(headers, version, name);

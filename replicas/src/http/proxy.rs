@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{HOST, UPGRADE};
@@ -93,6 +94,16 @@ impl ReverseProxy {
         &self.shared.replicas
     }
 
+    /// What the tower service does, which finds the peer in the request's extensions.
+    pub fn forward<B>(&self, request: Request<B>, peer: Option<Peer>) -> ResponseFuture
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let shared = Arc::clone(&self.shared);
+        ResponseFuture { inner: Box::pin(forward(shared, request, peer)) }
+    }
+
     /// The same proxy, with responses in place of errors.
     #[must_use]
     pub fn answering(self) -> Answering {
@@ -120,8 +131,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> ResponseFuture {
-        let shared = Arc::clone(&self.shared);
-        ResponseFuture { inner: Box::pin(forward(shared, request)) }
+        let peer = request.extensions().get().copied();
+        self.forward(request, peer)
     }
 }
 
@@ -154,20 +165,24 @@ type Attempt = (Pick<Upstream>, Result<Response<ResponseBody>, UpstreamError>);
 async fn forward<B>(
     shared: Arc<Shared>,
     request: Request<B>,
+    peer: Option<Peer>,
 ) -> Result<Response<ResponseBody>, ProxyError>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
     shared.budget.request();
-    let outgoing = shared.prepare(request).await.map_err(ProxyError::Request)?;
+    let outgoing = shared.prepare(request, peer).await?;
     let mut tried = Vec::new();
     let mut attempts = 1;
     let mut pick = shared.pick(&mut tried).await?;
     loop {
         let (used, result) = shared.exchange(pick, &outgoing, &mut tried).await;
         let repeat = attempts < shared.config.attempts && shared.may_repeat(&result, &outgoing);
-        let next = if repeat { shared.pick_next(&mut tried, &result).await } else { None };
+        let next = match repeat {
+            true => Box::pin(shared.pick_next(&mut tried, &result)).await,
+            false => None,
+        };
         let Some(next) = next else { return shared.deliver(used, result, outgoing) };
         shared.give_up(used, &result, next.name());
         attempts += 1;
@@ -177,13 +192,22 @@ where
 
 impl Shared {
     /// Takes a request apart for sending, and reads a short body of an idempotent one.
-    async fn prepare<B>(&self, request: Request<B>) -> Result<Outgoing, UpstreamError>
+    async fn prepare<B>(
+        &self,
+        request: Request<B>,
+        peer: Option<Peer>,
+    ) -> Result<Outgoing, ProxyError>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let (mut head, body) = request.into_parts();
-        let peer = head.extensions.get::<Peer>().copied();
+        if head.method == Method::CONNECT {
+            return Err(ProxyError::Connect);
+        }
+        if !headers::settle_host(&mut head.headers, &head.uri) {
+            return Err(ProxyError::Hosts);
+        }
         let empty = body.is_end_stream();
         let upgrade = headers::upgrade(&head.headers, &self.config.upgrades)
             .filter(|_| empty && head.version == Version::HTTP_11)
@@ -205,7 +229,8 @@ impl Shared {
         let body = if empty {
             RequestBody::Empty
         } else if idempotent && short {
-            request_body::hold(body, self.config.request_idle_timeout).await?
+            let held = Box::pin(request_body::hold(body, self.config.request_idle_timeout)).await;
+            held.map_err(ProxyError::Request)?
         } else {
             RequestBody::stream(body)
         };
@@ -213,7 +238,13 @@ impl Shared {
     }
 
     async fn pick(&self, tried: &mut Vec<u64>) -> Result<Pick<Upstream>, ProxyError> {
-        let pick = self.replicas.wait_untried(tried).await.map_err(ProxyError::NoNode)?;
+        let pick = match self.replicas.read_untried(tried) {
+            Ok(pick) => pick,
+            // Rare, and large: a request that waits for nothing does not carry it.
+            Err(_) => {
+                Box::pin(self.replicas.wait_untried(tried)).await.map_err(ProxyError::NoNode)?
+            }
+        };
         let pick = pick.ok_or(ProxyError::NoNode(RouteError::NoFitNode))?;
         tried.push(pick.id());
         Ok(pick)
@@ -285,9 +316,20 @@ impl Shared {
         outgoing: &Outgoing,
         tried: &mut Vec<u64>,
     ) -> Attempt {
-        let Some(after) = self.config.hedge_after.filter(|_| outgoing.can_be_hedged()) else {
-            return self.attempt(pick, outgoing).await;
-        };
+        match self.config.hedge_after.filter(|_| outgoing.can_be_hedged()) {
+            // In a box, so that requests which are not hedged do not carry its two attempts.
+            Some(after) => Box::pin(self.hedged(pick, outgoing, tried, after)).await,
+            None => self.attempt(pick, outgoing).await,
+        }
+    }
+
+    async fn hedged(
+        &self,
+        pick: Pick<Upstream>,
+        outgoing: &Outgoing,
+        tried: &mut Vec<u64>,
+        after: Duration,
+    ) -> Attempt {
         let mut first = std::pin::pin!(self.attempt(pick, outgoing));
         tokio::select! {
             biased;

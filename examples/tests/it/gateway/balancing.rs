@@ -251,7 +251,7 @@ async fn no_idempotent_request_fails_while_a_server_is_killed_and_started_again(
     };
     restarts.await;
     // The load fails on the first answer that is no success.
-    let answers = load.await.expect("joined").expect("no request failed");
+    let answers = load.await.expect("joined").expect("no request failed").count;
     let stats = gateway.stats().await;
     let proxy = &stats["upstreams"]["app"]["proxy"];
     assert!(answers > 500, "{answers}");

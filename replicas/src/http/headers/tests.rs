@@ -129,3 +129,21 @@ fn the_client_is_the_last_address_that_no_known_proxy_has() {
         assert_eq!(found, client.parse::<IpAddr>().unwrap(), "{peer}: {line}");
     }
 }
+
+#[test]
+fn a_request_has_one_host_and_that_of_its_target_wins() {
+    for (target, given, host) in [
+        ("/", &["a"][..], Some("a")),
+        ("/", &[], None),
+        ("http://b:80/", &["a"], Some("b:80")),
+        ("http://u:p@b/", &["a", "c"], Some("b")),
+    ] {
+        let lines: Vec<(&'static str, &str)> = given.iter().map(|&host| ("host", host)).collect();
+        let mut given = headers(&lines);
+        assert!(settle_host(&mut given, &target.parse().unwrap()), "{target}");
+        let found = given.get(HOST).map(|host| host.to_str().unwrap());
+        assert_eq!(found, host, "{target}");
+    }
+    let mut twice = headers(&[("host", "a"), ("host", "a")]);
+    assert!(!settle_host(&mut twice, &Uri::from_static("/")));
+}

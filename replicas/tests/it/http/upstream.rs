@@ -15,6 +15,19 @@ async fn it_is_a_service_that_sends_to_its_own_address() {
 }
 
 #[tokio::test]
+async fn a_request_for_two_hosts_or_for_a_tunnel_goes_nowhere() {
+    let server = Server::start("a").await;
+    let proxy = proxy(&[&server], ProxyConfig::default());
+    let two = Request::get("/").header("host", "a").header("host", "b");
+    let error = proxy.forward(two.body(Full::<Bytes>::default()).unwrap(), None).await.unwrap_err();
+    assert_eq!(error.status(), StatusCode::BAD_REQUEST);
+    let tunnel = Request::connect("a:80").body(Full::<Bytes>::default()).unwrap();
+    let error = proxy.forward(tunnel, None).await.unwrap_err();
+    assert_eq!(error.status(), StatusCode::NOT_IMPLEMENTED);
+    assert_eq!(server.requests(), 0);
+}
+
+#[tokio::test]
 async fn a_probe_wants_a_success() {
     let server = Server::start("a").await;
     let upstream = upstream(&server);
