@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod balancer;
 mod builder;
 mod config;
 mod freshness;
@@ -10,7 +11,10 @@ mod route;
 mod choose;
 mod gate;
 mod health;
+mod latency;
 mod node;
+mod pace;
+mod primitives;
 mod probe;
 mod select;
 mod shared;
@@ -26,6 +30,7 @@ mod service;
 #[cfg(feature = "http")]
 pub mod http;
 
+pub use balancer::{Balancer, Candidate, Candidates, Selection};
 pub use builder::ReplicasBuilder;
 pub use config::{ConfigError, ReplicasConfig, Strategy};
 pub use error::{BoxError, ReadError, RouteError};

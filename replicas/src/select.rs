@@ -89,6 +89,7 @@ impl Turns {
     }
 
     /// Whose turn it is, unless nobody takes turns.
+    #[inline]
     pub(crate) fn at(&self, turn: u64) -> Option<usize> {
         let period = u64::try_from(self.0.len()).ok()?;
         let slot = usize::try_from(turn.checked_rem(period)?).ok()?;
@@ -118,6 +119,11 @@ pub(crate) fn least_loaded(
     turns: &Turns,
     turn: u64,
 ) -> Option<usize> {
+    // The usual case first: a node that is idle is tied with any, so that the others do not matter.
+    let next = turns.at(turn).filter(|&node| candidates.contains(node));
+    if let Some(idle) = next.filter(|&node| load(node).in_flight == 0) {
+        return Some(idle);
+    }
     let mut nodes = candidates.iter();
     let mut least = nodes.next()?;
     let mut limit = with_one_more(load(least));
@@ -150,6 +156,13 @@ pub(crate) fn draw(nodes: NodeSet, weight: impl Fn(usize) -> u32, chance: f64) -
     });
     // The last for a chance that was rounded up to one.
     drawn.or_else(|| nodes.iter().last())
+}
+
+/// One of the nodes, all alike, by random bits.
+pub(crate) fn any_of(nodes: NodeSet, random: u32) -> Option<usize> {
+    // A fraction of 2^32, multiplied rather than divided.
+    let position = (u64::from(random) * nodes.len() as u64) >> 32;
+    nodes.iter().nth(position as usize)
 }
 
 fn with_one_more(load: Load) -> Load {

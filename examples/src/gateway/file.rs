@@ -117,6 +117,8 @@ pub(super) enum Strategy {
     /// The fewest open requests for its weight.
     #[default]
     LeastConn,
+    /// The quicker of two drawn by weight, by what their answers took.
+    Ewma,
 }
 
 /// One server of a group.

@@ -71,6 +71,7 @@ fn replicas(table: &str, file: &file::Group) -> Result<Replicas<Upstream>, Setti
     builder = builder.strategy(match file.strategy {
         file::Strategy::RoundRobin => Strategy::Weighted,
         file::Strategy::LeastConn => Strategy::LeastLoaded,
+        file::Strategy::Ewma => Strategy::PeakEwma,
     });
     let mut config = health(file);
     if let Some(file::Health { path, interval, timeout }) = &file.health {

@@ -26,7 +26,7 @@ use super::{
     Answering, HostPolicy, Peer, ProxyConfig, ProxyError, ProxyStats, ResponseBody, Upstream,
     UpstreamError, strip_hop_by_hop,
 };
-use crate::{BoxError, ConfigError, Pick, Replicas, RouteError};
+use crate::{BoxError, ConfigError, Outcome, Pick, Replicas, RouteError};
 
 /// Sends each request to one upstream of a set and streams the answer back.
 ///
@@ -295,6 +295,10 @@ impl Shared {
         }
     }
 
+    fn outcome(&self, response: &Response<ResponseBody>) -> Outcome {
+        retry::outcome(response.status(), response.headers(), &self.config)
+    }
+
     /// Counts out a node whose result is not used.
     fn give_up(
         &self,
@@ -304,7 +308,7 @@ impl Shared {
     ) {
         report(pick.name(), result, next);
         match result {
-            Ok(response) => pick.end(retry::outcome(response.status(), &self.config)),
+            Ok(response) => pick.end(self.outcome(response)),
             Err(error) => blame(pick, error),
         }
     }
@@ -363,13 +367,16 @@ impl Shared {
         attempt
     }
 
-    async fn attempt(&self, pick: Pick<Upstream>, outgoing: &Outgoing) -> Attempt {
+    async fn attempt(&self, mut pick: Pick<Upstream>, outgoing: &Outgoing) -> Attempt {
         let mut head = outgoing.head();
         if self.config.host == HostPolicy::Upstream {
             head.headers.insert(HOST, pick.host().clone());
         }
         let patience = self.config.request_idle_timeout;
         let result = pick.send(head, outgoing.body.clone(), patience).await;
+        if result.is_ok() {
+            pick.answered();
+        }
         (pick, result)
     }
 
@@ -396,7 +403,7 @@ impl Shared {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return self.change(pick, response, outgoing.upgrade);
         }
-        let outcome = retry::outcome(response.status(), &self.config);
+        let outcome = self.outcome(&response);
         let to_head = outgoing.head.method == Method::HEAD;
         Ok(response.map(|body| body.answering_head(to_head).picked(pick, outcome)))
     }

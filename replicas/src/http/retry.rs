@@ -1,6 +1,9 @@
 //! What may be sent again, and what a result says about its node. Pure.
 
-use http::{Method, StatusCode};
+use std::time::Duration;
+
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, Method, StatusCode};
 
 use super::{ProxyConfig, UpstreamError};
 use crate::Outcome;
@@ -45,12 +48,13 @@ pub(super) fn may_follow_status(
 }
 
 /// What the head of a response says about its node.
-pub(super) fn outcome(status: StatusCode, config: &ProxyConfig) -> Outcome {
+pub(super) fn outcome(status: StatusCode, headers: &HeaderMap, config: &ProxyConfig) -> Outcome {
     if config.failure_statuses.contains(&status.as_u16()) {
         Outcome::Failure
     } else if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
         // Saturation is no failure, and no proof of health either.
-        Outcome::Neutral
+        let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        Outcome::Overloaded { retry_after: seconds.map(Duration::from_secs) }
     } else {
         Outcome::Success
     }
@@ -95,16 +99,22 @@ mod tests {
     fn saturation_is_no_failure_unless_the_operator_says_so() {
         let (plain, strict) =
             (ProxyConfig::default(), ProxyConfig::default().failure_statuses([500, 503]));
+        let mut headers = HeaderMap::new();
+        headers.insert(RETRY_AFTER, http::HeaderValue::from_static("2"));
+        let full = Outcome::Overloaded { retry_after: Some(Duration::from_secs(2)) };
         for (status, usually, strictly) in [
             (200, Outcome::Success, Outcome::Success),
             (404, Outcome::Success, Outcome::Success),
-            (429, Outcome::Neutral, Outcome::Neutral),
+            (429, full, full),
             (500, Outcome::Success, Outcome::Failure),
-            (503, Outcome::Neutral, Outcome::Failure),
+            (503, full, Outcome::Failure),
         ] {
             let status = StatusCode::from_u16(status).unwrap();
-            assert_eq!(outcome(status, &plain), usually, "{status}");
-            assert_eq!(outcome(status, &strict), strictly, "{status}");
+            assert_eq!(outcome(status, &headers, &plain), usually, "{status}");
+            assert_eq!(outcome(status, &headers, &strict), strictly, "{status}");
         }
+        headers.insert(RETRY_AFTER, http::HeaderValue::from_static("Sun, 06 Nov 1994"));
+        let undated = Outcome::Overloaded { retry_after: None };
+        assert_eq!(outcome(StatusCode::SERVICE_UNAVAILABLE, &headers, &plain), undated);
     }
 }

@@ -12,15 +12,20 @@ mod accounting;
 mod config;
 mod ejection;
 mod failover;
+mod flapping;
 #[cfg(feature = "http")]
 mod http;
 mod members;
+mod model;
+mod panic_mode;
 mod postgres;
 mod probe;
 mod route;
 mod service;
 mod stats;
+mod strategies;
 mod waiting;
+mod zones;
 
 /// A node that is only its name.
 type Name = &'static str;
