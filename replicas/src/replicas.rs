@@ -156,8 +156,9 @@ impl<N> Replicas<N> {
     /// `is_node_failure` says of an error whether the node is to blame (unreachable, broken off,
     /// out of time) rather than the request or the caller's own pool being full. Only then is the
     /// failure reported and the read tried again, on the other eligible replicas, then on the
-    /// primary, then on ejected nodes; on each node at most once and with no pause. A read of a
-    /// pinned session is tried on the primary only. Any other error is returned at once.
+    /// primary, then on ejected nodes; on each node at most once, and with no pause but for
+    /// [`max_wait`](crate::ReplicasConfig::max_wait) when all of these are full. A read of a pinned
+    /// session is tried on the primary only. Any other error is returned at once.
     ///
     /// There is no time limit here: give each attempt its own inside `operation`, whose running out
     /// is then a node failure. Dropping the future counts the attempt under way as cancelled.
