@@ -8,13 +8,13 @@ use crate::health::Policy;
 use crate::member::check_set;
 use crate::probe::Probe;
 use crate::shared::Shared;
-use crate::{BoxError, ConfigError, Member, Replicas, ReplicasConfig, Strategy};
+use crate::{BoxError, ConfigError, Member, Replicas, ReplicasConfig, Selection, Strategy};
 
 /// Collects nodes and settings; [`build`](Self::build) checks them.
 #[must_use = "a builder does nothing before `build`"]
 pub struct ReplicasBuilder<N> {
     members: Vec<Member<N>>,
-    strategy: Strategy,
+    selection: Selection,
     config: ReplicasConfig,
     probe: Option<Probe<N>>,
 }
@@ -23,7 +23,7 @@ impl<N> ReplicasBuilder<N> {
     pub(crate) fn new() -> Self {
         Self {
             members: Vec::new(),
-            strategy: Strategy::default(),
+            selection: Strategy::default().into(),
             config: ReplicasConfig::default(),
             probe: None,
         }
@@ -40,9 +40,10 @@ impl<N> ReplicasBuilder<N> {
         self
     }
 
-    /// How reads are spread; [`Strategy::LeastLoaded`] if not said.
-    pub fn strategy(mut self, strategy: Strategy) -> Self {
-        self.strategy = strategy;
+    /// How reads are spread: a [`Strategy`], or a [`Balancer`](crate::Balancer) in an `Arc`.
+    /// [`Strategy::LeastLoaded`] if not said.
+    pub fn strategy(mut self, strategy: impl Into<Selection>) -> Self {
+        self.selection = strategy.into();
         self
     }
 
@@ -88,7 +89,7 @@ impl<N> ReplicasBuilder<N> {
             None => None,
         };
         let policy = Policy::new(self.config, self.probe.is_some());
-        let shared = Shared::new(self.members, self.strategy, policy, self.probe.zip(runtime));
+        let shared = Shared::new(self.members, self.selection, policy, self.probe.zip(runtime));
         shared.watch_all();
         Ok(Replicas::from_shared(shared))
     }
@@ -112,7 +113,7 @@ impl<N> fmt::Debug for ReplicasBuilder<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReplicasBuilder")
             .field("members", &self.members)
-            .field("strategy", &self.strategy)
+            .field("strategy", &self.selection)
             .field("config", &self.config)
             .finish_non_exhaustive()
     }

@@ -1,13 +1,16 @@
 //! Which node of a snapshot a request gets, and why. Takes no lock, changes nothing but the turn and
 //! the right to a trial.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::time::Instant;
 
-use crate::select::{Load, NodeSet, Turns, draw, least_loaded};
+use crate::balancer::{Selector, View};
+use crate::latency::{Estimate, is_first_quicker};
+use crate::pace::Pace;
+use crate::select::{Load, NodeSet, Turns, any_of, draw, least_loaded};
 use crate::topology::Topology;
-use crate::{Exclusion, Reason, Role, RouteError, Session, Strategy};
+use crate::{Candidate, Candidates, Exclusion, Reason, Role, RouteError, Session, Strategy};
 
 /// A read that wants a node.
 pub(crate) struct Ask<'a> {
@@ -25,11 +28,13 @@ pub(crate) struct Choice {
     pub(crate) reason: Reason,
     /// The primary for want of a replica, which has a budget.
     pub(crate) substituting: bool,
+    /// Whether the request is to be timed.
+    pub(crate) timed: bool,
 }
 
 impl Choice {
     fn new(at: usize, reason: Reason) -> Self {
-        Self { at, reason, substituting: false }
+        Self { at, reason, substituting: false, timed: false }
     }
 }
 
@@ -50,16 +55,15 @@ impl<N> Topology<N> {
 
     /// The replica for a read of any session that has failed nowhere yet, if this snapshot is
     /// [plain](Topology::plain).
-    pub(crate) fn choose_plain(&self, turn: &AtomicU64) -> Option<Choice> {
-        let (at, reason) = self.by_strategy(self.serving, &self.turns, turn)?;
-        Some(Choice::new(at, reason))
+    pub(crate) fn choose_plain(&self, pace: &Pace) -> Option<Choice> {
+        self.by_strategy(self.serving, &self.turns, pace)
     }
 
     /// The node for a read; `None` when it has failed on all that there are.
     pub(crate) fn choose_read(
         &self,
         ask: &Ask<'_>,
-        turn: &AtomicU64,
+        pace: &Pace,
     ) -> Result<Option<Choice>, RouteError> {
         if ask.session.is_pinned() {
             if self.primary.is_some_and(|primary| ask.tried.contains(primary)) {
@@ -79,7 +83,7 @@ impl<N> Topology<N> {
         let untried = self.admitted(preferred, ask, now).without(ask.tried);
         if !untried.is_empty() {
             let open = untried.without(ask.full);
-            let choice = self.choose_replica(open, ask.tried.is_empty(), turn);
+            let choice = self.choose_replica(open, ask.tried.is_empty(), pace);
             let mut choice = choice.ok_or(RouteError::Saturated)?;
             if matches!(choice.reason, Reason::Weighted | Reason::Balanced)
                 && now.is_some_and(|now| ask.session.awaits_writes(now))
@@ -88,7 +92,7 @@ impl<N> Topology<N> {
             }
             return Ok(Some(choice));
         }
-        self.choose_substitute(ask, now, turn)
+        self.choose_substitute(ask, now, pace)
     }
 
     /// A set of one: its health does not matter, but what it is does.
@@ -128,26 +132,25 @@ impl<N> Topology<N> {
         Some(Choice::new(due, Reason::Trial))
     }
 
-    fn choose_replica(&self, open: NodeSet, first: bool, turn: &AtomicU64) -> Option<Choice> {
+    fn choose_replica(&self, open: NodeSet, first: bool, pace: &Pace) -> Option<Choice> {
         if !first {
             // A second try takes no turn: it would cost some other node its own.
-            let turn = turn.load(Relaxed);
-            let at = least_loaded(open, |at| self.load(at), &self.turns, turn)?;
+            let at = least_loaded(open, |at| self.load(at), &self.turns, pace.peek_turn())?;
             return Some(Choice::new(at, Reason::Failover));
         }
         let local = open.intersection(self.local);
         if !local.is_empty() && !self.is_overloaded(local, open.without(local)) {
-            let (at, _) = self.by_strategy(local, &self.local_turns, turn)?;
-            return Some(Choice::new(at, Reason::Zone));
+            let choice = self.by_strategy(local, &self.local_turns, pace)?;
+            return Some(Choice { reason: Reason::Zone, ..choice });
         }
-        let (at, reason) = self.by_strategy(open, &self.turns, turn)?;
-        let reason = match reason {
+        let choice = self.by_strategy(open, &self.turns, pace)?;
+        let reason = match choice.reason {
             _ if self.panic => Reason::PanicMode,
-            _ if self.local.contains(at) => Reason::Zone,
+            _ if self.local.contains(choice.at) => Reason::Zone,
             _ if !self.local.is_empty() => Reason::ZoneSpill,
             reason => reason,
         };
-        Some(Choice::new(at, reason))
+        Some(Choice { reason, ..choice })
     }
 
     /// The primary within its budget, else a node that is fit but for its health, else one that only
@@ -156,7 +159,7 @@ impl<N> Topology<N> {
         &self,
         ask: &Ask<'_>,
         now: Option<Instant>,
-        turn: &AtomicU64,
+        pace: &Pace,
     ) -> Result<Option<Choice>, RouteError> {
         let primary = self.primary.filter(|&primary| !ask.tried.contains(primary));
         let healthy = primary.filter(|&primary| !self.ejected.contains(primary));
@@ -164,14 +167,14 @@ impl<N> Topology<N> {
             && !ask.full.contains(at)
         {
             let reason = self.why_primary(ask, now);
-            return Ok(Some(Choice { at, reason, substituting: true }));
+            return Ok(Some(Choice { substituting: true, ..Choice::new(at, reason) }));
         }
         let open = |nodes: NodeSet| nodes.without(ask.tried).without(ask.full);
         let panic = |at| Some(Choice::new(at, Reason::PanicMode));
         let primary: NodeSet = primary.into_iter().collect();
         let fit = self.admitted(self.fit, ask, now).union(primary);
         let suspects = fit.intersection(self.ejected).without(self.confirmed);
-        if let Some(at) = self.by_turn(open(suspects), turn) {
+        if let Some(at) = self.by_turn(open(suspects), pace) {
             return Ok(panic(at));
         }
         // The needs of a session are never ignored.
@@ -181,26 +184,24 @@ impl<N> Topology<N> {
         }
         if healthy.is_none() {
             // Nobody to wait for, so a node that is as good as dead is better than none.
-            if let Some(at) = self.by_turn(open(fit.union(lagging)), turn) {
+            if let Some(at) = self.by_turn(open(fit.union(lagging)), pace) {
                 return Ok(panic(at));
             }
         }
-        if !ask.tried.is_empty() {
-            return Ok(None);
-        }
         Err(match healthy {
+            // Also for a second try: the primary could serve it in a moment.
             Some(_) => RouteError::PrimaryReadsExhausted,
+            None if !ask.tried.is_empty() => return Ok(None),
             None if !ask.full.is_empty() => RouteError::Saturated,
             None => RouteError::NoFitNode,
         })
     }
 
-    fn by_turn(&self, nodes: NodeSet, turn: &AtomicU64) -> Option<usize> {
+    fn by_turn(&self, nodes: NodeSet, pace: &Pace) -> Option<usize> {
         if nodes.is_empty() {
             return None;
         }
-        let turn = turn.fetch_add(1, Relaxed);
-        least_loaded(nodes, |at| self.load(at), &self.everyone, turn)
+        least_loaded(nodes, |at| self.load(at), &self.everyone, pace.take_turn())
     }
 
     fn why_primary(&self, ask: &Ask<'_>, now: Option<Instant>) -> Reason {
@@ -240,24 +241,49 @@ impl<N> Topology<N> {
         })
     }
 
-    fn by_strategy(
-        &self,
-        open: NodeSet,
-        turns: &Turns,
-        turn: &AtomicU64,
-    ) -> Option<(usize, Reason)> {
-        match self.strategy {
-            Strategy::RoundRobin | Strategy::Weighted => {
-                let next = turns.at(turn.fetch_add(1, Relaxed)).filter(|&at| open.contains(at));
+    fn by_strategy(&self, open: NodeSet, turns: &Turns, pace: &Pace) -> Option<Choice> {
+        match &self.selection.0 {
+            Selector::Strategy(Strategy::RoundRobin | Strategy::Weighted) => {
+                let next = turns.at(pace.take_turn()).filter(|&at| open.contains(at));
                 let at = next.or_else(|| draw(open, |at| self.weights[at], fastrand::f64()))?;
-                Some((at, Reason::Weighted))
+                Some(Choice::new(at, Reason::Weighted))
             }
-            Strategy::LeastLoaded => {
-                let turn = turn.fetch_add(1, Relaxed);
-                let at = least_loaded(open, |at| self.load(at), turns, turn)?;
-                Some((at, Reason::Balanced))
+            Selector::Strategy(Strategy::LeastLoaded) => {
+                let at = least_loaded(open, |at| self.load(at), turns, pace.share_turn())?;
+                Some(Choice::new(at, Reason::Balanced))
+            }
+            Selector::Strategy(Strategy::PeakEwma) => {
+                let random = fastrand::u64(..);
+                // The first by its turn, so that equally quick nodes serve by weight.
+                let turn = turns.at(pace.share_turn()).filter(|&at| open.contains(at));
+                let first = turn.or_else(|| draw(open, |at| self.weights[at], fastrand::f64()))?;
+                let others = open.without([first].into_iter().collect());
+                let quicker = any_of(others, (random >> 32) as u32).filter(|&second| {
+                    !is_first_quicker(self.cost(first), self.cost(second), pace.millis())
+                });
+                let at = quicker.unwrap_or(first);
+                let timed = is_timed(random) || !self.latency(at).is_known();
+                Some(Choice { timed, ..Choice::new(at, Reason::Balanced) })
+            }
+            Selector::Balancer(balancer) => {
+                let snapshot = Snapshot { topology: self, now: pace.millis() };
+                let position = balancer.choose(&Candidates::new(open, &snapshot));
+                let at = position.and_then(|position| open.iter().nth(position));
+                let turn = pace.peek_turn();
+                let at = at.or_else(|| least_loaded(open, |at| self.load(at), turns, turn))?;
+                let chance = || is_timed(fastrand::u64(..)) || !self.latency(at).is_known();
+                let timed = self.timed && chance();
+                Some(Choice { timed, ..Choice::new(at, Reason::Balanced) })
             }
         }
+    }
+
+    fn cost(&self, at: usize) -> (Estimate, u64, u32) {
+        (self.latency(at), self.seats[at].node.in_flight(), self.weights[at])
+    }
+
+    fn latency(&self, at: usize) -> Estimate {
+        Estimate::from_bits(self.seats[at].node.latency.load(Relaxed))
     }
 
     fn load(&self, at: usize) -> Load {
@@ -286,3 +312,21 @@ impl<N> Topology<N> {
 /// Requests in flight on each of its nodes with which a zone is not overloaded yet: the others may
 /// have none at all.
 const ZONE_SPARE: u64 = 4;
+
+/// One request in eight (and all on a node of which nothing is known), not in step with the turns: reading the clock twice costs as much as all the
+/// rest of a pick.
+fn is_timed(random: u64) -> bool {
+    random.is_multiple_of(8)
+}
+
+/// What a [`Balancer`](crate::Balancer) sees.
+struct Snapshot<'a, N> {
+    topology: &'a Topology<N>,
+    now: u32,
+}
+
+impl<N> View for Snapshot<'_, N> {
+    fn candidate(&self, at: usize) -> Candidate<'_> {
+        Candidate::of(&self.topology.seats[at], self.topology.weights[at], self.now)
+    }
+}

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod balancer;
 mod builder;
 mod config;
 mod freshness;
@@ -11,7 +12,9 @@ pub mod session;
 mod choose;
 mod gate;
 mod health;
+mod latency;
 mod node;
+mod pace;
 mod probe;
 mod select;
 mod shared;
@@ -26,9 +29,14 @@ mod stats;
 pub mod future;
 mod service;
 
+#[cfg(any(feature = "discovery", feature = "postgres"))]
+mod caught;
+#[cfg(feature = "discovery")]
+pub mod discovery;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 
+pub use balancer::{Balancer, Candidate, Candidates, Selection};
 pub use builder::ReplicasBuilder;
 pub use config::{ConfigError, ReplicasConfig, Strategy};
 pub use error::{BoxError, ReadError, RouteError};

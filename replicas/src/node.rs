@@ -5,6 +5,7 @@ use std::sync::atomic::{
     Ordering::{Relaxed, SeqCst},
 };
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -14,7 +15,9 @@ use tokio::time::Instant;
 use crate::gate::Gate;
 use crate::health::window::Totals;
 use crate::health::{Failure, Health, Policy, Transition};
-use crate::session::Pace;
+use crate::latency::{Estimate, PENALTY};
+use crate::pace::Pace;
+use crate::session::Kicks;
 use crate::shared::Shared;
 use crate::topology::Seat;
 use crate::{Freshness, Member, Outcome, Reason, Role};
@@ -28,6 +31,8 @@ pub(crate) struct Node<N> {
     pub(crate) tally: Tally,
     health: Mutex<Health>,
     mirror: Mirror,
+    /// An [`Estimate`], kept while requests are timed.
+    pub(crate) latency: AtomicU64,
     /// The start of the clock that the times in [`Mirror`] count on.
     born: Instant,
     pub(crate) freshness: ArcSwap<Freshness>,
@@ -36,9 +41,10 @@ pub(crate) struct Node<N> {
     /// Asks the node's monitor to look at it now.
     pub(crate) kick: Arc<Notify>,
     /// How often reads that wait may do so.
-    pub(crate) kicked: Pace,
+    pub(crate) kicked: Kicks,
     gate: Arc<Gate>,
     policy: Arc<Policy>,
+    pace: Arc<Pace>,
     set: Weak<Shared<N>>,
 }
 
@@ -52,13 +58,16 @@ pub(crate) struct Notice {
     pub(crate) removed: bool,
 }
 
-/// What happened on a node. Each is only ever added to, apart from those in flight.
+/// What happened on a node. Each is only ever added to, apart from those in flight. What succeeded is
+/// not counted but follows from the rest, so that the usual end of a request writes one counter.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 pub(crate) struct Tally {
     pub(crate) in_flight: AtomicU64,
     /// Of these, reads that the primary serves for want of a replica.
     pub(crate) substituting: AtomicU64,
-    pub(crate) succeeded: AtomicU64,
+    /// The most that was ever made known.
+    succeeded: AtomicU64,
     pub(crate) failed: AtomicU64,
     pub(crate) cancelled: AtomicU64,
     /// By reason. Their sum is what was started.
@@ -90,6 +99,7 @@ pub(crate) struct Maker<N> {
     pub(crate) set: Weak<Shared<N>>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) policy: Arc<Policy>,
+    pub(crate) pace: Arc<Pace>,
     pub(crate) ids: AtomicU64,
 }
 
@@ -120,13 +130,15 @@ impl<N> Maker<N> {
                 trial_at: AtomicU64::new(NEVER),
                 slow_since: AtomicU64::new(NEVER),
             },
+            latency: AtomicU64::new(Estimate::NONE),
             born: now,
             freshness: ArcSwap::default(),
             notice: watch::Sender::default(),
             kick: Arc::default(),
-            kicked: Pace::default(),
+            kicked: Kicks::default(),
             gate: Arc::clone(&self.gate),
             policy: Arc::clone(&self.policy),
+            pace: Arc::clone(&self.pace),
             set: Weak::clone(&self.set),
         };
         Seat { node: Arc::new(node), role, settings, excluded: None }
@@ -143,6 +155,26 @@ pub(crate) struct End {
     pub(crate) role: Role,
     pub(crate) reason: Reason,
     pub(crate) substituting: bool,
+    /// Whether the node's latency is kept.
+    pub(crate) measured: bool,
+    /// When the request began, if it is timed.
+    pub(crate) since: Option<Instant>,
+}
+
+impl Tally {
+    pub(crate) fn started(&self) -> u64 {
+        self.picks.iter().map(|count| count.load(Relaxed)).sum()
+    }
+
+    /// Read while requests start and end this may be too low, by those, but never too high; and never
+    /// lower than it was before.
+    pub(crate) fn succeeded(&self) -> u64 {
+        let started = self.started();
+        let others = [&self.failed, &self.cancelled, &self.in_flight];
+        let others: u64 = others.iter().map(|count| count.load(Relaxed)).sum();
+        let succeeded = started.saturating_sub(others);
+        self.succeeded.fetch_max(succeeded, Relaxed).max(succeeded)
+    }
 }
 
 impl<N> Node<N> {
@@ -165,7 +197,7 @@ impl<N> Node<N> {
     /// When the node's slow start began, if it had one.
     pub(crate) fn slow_since(&self) -> Option<Instant> {
         let since = self.mirror.slow_since.load(Relaxed);
-        (since != NEVER).then(|| self.born + std::time::Duration::from_nanos(since))
+        (since != NEVER).then(|| self.born + Duration::from_nanos(since))
     }
 
     /// Counts a request in, if there are fewer than `limit`; [`Self::end`] counts it out.
@@ -194,18 +226,24 @@ impl<N> Node<N> {
 
     /// Counts a request out and draws the conclusions.
     pub(crate) fn end(&self, end: End) {
-        let counter = match end.outcome {
-            Some(Outcome::Success | Outcome::Neutral) => &self.tally.succeeded,
-            Some(Outcome::Failure | Outcome::NotPrimary) => &self.tally.failed,
-            None => &self.tally.cancelled,
-        };
-        counter.fetch_add(1, Relaxed);
+        match end.outcome {
+            Some(Outcome::Success | Outcome::Overloaded { .. } | Outcome::Neutral) => {}
+            Some(Outcome::Failure | Outcome::NotPrimary) => {
+                self.tally.failed.fetch_add(1, Relaxed);
+            }
+            None => {
+                self.tally.cancelled.fetch_add(1, Relaxed);
+            }
+        }
         if end.substituting {
             self.tally.substituting.fetch_sub(1, SeqCst);
         }
         // Sequentially consistent for the sake of `Gate::freed`.
         self.tally.in_flight.fetch_sub(1, SeqCst);
         self.gate.freed();
+        if end.measured {
+            self.learn(end);
+        }
         match end.outcome {
             // The usual case: no lock, no clock.
             Some(Outcome::Success) if self.mirror.spotless.load(Relaxed) => {}
@@ -218,7 +256,7 @@ impl<N> Node<N> {
                     set.demote(self);
                 }
             }
-            Some(Outcome::Neutral) | None => {}
+            Some(Outcome::Overloaded { .. } | Outcome::Neutral) | None => {}
         }
         let undecided = !matches!(end.outcome, Some(Outcome::Success | Outcome::Failure));
         if end.reason == Reason::Trial && undecided {
@@ -227,6 +265,30 @@ impl<N> Node<N> {
                 None
             });
         }
+    }
+
+    /// Draws the conclusions for the node's latency.
+    fn learn(&self, end: End) {
+        let refused = match end.outcome {
+            Some(Outcome::Failure) => Some(PENALTY),
+            Some(Outcome::Overloaded { retry_after }) => Some(retry_after.unwrap_or(PENALTY)),
+            Some(Outcome::Success | Outcome::NotPrimary | Outcome::Neutral) | None => None,
+        };
+        if end.since.is_none() && refused.is_none() {
+            return;
+        }
+        let (now, millis) = self.pace.now();
+        let took = end.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        let took = took.max(refused.unwrap_or_default());
+        // One without an answer took at least so long, and says nothing if others took longer.
+        let answered = refused.is_some() || end.outcome == Some(Outcome::Success);
+        let update = |bits| {
+            let estimate = Estimate::from_bits(bits);
+            let slower = estimate.at(millis) < took.as_nanos() as f32;
+            (answered || slower).then(|| estimate.with(took, millis).to_bits())
+        };
+        // `Err` only says that there was nothing to learn.
+        let _ = self.latency.fetch_update(Relaxed, Relaxed, update);
     }
 
     fn failed(&self, end: End) {
@@ -240,8 +302,8 @@ impl<N> Node<N> {
         let may_eject = end.role == Role::Primary || set.topology.load().can_spare(self);
         self.judge(|health, now| {
             let tally = &self.tally;
-            let (succeeded, failed) = (tally.succeeded.load(Relaxed), tally.failed.load(Relaxed));
-            let totals = Totals { succeeded, failed };
+            let failed = tally.failed.load(Relaxed);
+            let totals = Totals { succeeded: tally.succeeded(), failed };
             let chance = fastrand::f64();
             let failure = Failure { now, epoch: end.epoch, totals, chance, may_eject };
             health.request_failed(failure, &self.policy)

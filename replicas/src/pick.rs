@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::choose::Choice;
 use crate::node::{End, Node};
+use crate::pace::Pace;
 use crate::topology::Topology;
 use crate::{Outcome, Reason, Role};
 
@@ -24,8 +25,13 @@ pub struct Pick<N> {
 impl<N> Pick<N> {
     /// Takes a place on the chosen node; `None` if there is none. Of reads that the primary serves for
     /// want of a replica, at most `budget` get one.
-    pub(crate) fn enter(topology: &Topology<N>, choice: Choice, budget: u64) -> Option<Self> {
-        let Choice { at, reason, substituting } = choice;
+    pub(crate) fn enter(
+        topology: &Topology<N>,
+        choice: Choice,
+        budget: u64,
+        pace: &Pace,
+    ) -> Option<Self> {
+        let Choice { at, reason, substituting, timed } = choice;
         let seat = &topology.seats[at];
         let limit = topology.limit(at);
         // The epoch first: an ejection in between makes this request's outcome stale, not wrong.
@@ -35,7 +41,15 @@ impl<N> Pick<N> {
         } else {
             seat.node.enter(limit, reason)
         };
-        let end = End { outcome: None, epoch, role: seat.role, reason, substituting };
+        let end = End {
+            outcome: None,
+            epoch,
+            role: seat.role,
+            reason,
+            substituting,
+            measured: topology.timed,
+            since: timed.then(|| pace.now().0),
+        };
         entered.then(|| Self { node: Arc::clone(&seat.node), end })
     }
 

@@ -10,8 +10,8 @@ use crate::future::Waiting;
 use crate::shared::{Need, Shared};
 use crate::{
     ConfigError, Fault, Freshness, Member, Members, NodeStats, Observation, Observed, Pick,
-    ReadError, ReplicaService, ReplicasBuilder, ReplicasStats, Route, RouteError, Routed, Session,
-    Strategy,
+    ReadError, ReplicaService, ReplicasBuilder, ReplicasStats, Route, RouteError, Routed,
+    Selection, Session,
 };
 
 /// The name of a primary that was given none.
@@ -120,9 +120,10 @@ impl<N> Replicas<N> {
         self.shared.change(change)
     }
 
-    /// Changes how reads are spread, from the next one on.
-    pub fn set_strategy(&self, strategy: Strategy) {
-        self.shared.set_strategy(strategy);
+    /// Changes how reads are spread, from the next one on: to a [`Strategy`](crate::Strategy), or to a
+    /// [`Balancer`](crate::Balancer) in an `Arc`.
+    pub fn set_strategy(&self, strategy: impl Into<Selection>) {
+        self.shared.set_selection(strategy.into());
     }
 
     /// The name of the node that takes writes at present, if it is known.
@@ -238,7 +239,7 @@ impl<N> Replicas<N> {
     pub fn stats(&self) -> ReplicasStats {
         let topology = self.shared.topology.load();
         ReplicasStats {
-            strategy: topology.strategy,
+            strategy: topology.selection.name(),
             nodes: topology.seats.iter().map(NodeStats::of).collect(),
             panic: topology.panic,
             waiting: self.shared.gate.waiting() as u64,
@@ -316,7 +317,7 @@ impl<N> fmt::Debug for Replicas<N> {
         let names = topology.seats.iter().map(|seat| seat.node.name.as_str());
         f.debug_struct("Replicas")
             .field("nodes", &names.collect::<Vec<_>>())
-            .field("strategy", &topology.strategy)
+            .field("strategy", &topology.selection)
             .finish_non_exhaustive()
     }
 }

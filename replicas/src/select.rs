@@ -152,6 +152,13 @@ pub(crate) fn draw(nodes: NodeSet, weight: impl Fn(usize) -> u32, chance: f64) -
     drawn.or_else(|| nodes.iter().last())
 }
 
+/// One of the nodes, all alike, by random bits.
+pub(crate) fn any_of(nodes: NodeSet, random: u32) -> Option<usize> {
+    // A fraction of 2^32, multiplied rather than divided.
+    let position = (u64::from(random) * nodes.len() as u64) >> 32;
+    nodes.iter().nth(position as usize)
+}
+
 fn with_one_more(load: Load) -> Load {
     Load { in_flight: load.in_flight.saturating_add(1), ..load }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tower_service::Service;
 
@@ -21,8 +22,16 @@ pub enum Outcome {
     /// `in_hot_standby` being on). Nothing was done. The node takes nothing more until its monitor
     /// has looked at it, which it is asked to do at once.
     NotPrimary,
-    /// The request ended, but says nothing about the node: the caller's own error, or saturation.
-    /// Counted as succeeded, without effect on the node's health.
+    /// The node refused because it has too much to do (a 429, a 503, `too many connections`).
+    /// Counted as succeeded, without effect on the node's health: to eject a busy node is to overload
+    /// the rest. Strategies that look at latency take it for an answer that took as long as the node
+    /// asks to be left alone, 5 s if it does not say.
+    Overloaded {
+        /// For how long the node asks to be left alone.
+        retry_after: Option<Duration>,
+    },
+    /// The request ended, but says nothing about the node: the caller's own error, or saturation of
+    /// the caller's own pool. Counted as succeeded, without effect on the node's health.
     Neutral,
 }
 

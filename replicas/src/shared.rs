@@ -18,12 +18,13 @@ use crate::gate::{Gate, Kind};
 use crate::health::Policy;
 use crate::member::Members;
 use crate::node::{Maker, Node};
+use crate::pace::Pace;
 use crate::probe::{self, Probe};
 use crate::select::NodeSet;
 use crate::session::Waits;
 use crate::topology::{Seat, Topology};
 use crate::{
-    ConfigError, Member, Observation, Observed, Pick, Reason, Role, RouteError, Session, Strategy,
+    ConfigError, Member, Observation, Observed, Pick, Reason, Role, RouteError, Selection, Session,
 };
 
 /// The set behind a [`Replicas`](crate::Replicas).
@@ -37,8 +38,7 @@ pub(crate) struct Shared<N> {
     pub(crate) observed: Notify,
     pub(crate) waits: Waits,
     pub(crate) refused: AtomicU64,
-    /// Never set back, so that exactness survives a change of the snapshot.
-    turn: AtomicU64,
+    pace: Arc<Pace>,
     maker: Maker<N>,
     /// What the next snapshot is made from. Held until that is in force, so that an older one never
     /// replaces a newer one.
@@ -54,7 +54,7 @@ pub(crate) struct Shared<N> {
 
 struct Roster<N> {
     seats: Vec<Seat<N>>,
-    strategy: Strategy,
+    selection: Selection,
     expects_primary: bool,
     /// Removed, and perhaps still at work.
     removed: Vec<Weak<Node<N>>>,
@@ -82,22 +82,24 @@ impl Need<'_> {
 impl<N> Shared<N> {
     pub(crate) fn new(
         members: Vec<Member<N>>,
-        strategy: Strategy,
+        selection: Selection,
         policy: Policy,
         probe: Option<(Probe<N>, Handle)>,
     ) -> Arc<Self> {
         let (policy, gate) = (Arc::new(policy), Arc::new(Gate::default()));
+        let pace = Arc::new(Pace::new());
         Arc::new_cyclic(|set| {
             let maker = Maker {
                 set: set.clone(),
                 gate: Arc::clone(&gate),
                 policy: Arc::clone(&policy),
+                pace: Arc::clone(&pace),
                 ids: AtomicU64::new(0),
             };
             let seats: Vec<Seat<N>> =
                 members.into_iter().map(|member| maker.initial_seat(member)).collect();
             let expects_primary = seats.iter().any(|seat| seat.role != Role::Replica);
-            let roster = Roster { seats, strategy, expects_primary, removed: Vec::new() };
+            let roster = Roster { seats, selection, expects_primary, removed: Vec::new() };
             Self {
                 topology: ArcSwap::from_pointee(roster.topology(&policy)),
                 policy,
@@ -106,7 +108,7 @@ impl<N> Shared<N> {
                 observed: Notify::new(),
                 waits: Waits::default(),
                 refused: AtomicU64::new(0),
-                turn: AtomicU64::new(0),
+                pace,
                 maker,
                 roster: Mutex::new(roster),
                 changing: Mutex::new(()),
@@ -137,8 +139,8 @@ impl<N> Shared<N> {
             && topology.plain
             && !session.is_pinned()
             && !session.has_needs()
-            && let Some(choice) = topology.choose_plain(&self.turn)
-            && let Some(pick) = Pick::enter(topology, choice, u64::MAX)
+            && let Some(choice) = topology.choose_plain(&self.pace)
+            && let Some(pick) = Pick::enter(topology, choice, u64::MAX, &self.pace)
         {
             return Ok(Some(pick));
         }
@@ -152,14 +154,15 @@ impl<N> Shared<N> {
                     let tried = seats.filter(|(_, seat)| tried.contains(&seat.node.id));
                     let tried: NodeSet = tried.map(|(at, _)| at).collect();
                     let ask = Ask { session, tried, full };
-                    match topology.choose_read(&ask, &self.turn)? {
+                    match topology.choose_read(&ask, &self.pace)? {
                         Some(choice) => choice,
                         None => return Ok(None),
                     }
                 }
             };
             let limit = topology.limit(choice.at);
-            match Pick::enter(topology, choice, self.budget(&choice, limit)) {
+            let budget = self.budget(&choice, limit);
+            match Pick::enter(topology, choice, budget, &self.pace) {
                 Some(pick) => return Ok(Some(pick)),
                 None => full.insert(choice.at),
             }
@@ -253,9 +256,9 @@ impl<N> Shared<N> {
         Ok(result)
     }
 
-    pub(crate) fn set_strategy(&self, strategy: Strategy) {
+    pub(crate) fn set_selection(&self, selection: Selection) {
         let mut roster = self.roster.lock();
-        roster.strategy = strategy;
+        roster.selection = selection;
         self.publish(&roster);
     }
 
@@ -401,6 +404,6 @@ impl<N> Shared<N> {
 impl<N> Roster<N> {
     fn topology(&self, policy: &Policy) -> Topology<N> {
         let seats = self.seats.clone();
-        Topology::new(seats, self.strategy, self.expects_primary, policy, Instant::now())
+        Topology::new(seats, self.selection.clone(), self.expects_primary, policy, Instant::now())
     }
 }

@@ -3,9 +3,8 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::member::Settings;
-use crate::node::Tally;
 use crate::topology::Seat;
-use crate::{Exclusion, Reason, Role, Strategy};
+use crate::{Exclusion, Reason, Role};
 
 /// Receives one figure: its name, its labels, its value.
 pub type Emit<'a> = dyn FnMut(&str, &[(&str, &str)], f64) + 'a;
@@ -15,8 +14,8 @@ pub type Emit<'a> = dyn FnMut(&str, &[(&str, &str)], f64) + 'a;
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ReplicasStats {
-    /// How reads are spread.
-    pub strategy: Strategy,
+    /// How reads are spread, in a word.
+    pub strategy: &'static str,
     /// In the order they were added.
     pub nodes: Vec<NodeStats>,
     /// Whether so few replicas are healthy that ejection by requests alone is ignored.
@@ -115,7 +114,7 @@ impl ReplicasStats {
             token_waits_total,
             token_waits_missed_total,
         } = self;
-        emit("replicas_strategy", &[("strategy", strategy.as_str())], 1.0);
+        emit("replicas_strategy", &[("strategy", strategy)], 1.0);
         for node in nodes {
             node.visit(emit);
         }
@@ -132,20 +131,9 @@ impl NodeStats {
     pub(crate) fn of<N>(seat: &Seat<N>) -> Self {
         let Seat { node, role, settings, excluded } = seat;
         let Settings { weight, zone, max_in_flight } = settings;
-        let Tally {
-            in_flight,
-            substituting: _,
-            succeeded,
-            failed,
-            cancelled,
-            picks,
-            ejections,
-            returns,
-            probes,
-            probes_failed,
-        } = &node.tally;
+        let tally = &node.tally;
         let freshness = node.freshness.load();
-        let picks = Reason::ALL.iter().zip(picks);
+        let picks = Reason::ALL.iter().zip(&tally.picks);
         let picks: Vec<ReasonStats> = picks
             .map(|(&reason, count)| ReasonStats { reason, picks_total: count.load(Relaxed) })
             .collect();
@@ -158,16 +146,16 @@ impl NodeStats {
             excluded: *excluded,
             lag_seconds: freshness.lag.map(|lag| lag.as_secs_f64()),
             lag_bytes: freshness.lag_bytes,
-            in_flight: in_flight.load(Relaxed),
+            in_flight: tally.in_flight.load(Relaxed),
             max_in_flight: *max_in_flight,
             started_total: picks.iter().map(|entry| entry.picks_total).sum(),
-            succeeded_total: succeeded.load(Relaxed),
-            failed_total: failed.load(Relaxed),
-            cancelled_total: cancelled.load(Relaxed),
-            ejections_total: ejections.load(Relaxed),
-            returns_total: returns.load(Relaxed),
-            probes_total: probes.load(Relaxed),
-            probes_failed_total: probes_failed.load(Relaxed),
+            succeeded_total: tally.succeeded(),
+            failed_total: tally.failed.load(Relaxed),
+            cancelled_total: tally.cancelled.load(Relaxed),
+            ejections_total: tally.ejections.load(Relaxed),
+            returns_total: tally.returns.load(Relaxed),
+            probes_total: tally.probes.load(Relaxed),
+            probes_failed_total: tally.probes_failed.load(Relaxed),
             picks,
         }
     }

@@ -8,7 +8,7 @@ use crate::health::{Policy, TENTHS, ramp, ramp_reaches};
 use crate::member::Settings;
 use crate::node::Node;
 use crate::select::{NodeSet, Turns};
-use crate::{Exclusion, Role, Strategy};
+use crate::{Exclusion, Role, Selection};
 
 /// A node and its place in a set.
 pub(crate) struct Seat<N> {
@@ -22,7 +22,9 @@ pub(crate) struct Seat<N> {
 /// returns; counters and freshness, which change all the time, are in the nodes.
 pub(crate) struct Topology<N> {
     pub(crate) seats: Box<[Seat<N>]>,
-    pub(crate) strategy: Strategy,
+    pub(crate) selection: Selection,
+    /// Whether requests are timed.
+    pub(crate) timed: bool,
     /// By index: the weight in force, which a slow start lessens. Comparable within one snapshot.
     pub(crate) weights: Box<[u32]>,
     /// The node that takes writes.
@@ -65,7 +67,7 @@ pub(crate) struct Topology<N> {
 impl<N> Topology<N> {
     pub(crate) fn new(
         seats: Vec<Seat<N>>,
-        strategy: Strategy,
+        selection: Selection,
         expects_primary: bool,
         policy: &Policy,
         now: Instant,
@@ -91,7 +93,7 @@ impl<N> Topology<N> {
         let local = among(&|seat| zone.is_some() && seat.settings.zone.as_deref() == zone);
         let limited = among(&|seat| seat.settings.max_in_flight.is_some());
         let trials_due = !policy.is_probed() && !fit.intersection(ejected).is_empty();
-        let (weights, next_step) = weights(&seats, strategy, policy, now);
+        let (weights, next_step) = weights(&seats, &selection, policy, now);
         let turns_of = |members: NodeSet| turns(members, &weights, next_step.is_some());
         Self {
             turns: turns_of(serving),
@@ -100,7 +102,8 @@ impl<N> Topology<N> {
             trials: !policy.is_probed(),
             zone_overload: policy.config.zone_overload,
             weights,
-            strategy,
+            timed: selection.wants_latency(),
+            selection,
             primary: among(&is_primary).iter().next(),
             expects_primary,
             fit,
@@ -175,7 +178,7 @@ impl<N> Clone for Seat<N> {
 /// The weights in force, and when they change next. While a node starts slowly all are in tenths.
 fn weights<N>(
     seats: &[Seat<N>],
-    strategy: Strategy,
+    selection: &Selection,
     policy: &Policy,
     now: Instant,
 ) -> (Box<[u32]>, Option<Instant>) {
@@ -190,10 +193,7 @@ fn weights<N>(
         .collect();
     let next_step = tenths.iter().flatten().map(|(_, next)| *next).min();
     let weights = seats.iter().zip(&tenths).map(|(seat, ramping)| {
-        let whole = match strategy {
-            Strategy::RoundRobin => 1,
-            Strategy::Weighted | Strategy::LeastLoaded => seat.settings.weight,
-        };
+        let whole = if selection.ignores_weights() { 1 } else { seat.settings.weight };
         match (next_step, ramping) {
             (None, _) => whole,
             (Some(_), None) => whole * TENTHS,

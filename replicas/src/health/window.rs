@@ -48,3 +48,6 @@ impl Window {
             && failed.saturating_mul(100) >= requests.saturating_mul(share)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,8 +14,8 @@ const LONGEST: Duration = Duration::from_secs(60 * 60);
 #[non_exhaustive]
 pub struct MonitorConfig {
     /// Longest time between two questions to the primary; each is drawn from the upper half at
-    /// random. 200 ms: it is the error of every replica's lag, and five small statements a second
-    /// are nothing to a server.
+    /// random. 100 ms: it is the error of every replica's lag, and a dozen small statements a second
+    /// are little to a server.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub primary_interval: Duration,
     /// Longest time between two questions to a replica, drawn in the same way. 500 ms: that late
@@ -25,7 +25,8 @@ pub struct MonitorConfig {
     /// The same for all nodes while there is no primary that answers. 50 ms, since writes wait.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub search_interval: Duration,
-    /// Time for a connection: name lookup, TCP, TLS and authentication together. 5 s.
+    /// Time for a connection: name lookup, TCP, TLS and authentication together. 2 s: with a server
+    /// that hangs in its handshake it is what a failed probe takes, and three of them eject it.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub connect_timeout: Duration,
     /// Time for an answer; a server that takes longer hangs, and its connection is given up. 1 s.
@@ -48,10 +49,10 @@ pub struct MonitorConfig {
 impl Default for MonitorConfig {
     fn default() -> Self {
         Self {
-            primary_interval: Duration::from_millis(200),
+            primary_interval: Duration::from_millis(100),
             replica_interval: Duration::from_millis(500),
             search_interval: Duration::from_millis(50),
-            connect_timeout: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(2),
             sample_timeout: Duration::from_secs(1),
             settle_timeout: Duration::from_secs(1),
             max_lag: Duration::from_secs(10),

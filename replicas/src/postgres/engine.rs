@@ -69,8 +69,8 @@ impl Engine {
             history: History::default(),
             nodes: BTreeMap::new(),
             limits: Limits { time: config.max_lag, bytes: config.max_lag_bytes },
-            // Two questions may be late on a busy machine without the primary being silent.
-            current: config.primary_interval * 3,
+            // Some questions may be late on a busy machine without the primary being silent.
+            current: config.primary_interval * 5,
             counts: Counts::default(),
         }
     }
@@ -88,13 +88,13 @@ impl Engine {
     pub(super) fn leave(&mut self, node: &str, now: Instant) -> Step {
         self.nodes.remove(node);
         let changes = self.roles.leave(node);
-        self.follow(None, changes, now)
+        self.follow(None, &changes, now)
     }
 
     /// Decides although some nodes have not answered.
     pub(super) fn settle(&mut self, now: Instant) -> Step {
         let changes = self.roles.settle();
-        self.follow(None, changes, now)
+        self.follow(None, &changes, now)
     }
 
     /// A node has answered at `now` what it was asked at `asked`.
@@ -109,7 +109,7 @@ impl Engine {
         let before = known.answers.replace(true);
         let recovery = known.learn(sample, asked);
         let changes = self.roles.saw(node, Seen { system: sample.system, recovery });
-        let mut step = self.follow(Some(node), changes, now);
+        let mut step = self.follow(Some(node), &changes, now);
         if before == Some(false) {
             step.events.push(Event::Reached { node: node.to_string() });
         }
@@ -122,7 +122,7 @@ impl Engine {
         known.missed += 1;
         let before = known.answers.replace(false);
         let changes = self.roles.missed(node);
-        let mut step = self.follow(None, changes, now);
+        let mut step = self.follow(None, &changes, now);
         if before != Some(false) {
             let (node, error) = (node.to_string(), error.to_owned());
             step.events.push(Event::Unreachable { node, error });
@@ -175,7 +175,7 @@ impl Engine {
     }
 
     /// Draws the conclusions from what `node` said, or from nobody's word, and from what it changed.
-    fn follow(&mut self, node: Option<&Name>, changes: Vec<Change>, now: Instant) -> Step {
+    fn follow(&mut self, node: Option<&Name>, changes: &[Change], now: Instant) -> Step {
         let mut step = Step::default();
         let changed = |name: &Name| changes.iter().any(|change| change.node == *name);
         // The primary's word comes first: replicas are measured by it.
@@ -189,10 +189,10 @@ impl Engine {
         if let Some(node) = node.filter(|node| !changed(node)) {
             self.observe(node, now, &mut step);
         }
-        for change in &changes {
+        for change in changes {
             self.observe(&change.node, now, &mut step);
         }
-        for change in &changes {
+        for change in changes {
             self.tell(change, &mut step);
         }
         step

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -13,10 +12,11 @@ use tokio_postgres::Client;
 
 use super::MonitorConfig;
 use super::desk::{Desk, Report};
-use super::monitor::{Connect, Connecting, Shutdown};
+use super::monitor::{Connect, Shutdown};
 use super::roles::Name;
 use super::sample::{self, Sample};
 use crate::BoxError;
+use crate::caught::caught;
 use crate::node::{Node, Notice};
 use crate::shared::Shared;
 
@@ -216,17 +216,21 @@ impl<N> Watcher<N> {
         if let Some(client) = self.client.take().filter(|client| !client.is_closed()) {
             return Some(Ok(client));
         }
+        // A panic in the caller's function is a failed attempt; it must not end the task, for then
+        // the node would never be asked again.
         let started = {
             let node = self.node.upgrade()?;
             catch_unwind(AssertUnwindSafe(|| (self.connect)(&self.name, &node.value)))
         };
         let limit = self.config.connect_timeout;
-        Some(match started {
-            Ok(connecting) => match timeout(limit, without_panic(connecting)).await {
-                Ok(result) => result,
-                Err(_) => Err(format!("no connection within {limit:?}").into()),
-            },
-            Err(_) => Err("the connect function panicked".into()),
+        let connected = match started {
+            Ok(connecting) => timeout(limit, caught(connecting)).await,
+            Err(_) => Ok(None),
+        };
+        Some(match connected {
+            Ok(Some(result)) => result,
+            Ok(None) => Err("the connect function panicked".into()),
+            Err(_) => Err(format!("no connection within {limit:?}").into()),
         })
     }
 }
@@ -242,14 +246,4 @@ async fn question(client: &Client, limit: Duration) -> Result<Sample, BoxError> 
 fn pause_after(failures: u32) -> Duration {
     let doubled = 2_u32.saturating_pow(failures.saturating_sub(1).min(10));
     (RETRY_PAUSE * 2 * doubled).min(LONGEST_PAUSE)
-}
-
-/// A panic in the caller's function is a failed attempt; it must not end the task, for then the
-/// node would never be asked again.
-async fn without_panic(mut connecting: Connecting) -> Result<Client, BoxError> {
-    std::future::poll_fn(|cx| {
-        catch_unwind(AssertUnwindSafe(|| connecting.as_mut().poll(cx)))
-            .unwrap_or_else(|_| Poll::Ready(Err("the connect function panicked".into())))
-    })
-    .await
 }

@@ -121,7 +121,9 @@ fn configuration_reads_durations_in_words_and_refuses_unknown_fields() {
     assert_eq!(serde_json::from_str::<ReplicasConfig>(&again).unwrap(), config);
     let error = serde_json::from_str::<ReplicasConfig>(r#"{"interval": "1s"}"#).unwrap_err();
     assert!(error.to_string().contains("unknown field `interval`"), "{error}");
-    for strategy in [Strategy::RoundRobin, Strategy::Weighted, Strategy::LeastLoaded] {
+    for strategy in
+        [Strategy::RoundRobin, Strategy::Weighted, Strategy::LeastLoaded, Strategy::PeakEwma]
+    {
         assert_eq!(serde_json::to_value(strategy).unwrap(), strategy.as_str());
         assert_eq!(serde_json::from_value::<Strategy>(strategy.as_str().into()).unwrap(), strategy);
     }

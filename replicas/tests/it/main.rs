@@ -10,6 +10,8 @@ use tokio::time::Instant;
 
 mod accounting;
 mod config;
+#[cfg(feature = "discovery")]
+mod discovery;
 mod ejection;
 mod failover;
 mod members;
@@ -20,6 +22,7 @@ mod service;
 #[cfg(feature = "axum")]
 mod session;
 mod stats;
+mod strategies;
 mod tokens;
 mod waiting;
 

@@ -18,6 +18,19 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::{eventually, in_flight, node};
 
+#[cfg(feature = "postgres")]
+mod lag;
+#[cfg(feature = "postgres")]
+mod monitor;
+#[cfg(all(feature = "postgres", feature = "patroni"))]
+mod patroni;
+#[cfg(feature = "postgres")]
+mod promotion;
+#[cfg(feature = "postgres")]
+mod reads;
+#[cfg(feature = "postgres")]
+mod watched;
+
 const REPLICAS: [&str; 3] = ["replica-1", "replica-2", "replica-3"];
 
 /// One server with one connection, which is made again when it is lost.
