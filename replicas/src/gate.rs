@@ -1,9 +1,8 @@
 //! Where requests wait for a place on a node, in the order they came.
 
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst, fence};
+use tokio::time::Instant;
 
-use tokio::sync::{Notify, Semaphore};
-use tokio::time::{Instant, timeout_at};
+use crate::primitives::{AtomicUsize, Notify, Semaphore, SeqCst, fence, timeout_at};
 
 /// Requests that wait for the same kind of place. Apart, so that one that waits for the primary is in
 /// the way of none that any replica could serve.
@@ -51,11 +50,17 @@ struct Ticket<'a> {
 impl Gate {
     /// Something was freed, or may have been. After the change that frees it, which must be
     /// sequentially consistent: then either this sees the waiter, or the waiter sees the change.
+    #[inline]
     pub(crate) fn freed(&self) {
         if self.waiting.load(SeqCst) > 0 {
-            for queue in &self.queues {
-                queue.freed.notify_one();
-            }
+            self.wake();
+        }
+    }
+
+    #[cold]
+    fn wake(&self) {
+        for queue in &self.queues {
+            queue.freed.notify_one();
         }
     }
 
@@ -64,6 +69,7 @@ impl Gate {
     }
 
     /// Whether somebody waits whom a newcomer of this kind would overtake.
+    #[inline]
     pub(crate) fn has_queue(&self, kind: Kind) -> bool {
         self.queues[kind as usize].waiting.load(SeqCst) > 0
     }

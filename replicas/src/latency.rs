@@ -30,6 +30,7 @@ impl Estimate {
     /// What is known of a node that has not answered yet.
     pub(crate) const NONE: u64 = 0;
 
+    #[inline]
     pub(crate) fn from_bits(bits: u64) -> Self {
         Self { nanos: f32::from_bits((bits >> 32) as u32), at: bits as u32 }
     }
@@ -38,11 +39,13 @@ impl Estimate {
         u64::from(self.nanos.to_bits()) << 32 | u64::from(self.at)
     }
 
+    #[inline]
     pub(crate) fn is_known(self) -> bool {
         self.nanos > 0.0
     }
 
     /// In nanoseconds; it fades, so that a node which was slow once is tried again.
+    #[inline]
     pub(crate) fn at(self, now: u32) -> f32 {
         self.nanos * Self::kept(self.at, now)
     }
@@ -61,6 +64,7 @@ impl Estimate {
         Self { nanos, at: now }
     }
 
+    #[inline]
     fn kept(then: u32, now: u32) -> f32 {
         // Another thread's reading of the clock may be a little older.
         let elapsed = now.wrapping_sub(then).cast_signed().max(0);
@@ -76,6 +80,7 @@ impl Estimate {
 ///
 /// A node of which nothing is known is taken to be as quick as the other, so that it is neither always
 /// nor never chosen.
+#[inline]
 pub(crate) fn is_first_quicker(
     (first, first_in_flight, first_weight): (Estimate, u64, u32),
     (second, second_in_flight, second_weight): (Estimate, u64, u32),

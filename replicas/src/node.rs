@@ -16,7 +16,7 @@ use crate::gate::Gate;
 use crate::health::window::Totals;
 use crate::health::{Failure, Health, Policy, Transition};
 use crate::latency::{Estimate, PENALTY};
-use crate::pace::Pace;
+use crate::rota::Rota;
 use crate::session::Kicks;
 use crate::shared::Shared;
 use crate::topology::Seat;
@@ -44,7 +44,7 @@ pub(crate) struct Node<N> {
     pub(crate) kicked: Kicks,
     gate: Arc<Gate>,
     policy: Arc<Policy>,
-    pace: Arc<Pace>,
+    rota: Arc<Rota>,
     set: Weak<Shared<N>>,
 }
 
@@ -99,7 +99,7 @@ pub(crate) struct Maker<N> {
     pub(crate) set: Weak<Shared<N>>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) policy: Arc<Policy>,
-    pub(crate) pace: Arc<Pace>,
+    pub(crate) rota: Arc<Rota>,
     pub(crate) ids: AtomicU64,
 }
 
@@ -138,7 +138,7 @@ impl<N> Maker<N> {
             kicked: Kicks::default(),
             gate: Arc::clone(&self.gate),
             policy: Arc::clone(&self.policy),
-            pace: Arc::clone(&self.pace),
+            rota: Arc::clone(&self.rota),
             set: Weak::clone(&self.set),
         };
         Seat { node: Arc::new(node), role, settings, excluded: None }
@@ -277,7 +277,7 @@ impl<N> Node<N> {
         if end.since.is_none() && refused.is_none() {
             return;
         }
-        let (now, millis) = self.pace.now();
+        let (now, millis) = self.rota.now();
         let took = end.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         let took = took.max(refused.unwrap_or_default());
         // One without an answer took at least so long, and says nothing if others took longer.

@@ -89,6 +89,7 @@ impl Turns {
     }
 
     /// Whose turn it is, unless nobody takes turns.
+    #[inline]
     pub(crate) fn at(&self, turn: u64) -> Option<usize> {
         let period = u64::try_from(self.0.len()).ok()?;
         let slot = usize::try_from(turn.checked_rem(period)?).ok()?;
@@ -118,6 +119,11 @@ pub(crate) fn least_loaded(
     turns: &Turns,
     turn: u64,
 ) -> Option<usize> {
+    // The usual case first: a node that is idle is tied with any, so that the others do not matter.
+    let next = turns.at(turn).filter(|&node| candidates.contains(node));
+    if let Some(idle) = next.filter(|&node| load(node).in_flight == 0) {
+        return Some(idle);
+    }
     let mut nodes = candidates.iter();
     let mut least = nodes.next()?;
     let mut limit = with_one_more(load(least));

@@ -18,9 +18,8 @@ use crate::gate::{Gate, Kind};
 use crate::health::Policy;
 use crate::member::Members;
 use crate::node::{Maker, Node};
-use crate::pace::Pace;
 use crate::probe::{self, Probe};
-use crate::select::NodeSet;
+use crate::rota::Rota;
 use crate::session::Waits;
 use crate::topology::{Seat, Topology};
 use crate::{
@@ -38,7 +37,7 @@ pub(crate) struct Shared<N> {
     pub(crate) observed: Notify,
     pub(crate) waits: Waits,
     pub(crate) refused: AtomicU64,
-    pace: Arc<Pace>,
+    rota: Arc<Rota>,
     maker: Maker<N>,
     /// What the next snapshot is made from. Held until that is in force, so that an older one never
     /// replaces a newer one.
@@ -87,13 +86,13 @@ impl<N> Shared<N> {
         probe: Option<(Probe<N>, Handle)>,
     ) -> Arc<Self> {
         let (policy, gate) = (Arc::new(policy), Arc::new(Gate::default()));
-        let pace = Arc::new(Pace::new());
+        let rota = Arc::new(Rota::new());
         Arc::new_cyclic(|set| {
             let maker = Maker {
                 set: set.clone(),
                 gate: Arc::clone(&gate),
                 policy: Arc::clone(&policy),
-                pace: Arc::clone(&pace),
+                rota: Arc::clone(&rota),
                 ids: AtomicU64::new(0),
             };
             let seats: Vec<Seat<N>> =
@@ -108,7 +107,7 @@ impl<N> Shared<N> {
                 observed: Notify::new(),
                 waits: Waits::default(),
                 refused: AtomicU64::new(0),
-                pace,
+                rota,
                 maker,
                 roster: Mutex::new(roster),
                 changing: Mutex::new(()),
@@ -139,8 +138,8 @@ impl<N> Shared<N> {
             && topology.plain
             && !session.is_pinned()
             && !session.has_needs()
-            && let Some(choice) = topology.choose_plain(&self.pace)
-            && let Some(pick) = Pick::enter(topology, choice, u64::MAX, &self.pace)
+            && let Some(choice) = topology.choose_plain(&self.rota)
+            && let Some(pick) = Pick::enter(topology, choice, u64::MAX, &self.rota)
         {
             return Ok(Some(pick));
         }
@@ -150,11 +149,9 @@ impl<N> Shared<N> {
             let choice = match need {
                 Need::Write => topology.choose_primary(Reason::Write, full)?,
                 Need::Read(session, tried) => {
-                    let seats = topology.seats.iter().enumerate();
-                    let tried = seats.filter(|(_, seat)| tried.contains(&seat.node.id));
-                    let tried: NodeSet = tried.map(|(at, _)| at).collect();
+                    let tried = topology.of(tried);
                     let ask = Ask { session, tried, full };
-                    match topology.choose_read(&ask, &self.pace)? {
+                    match topology.choose_read(&ask, &self.rota)? {
                         Some(choice) => choice,
                         None => return Ok(None),
                     }
@@ -162,7 +159,7 @@ impl<N> Shared<N> {
             };
             let limit = topology.limit(choice.at);
             let budget = self.budget(&choice, limit);
-            match Pick::enter(topology, choice, budget, &self.pace) {
+            match Pick::enter(topology, choice, budget, &self.rota) {
                 Some(pick) => return Ok(Some(pick)),
                 None => full.insert(choice.at),
             }
@@ -174,7 +171,8 @@ impl<N> Shared<N> {
         if !choice.substituting || limit == u64::MAX {
             return u64::MAX;
         }
-        (self.policy.config.primary_read_share * limit as f64).ceil() as u64
+        // Less what the product may be off by: a fifth of 15 is 3, not 4.
+        (self.policy.config.primary_read_share * limit as f64 - 1e-9).ceil() as u64
     }
 
     /// As [`pick`](Self::pick), but overtakes nobody.

@@ -143,6 +143,15 @@ impl<N> Topology<N> {
         suspects.count() < most.max(1)
     }
 
+    /// Those of the nodes with these identities that are still there.
+    pub(crate) fn of(&self, ids: &[u64]) -> NodeSet {
+        if ids.is_empty() {
+            return NodeSet::default();
+        }
+        let seats = self.seats.iter().enumerate();
+        seats.filter(|(_, seat)| ids.contains(&seat.node.id)).map(|(at, _)| at).collect()
+    }
+
     /// As many requests as the node may have at once.
     pub(crate) fn limit(&self, at: usize) -> u64 {
         self.seats[at].settings.max_in_flight.unwrap_or(u64::MAX)

@@ -18,8 +18,8 @@ pub struct MonitorConfig {
     /// are little to a server.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub primary_interval: Duration,
-    /// Longest time between two questions to a replica, drawn in the same way. 500 ms: that late
-    /// an exclusion or a promotion is noticed when nobody needs to know sooner.
+    /// Longest time between two questions to a replica, drawn in the same way. 200 ms: that late it is
+    /// noticed that it begins to lag, or was promoted, when nobody needs to know sooner.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub replica_interval: Duration,
     /// The same for all nodes while there is no primary that answers. 50 ms, since writes wait.
@@ -50,7 +50,7 @@ impl Default for MonitorConfig {
     fn default() -> Self {
         Self {
             primary_interval: Duration::from_millis(100),
-            replica_interval: Duration::from_millis(500),
+            replica_interval: Duration::from_millis(200),
             search_interval: Duration::from_millis(50),
             connect_timeout: Duration::from_secs(2),
             sample_timeout: Duration::from_secs(1),

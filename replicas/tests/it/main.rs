@@ -14,7 +14,10 @@ mod config;
 mod discovery;
 mod ejection;
 mod failover;
+mod flapping;
 mod members;
+mod model;
+mod panic_mode;
 mod postgres;
 mod probe;
 mod route;
@@ -25,6 +28,7 @@ mod stats;
 mod strategies;
 mod tokens;
 mod waiting;
+mod zones;
 
 /// A node that is only its name.
 type Name = &'static str;

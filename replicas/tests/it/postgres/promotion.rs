@@ -17,6 +17,15 @@ async fn keys(cluster: &PgCluster, node: &PgNode) -> BTreeSet<i64> {
     text.lines().map(|id| id.parse().unwrap()).collect()
 }
 
+/// Waits until all standbys have the table: an heir without it would fail the writes for good.
+async fn replicated(cluster: &PgCluster) {
+    for standby in cluster.standbys() {
+        while cluster.sql(standby, "select from written limit 1").await.is_err() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
 /// When the first write succeeded that was sent to `node`.
 fn resumed(log: &std::collections::BTreeMap<i64, Written>, node: &str) -> Instant {
     let mut done: Vec<Instant> =
@@ -31,6 +40,7 @@ async fn writes_follow_a_promotion_and_the_old_primary_never_gets_one_again() {
     let watched = watch(&cluster).await;
     let writers = Writers::start(&watched.db, 8).await;
     writers.run("n0", 500).await;
+    replicated(&cluster).await;
 
     cluster.kill_primary().unwrap();
     cluster.promote(0).await.unwrap();

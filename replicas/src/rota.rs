@@ -7,7 +7,7 @@ use tokio::time::Instant;
 /// Whose turn it is, and roughly what time. On a cache line of its own, since every pick writes it.
 #[derive(Debug)]
 #[repr(align(64))]
-pub(crate) struct Pace {
+pub(crate) struct Rota {
     /// Never set back, so that exactness survives a change of the snapshot.
     turn: AtomicU64,
     /// Milliseconds after `start` when the clock was last read.
@@ -15,18 +15,20 @@ pub(crate) struct Pace {
     start: Instant,
 }
 
-impl Pace {
+impl Rota {
     pub(crate) fn new() -> Self {
         Self { turn: AtomicU64::new(0), millis: AtomicU32::new(0), start: Instant::now() }
     }
 
     /// The next turn, which nobody else gets.
+    #[inline]
     pub(crate) fn take_turn(&self) -> u64 {
         self.turn.fetch_add(1, Relaxed)
     }
 
     /// The next turn, which another thread may get at the same moment: at a third of the cost, for
     /// where turns only break ties.
+    #[inline]
     pub(crate) fn share_turn(&self) -> u64 {
         let turn = self.turn.load(Relaxed);
         self.turn.store(turn.wrapping_add(1), Relaxed);
@@ -34,11 +36,13 @@ impl Pace {
     }
 
     /// The turn that comes next, for those that take none.
+    #[inline]
     pub(crate) fn peek_turn(&self) -> u64 {
         self.turn.load(Relaxed)
     }
 
     /// The clock's last reading.
+    #[inline]
     pub(crate) fn millis(&self) -> u32 {
         self.millis.load(Relaxed)
     }
