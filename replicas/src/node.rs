@@ -17,7 +17,7 @@ use crate::health::window::Totals;
 use crate::health::{Failure, Health, Policy, Transition};
 use crate::latency::{Estimate, PENALTY};
 use crate::rota::Rota;
-use crate::session::Pace;
+use crate::session::Kicks;
 use crate::shared::Shared;
 use crate::topology::Seat;
 use crate::{Freshness, Member, Outcome, Reason, Role};
@@ -41,7 +41,7 @@ pub(crate) struct Node<N> {
     /// Asks the node's monitor to look at it now.
     pub(crate) kick: Arc<Notify>,
     /// How often reads that wait may do so.
-    pub(crate) kicked: Pace,
+    pub(crate) kicked: Kicks,
     gate: Arc<Gate>,
     policy: Arc<Policy>,
     rota: Arc<Rota>,
@@ -135,7 +135,7 @@ impl<N> Maker<N> {
             freshness: ArcSwap::default(),
             notice: watch::Sender::default(),
             kick: Arc::default(),
-            kicked: Pace::default(),
+            kicked: Kicks::default(),
             gate: Arc::clone(&self.gate),
             policy: Arc::clone(&self.policy),
             rota: Arc::clone(&self.rota),

@@ -164,8 +164,10 @@ impl<N> Replicas<N> {
     /// the operation's. A node that failed, and one that is well but gave this read up
     /// ([`Fault::Conflict`]), hands it to another: to the other eligible replicas, then to the
     /// primary, then to ejected nodes; to each at most once, and with no pause but for
-    /// [`max_wait`](crate::ReplicasConfig::max_wait) when all of these are full. A read of a pinned
-    /// session is tried on the primary only. The operation's own error is returned at once.
+    /// [`max_wait`](crate::ReplicasConfig::max_wait) when all of these are full and
+    /// [`token_wait`](crate::ReplicasConfig::token_wait) for one that the session may read on. A read
+    /// of a pinned session is tried on the primary only. The operation's own error is returned at
+    /// once.
     ///
     /// There is no time limit here: give each attempt its own inside `operation`, whose running out
     /// is then a node failure. Dropping the future counts the attempt under way as cancelled.

@@ -49,7 +49,7 @@ pub use self::layer::{SessionFuture, SessionLayer, SessionService};
 #[cfg(feature = "axum")]
 pub use self::stats::SessionStats;
 pub use self::token::{TOKEN_LIFE, Token};
-pub(crate) use self::wait::{Pace, Waits};
+pub(crate) use self::wait::{Kicks, Waits};
 pub use self::write::WriteError;
 
 /// What one caller's reads must be able to see.

@@ -134,12 +134,12 @@ impl Drop for Turn<'_> {
 
 /// When one node's monitor was last asked to look, by whoever it was.
 #[derive(Debug, Default)]
-pub(crate) struct Pace {
+pub(crate) struct Kicks {
     /// Nanoseconds after the node's birth.
     next: AtomicU64,
 }
 
-impl Pace {
+impl Kicks {
     /// Takes the right to ask, which comes up once an interval.
     fn is_due(&self, now: u64) -> bool {
         let interval = KICK_INTERVAL.as_nanos() as u64;
@@ -154,10 +154,10 @@ mod tests {
 
     #[test]
     fn a_node_is_asked_once_an_interval_whoever_asks() {
-        let pace = Pace::default();
+        let kicks = Kicks::default();
         let interval = KICK_INTERVAL.as_nanos() as u64;
         let asks = [0, 1, interval - 1, interval, interval + 1, 5 * interval, 6 * interval];
-        let due: Vec<bool> = asks.iter().map(|&now| pace.is_due(now)).collect();
+        let due: Vec<bool> = asks.iter().map(|&now| kicks.is_due(now)).collect();
         assert_eq!(due, [true, false, false, true, false, true, true]);
     }
 }
