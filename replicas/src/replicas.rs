@@ -259,16 +259,10 @@ impl<N> Replicas<N> {
 
     /// A node for a read that has failed on those with the ids `tried`; `None` when it has failed on
     /// all that there are. Does not wait, as [`read`](Self::read), and counts no refusal: whoever is
-    /// refused may wait by [`wait_untried`](Self::wait_untried).
+    /// refused may [wait](Self::wait_read).
     #[cfg(feature = "http")]
     pub(crate) fn read_untried(&self, tried: &[u64]) -> Result<Option<Pick<N>>, RouteError> {
         self.shared.try_pick(Need::Read(&Session::new(), tried))
-    }
-
-    /// As [`read_untried`](Self::read_untried), waited for as by [`wait_read`](Self::wait_read).
-    #[cfg(feature = "http")]
-    pub(crate) async fn wait_untried(&self, tried: &[u64]) -> Result<Option<Pick<N>>, RouteError> {
-        self.shared.wait(Need::Read(&Session::new(), tried)).await
     }
 
     /// What a request of the tower service starts with.

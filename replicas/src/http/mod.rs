@@ -33,6 +33,7 @@ mod error;
 mod stats;
 
 mod answering;
+mod forward;
 mod proxy;
 
 pub use answering::{Answering, AnsweringFuture};
