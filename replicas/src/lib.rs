@@ -19,6 +19,7 @@ mod probe;
 mod rota;
 mod select;
 mod shared;
+mod tally;
 mod topology;
 
 mod error;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{
     AtomicBool, AtomicU64,
-    Ordering::{Acquire, Relaxed, Release, SeqCst},
+    Ordering::{Relaxed, SeqCst},
 };
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -19,6 +19,7 @@ use crate::latency::{Estimate, PENALTY};
 use crate::rota::Rota;
 use crate::session::Kicks;
 use crate::shared::Shared;
+use crate::tally::{Tally, add_below};
 use crate::topology::Seat;
 use crate::{Freshness, Member, Outcome, Reason, Role};
 
@@ -56,26 +57,6 @@ pub(crate) struct Notice {
     pub(crate) suspected: bool,
     /// Taken out of the set for good.
     pub(crate) removed: bool,
-}
-
-/// What happened on a node. Each is only ever added to, apart from those in flight. What succeeded is
-/// not counted but follows from the rest, so that the usual end of a request writes one counter.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-pub(crate) struct Tally {
-    pub(crate) in_flight: AtomicU64,
-    /// Of these, reads that the primary serves for want of a replica.
-    pub(crate) substituting: AtomicU64,
-    /// The most that was ever made known.
-    succeeded: AtomicU64,
-    pub(crate) failed: AtomicU64,
-    pub(crate) cancelled: AtomicU64,
-    /// By reason. Their sum is what was started.
-    pub(crate) picks: [AtomicU64; Reason::ALL.len()],
-    pub(crate) ejections: AtomicU64,
-    pub(crate) returns: AtomicU64,
-    pub(crate) probes: AtomicU64,
-    pub(crate) probes_failed: AtomicU64,
 }
 
 /// Parts of the health that picks and successes read without its lock. A reader may see one of
@@ -161,25 +142,6 @@ pub(crate) struct End {
     pub(crate) since: Option<Instant>,
 }
 
-impl Tally {
-    pub(crate) fn started(&self) -> u64 {
-        self.picks.iter().map(|count| count.load(Acquire)).sum()
-    }
-
-    /// Read while requests start and end this may be too low, by those, but never too high; and never
-    /// lower than it was before.
-    pub(crate) fn succeeded(&self) -> u64 {
-        // In this order, which is the reverse of that in which a request writes them: it is in flight
-        // before it has started and until it has failed or was cancelled, so it is missed nowhere.
-        let started = self.started();
-        let in_flight = self.in_flight.load(Acquire);
-        let failed = self.failed.load(Relaxed);
-        let others = in_flight + failed + self.cancelled.load(Relaxed);
-        let succeeded = started.saturating_sub(others);
-        self.succeeded.fetch_max(succeeded, Relaxed).max(succeeded)
-    }
-}
-
 impl<N> Node<N> {
     pub(crate) fn in_flight(&self) -> u64 {
         self.tally.in_flight.load(Relaxed)
@@ -205,13 +167,7 @@ impl<N> Node<N> {
 
     /// Counts a request in, if there are fewer than `limit`; [`Self::end`] counts it out.
     pub(crate) fn enter(&self, limit: u64, reason: Reason) -> bool {
-        if limit == u64::MAX {
-            self.tally.in_flight.fetch_add(1, Relaxed);
-        } else if !add_below(&self.tally.in_flight, limit) {
-            return false;
-        }
-        self.tally.picks[reason as usize].fetch_add(1, Release);
-        true
+        self.tally.enter(limit, reason)
     }
 
     /// As [`enter`](Self::enter), for a read for want of a replica; of these, at most `budget`.
@@ -229,21 +185,14 @@ impl<N> Node<N> {
 
     /// Counts a request out and draws the conclusions.
     pub(crate) fn end(&self, end: End) {
-        match end.outcome {
-            Some(Outcome::Success | Outcome::Overloaded { .. } | Outcome::Neutral) => {}
-            Some(Outcome::Failure | Outcome::NotPrimary) => {
-                self.tally.failed.fetch_add(1, Relaxed);
-            }
-            None => {
-                self.tally.cancelled.fetch_add(1, Relaxed);
-            }
-        }
         if end.substituting {
             self.tally.substituting.fetch_sub(1, SeqCst);
         }
-        // Sequentially consistent for the sake of `Gate::freed`, and after the counts above for that
-        // of `Tally::succeeded`.
-        self.tally.in_flight.fetch_sub(1, SeqCst);
+        self.tally.leave(match end.outcome {
+            Some(Outcome::Success | Outcome::Overloaded { .. } | Outcome::Neutral) => None,
+            Some(Outcome::Failure | Outcome::NotPrimary) => Some(&self.tally.failed),
+            None => Some(&self.tally.cancelled),
+        });
         self.gate.freed();
         if end.measured {
             self.learn(end);
@@ -385,11 +334,6 @@ impl<N> Node<N> {
         let since = at.saturating_duration_since(self.born).as_nanos();
         u64::try_from(since).unwrap_or(NEVER - 1)
     }
-}
-
-/// Adds one to what is below `limit`.
-fn add_below(count: &AtomicU64, limit: u64) -> bool {
-    count.fetch_update(Relaxed, Relaxed, |count| (count < limit).then(|| count + 1)).is_ok()
 }
 
 #[cfg(feature = "tracing")]

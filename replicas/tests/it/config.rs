@@ -58,6 +58,13 @@ fn figures_out_of_bounds_are_refused() {
         with(config().consecutive_failures(0)),
         "consecutive_failures is \"0\", but must be at least 1"
     );
+}
+
+#[test]
+fn shares_counts_and_names_out_of_bounds_are_refused() {
+    let config = ReplicasConfig::default;
+    let day_and_more = Duration::from_secs(86_401);
+    let rule = "but must be longer than zero and at most 24 hours";
     assert_eq!(
         with(config().failure_window(Duration::ZERO)),
         format!("failure_window is \"0ns\", {rule}")

@@ -1,4 +1,4 @@
-//! loom's primitives in the forms that the gate uses.
+//! loom's primitives in the forms that the gate and the tally use.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -6,7 +6,11 @@ use std::task::{Poll, Waker};
 
 use loom::sync::Mutex;
 use loom::sync::atomic::AtomicUsize as Word;
-pub(crate) use loom::sync::atomic::{Ordering, Ordering::SeqCst, fence};
+pub(crate) use loom::sync::atomic::{
+    AtomicU64, Ordering,
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
+    fence,
+};
 use tokio::time::Instant;
 
 /// loom takes sequentially consistent accesses for acquiring and releasing ones; a fence before

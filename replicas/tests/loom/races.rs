@@ -5,38 +5,40 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use loom::future::block_on;
-use loom::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use loom::thread;
 use tokio::time::Instant;
 
+use crate::Reason;
 use crate::gate::{Gate, Kind};
 use crate::primitives::SeqCst;
+use crate::tally::Tally;
 
-/// A node with a number of places, as the set has it: counted by a relaxed compare and exchange, given
-/// back by a sequentially consistent subtraction.
+/// A node with a number of places, all of them taken.
 struct Node {
-    in_flight: AtomicU64,
+    tally: Tally,
     limit: u64,
     gate: Gate,
 }
 
 impl Node {
     fn full(limit: u64) -> Arc<Self> {
-        Arc::new(Self { in_flight: AtomicU64::new(limit), limit, gate: Gate::default() })
-    }
-
-    fn enter(&self) -> Option<()> {
-        let below = |count: u64| (count < self.limit).then(|| count + 1);
-        self.in_flight.fetch_update(Relaxed, Relaxed, below).ok().map(drop)
+        let tally = Tally::default();
+        assert!((0..limit).all(|_| tally.enter(limit, Reason::Any)));
+        Arc::new(Self { tally, limit, gate: Gate::default() })
     }
 
     fn end(&self) {
-        self.in_flight.fetch_sub(1, SeqCst);
+        self.tally.leave(None);
         self.gate.freed();
     }
 
     fn wait(&self) -> impl Future<Output = Option<()>> + '_ {
-        self.gate.wait(Kind::Replica, 4, Instant::now(), || self.enter())
+        let enter = || self.tally.enter(self.limit, Reason::Any).then_some(());
+        self.gate.wait(Kind::Replica, 4, Instant::now(), enter)
+    }
+
+    fn in_flight(&self) -> u64 {
+        self.tally.in_flight.load(SeqCst)
     }
 }
 
@@ -57,7 +59,7 @@ fn a_place_that_is_freed_as_somebody_comes_to_wait_is_given_to_him() {
         let ends = thread::spawn(move || ends.end());
         block_on(node.wait()).unwrap();
         ends.join().unwrap();
-        assert_eq!((node.in_flight.load(SeqCst), node.gate.waiting()), (1, 0));
+        assert_eq!((node.in_flight(), node.gate.waiting()), (1, 0));
     });
 }
 
@@ -74,7 +76,7 @@ fn two_places_that_are_freed_at_once_serve_two() {
         block_on(node.wait()).unwrap();
         ends.join().unwrap();
         waits.join().unwrap();
-        assert_eq!((node.in_flight.load(SeqCst), node.gate.waiting()), (2, 0));
+        assert_eq!((node.in_flight(), node.gate.waiting()), (2, 0));
     });
 }
 
@@ -95,6 +97,26 @@ fn one_that_leaves_as_a_place_is_freed_passes_it_on() {
         block_on(node.wait()).unwrap();
         leaves.join().unwrap();
         ends.join().unwrap();
-        assert_eq!((node.in_flight.load(SeqCst), node.gate.waiting()), (1, 0));
+        assert_eq!((node.in_flight(), node.gate.waiting()), (1, 0));
+    });
+}
+
+#[test]
+fn what_was_cancelled_or_failed_is_never_taken_for_a_success() {
+    loom::model(|| {
+        let tally = Arc::new(Tally::default());
+        let theirs = Arc::clone(&tally);
+        let thread = thread::spawn(move || {
+            for ended in [&theirs.cancelled, &theirs.failed] {
+                assert!(theirs.enter(u64::MAX, Reason::Any));
+                theirs.leave(Some(ended));
+            }
+        });
+        assert_eq!(tally.succeeded(), 0);
+        thread.join().unwrap();
+        assert_eq!((tally.started(), tally.succeeded()), (2, 0));
+        assert!(tally.enter(u64::MAX, Reason::Any));
+        tally.leave(None);
+        assert_eq!(tally.succeeded(), 1);
     });
 }
