@@ -77,7 +77,7 @@ impl Cluster {
     }
 
     fn missed(&mut self, node: &str) {
-        let step = self.engine.missed(&name(node), "refused", self.now);
+        let step = self.engine.missed(&name(node), "refused");
         self.take(step);
     }
 
