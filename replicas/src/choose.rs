@@ -84,7 +84,13 @@ impl<N> Topology<N> {
         if !untried.is_empty() {
             let open = untried.without(ask.full);
             let choice = self.choose_replica(open, ask.tried.is_empty(), rota);
-            return choice.map(Some).ok_or(RouteError::Saturated);
+            let mut choice = choice.ok_or(RouteError::Saturated)?;
+            if matches!(choice.reason, Reason::Weighted | Reason::Balanced)
+                && now.is_some_and(|now| ask.session.awaits_writes(now))
+            {
+                choice.reason = Reason::RywToken;
+            }
+            return Ok(Some(choice));
         }
         self.choose_substitute(ask, now, rota)
     }
@@ -160,7 +166,7 @@ impl<N> Topology<N> {
         if let Some(at) = healthy
             && !ask.full.contains(at)
         {
-            let reason = self.why_primary(ask);
+            let reason = self.why_primary(ask, now);
             return Ok(Some(Choice { substituting: true, ..Choice::new(at, reason) }));
         }
         let open = |nodes: NodeSet| nodes.without(ask.tried).without(ask.full);
@@ -198,12 +204,15 @@ impl<N> Topology<N> {
         least_loaded(nodes, |at| self.load(at), &self.everyone, rota.take_turn())
     }
 
-    fn why_primary(&self, ask: &Ask<'_>) -> Reason {
+    fn why_primary(&self, ask: &Ask<'_>, now: Option<Instant>) -> Reason {
         let fit_and_out = self.fit.intersection(self.ejected);
         if !ask.tried.is_empty() {
             Reason::PrimaryFallback
         } else if !self.serving.is_empty() {
-            Reason::RywToken
+            match now {
+                Some(now) if ask.session.awaits_writes(now) => Reason::RywToken,
+                _ => Reason::LagExcluded,
+            }
         } else if !fit_and_out.is_empty() && self.lagging.is_empty() {
             Reason::Ejected
         } else if fit_and_out.is_empty() && !self.lagging.is_empty() {

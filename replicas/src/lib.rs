@@ -7,6 +7,7 @@ mod freshness;
 mod member;
 mod replicas;
 mod route;
+pub mod session;
 
 mod choose;
 mod gate;
@@ -22,6 +23,8 @@ mod topology;
 
 mod error;
 mod pick;
+#[cfg(feature = "axum")]
+mod problem;
 mod stats;
 
 pub mod future;
@@ -31,6 +34,8 @@ mod service;
 mod caught;
 #[cfg(feature = "discovery")]
 pub mod discovery;
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 
@@ -42,6 +47,11 @@ pub use freshness::{Exclusion, Freshness, Observation, Observed};
 pub use member::{Member, Members};
 pub use pick::Pick;
 pub use replicas::Replicas;
-pub use route::{Reason, Role, Route, Routed, Session};
+pub use route::{Reason, Role, Route, Routed};
 pub use service::{Classify, Outcome, ReplicaService, ResultIsVerdict};
+pub use session::{Fault, Session, TOKEN_LIFE, Token, WriteError};
+#[cfg(feature = "token")]
+pub use session::{Keys, TokenError};
+#[cfg(feature = "axum")]
+pub use session::{SessionConfig, SessionHandle, SessionLayer, SessionService, SessionStats};
 pub use stats::{Emit, NodeStats, ReasonStats, ReplicasStats};

@@ -20,6 +20,7 @@ use crate::member::Members;
 use crate::node::{Maker, Node};
 use crate::probe::{self, Probe};
 use crate::rota::Rota;
+use crate::session::Waits;
 use crate::topology::{Seat, Topology};
 use crate::{
     ConfigError, Member, Observation, Observed, Pick, Reason, Role, RouteError, Selection, Session,
@@ -34,6 +35,7 @@ pub(crate) struct Shared<N> {
     pub(crate) ejecting: Mutex<()>,
     /// Told when a node's freshness was observed, for those who wait for a position.
     pub(crate) observed: Notify,
+    pub(crate) waits: Waits,
     pub(crate) refused: AtomicU64,
     rota: Arc<Rota>,
     maker: Maker<N>,
@@ -103,6 +105,7 @@ impl<N> Shared<N> {
                 gate,
                 ejecting: Mutex::new(()),
                 observed: Notify::new(),
+                waits: Waits::default(),
                 refused: AtomicU64::new(0),
                 rota,
                 maker,
@@ -185,8 +188,12 @@ impl<N> Shared<N> {
         error.is_retryable() && !self.policy.config.max_wait.is_zero()
     }
 
-    /// As [`pick`](Self::pick), but waits for a node as long as it may. Counts refusals.
+    /// As [`pick`](Self::pick), but waits for a node as long as it may, first for one that has what the
+    /// session must see, then for a place. Counts refusals.
     pub(crate) async fn wait(&self, need: Need<'_>) -> Result<Option<Pick<N>>, RouteError> {
+        if let Need::Read(session, tried) = need {
+            self.catch_up(session, tried).await;
+        }
         let (config, kind) = (&self.policy.config, need.kind());
         let mut last = match self.try_pick(need) {
             Err(error) if self.waits_for(error) => error,

@@ -209,9 +209,10 @@ impl Engine {
     /// What the set must be told of a node.
     fn observe(&mut self, name: &Name, now: Instant, step: &mut Step) {
         let standing = self.roles.standing(name);
+        let system = self.system().unwrap_or_default();
         let Some(node) = self.nodes.get_mut(name) else { return };
         let (timeline, lsn) = node.place.map_or((0, Lsn::default()), |p| (p.timeline, p.lsn));
-        let of = |role| Observation::new(role).at(timeline, lsn.position());
+        let of = |role| Observation::new(role).of_system(system).at(timeline, lsn.position());
         (node.lag, node.lag_bytes) = (None, None);
         let observation = match standing {
             Standing::Unheard => of(Role::None).excluded(Exclusion::Unknown),

@@ -15,6 +15,8 @@ mod discovery;
 mod ejection;
 mod failover;
 mod flapping;
+#[cfg(feature = "http")]
+mod http;
 mod members;
 mod model;
 mod panic_mode;
@@ -22,8 +24,11 @@ mod postgres;
 mod probe;
 mod route;
 mod service;
+#[cfg(feature = "axum")]
+mod session;
 mod stats;
 mod strategies;
+mod tokens;
 mod waiting;
 mod zones;
 

@@ -1,5 +1,10 @@
 //! A real primary and three streaming standbys, killed and frozen under load.
 
+#[cfg(feature = "postgres")]
+mod positions;
+#[cfg(feature = "postgres")]
+mod sessions;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
