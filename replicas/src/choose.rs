@@ -36,6 +36,10 @@ impl Choice {
     fn new(at: usize, reason: Reason) -> Self {
         Self { at, reason, substituting: false, timed: false }
     }
+
+    fn substituting(at: usize, reason: Reason) -> Self {
+        Self { substituting: true, ..Self::new(at, reason) }
+    }
 }
 
 impl<N> Topology<N> {
@@ -83,6 +87,14 @@ impl<N> Topology<N> {
         let untried = self.admitted(preferred, ask, now).without(ask.tried);
         if !untried.is_empty() {
             let open = untried.without(ask.full);
+            if open.is_empty() {
+                // Who may go to any replica waits for one of many places. For the others there are few,
+                // or none that comes in time.
+                let choosy = now.is_some() || !ask.tried.is_empty();
+                let primary = self.open_primary(ask).filter(|_| choosy);
+                let primary = primary.ok_or(RouteError::Saturated)?;
+                return Ok(Some(Choice::substituting(primary, Reason::PrimaryFallback)));
+            }
             let choice = self.choose_replica(open, ask.tried.is_empty(), rota);
             let mut choice = choice.ok_or(RouteError::Saturated)?;
             if matches!(choice.reason, Reason::Weighted | Reason::Balanced)
@@ -161,16 +173,17 @@ impl<N> Topology<N> {
         now: Option<Instant>,
         rota: &Rota,
     ) -> Result<Option<Choice>, RouteError> {
+        if let Some(at) = self.open_primary(ask) {
+            return Ok(Some(Choice::substituting(at, self.why_primary(ask, now))));
+        }
         let primary = self.primary.filter(|&primary| !ask.tried.contains(primary));
         let healthy = primary.filter(|&primary| !self.ejected.contains(primary));
-        if let Some(at) = healthy
-            && !ask.full.contains(at)
-        {
-            let reason = self.why_primary(ask, now);
-            return Ok(Some(Choice { substituting: true, ..Choice::new(at, reason) }));
-        }
         let open = |nodes: NodeSet| nodes.without(ask.tried).without(ask.full);
-        let panic = |at| Some(Choice::new(at, Reason::PanicMode));
+        // The budget holds for a primary that is ejected, too.
+        let panic = |at| {
+            let substituting = self.primary == Some(at);
+            Some(Choice { substituting, ..Choice::new(at, Reason::PanicMode) })
+        };
         let primary: NodeSet = primary.into_iter().collect();
         let fit = self.admitted(self.fit, ask, now).union(primary);
         let suspects = fit.intersection(self.ejected).without(self.confirmed);
@@ -195,6 +208,12 @@ impl<N> Topology<N> {
             None if !ask.full.is_empty() => RouteError::Saturated,
             None => RouteError::NoFitNode,
         })
+    }
+
+    /// The primary, if it is healthy, has a place and has not failed this read.
+    fn open_primary(&self, ask: &Ask<'_>) -> Option<usize> {
+        let out = ask.tried.union(ask.full).union(self.ejected);
+        self.primary.filter(|&primary| !out.contains(primary))
     }
 
     fn by_turn(&self, nodes: NodeSet, rota: &Rota) -> Option<usize> {

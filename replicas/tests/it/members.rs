@@ -292,6 +292,27 @@ async fn reads_for_want_of_a_replica_take_at_most_their_share_of_the_primary() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_share_holds_for_an_ejected_primary_too() {
+    let db = Replicas::with_members([
+        Member::primary("primary", "primary").max_in_flight(10),
+        Member::replica("replica", "replica"),
+    ]);
+    let db = db.config(steady()).build().unwrap();
+    observe(&db, "replica", Observation::new(Role::None));
+    for _ in 0..3 {
+        db.write().unwrap().failed();
+    }
+    assert!(!node(&db, "primary").healthy);
+    let read = || db.read(&Session::new());
+    let reads: Vec<_> = (0..2).map(|_| read().unwrap()).collect();
+    assert!(reads.iter().all(|pick| pick.reason() == Reason::PanicMode));
+    assert_eq!(read().unwrap_err(), RouteError::Saturated, "0.2 x 10 are there");
+    let writes: Vec<_> = (0..8).map(|_| db.write().unwrap()).collect();
+    drop((reads, writes));
+    assert_eq!(in_flight(&db), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_replica_that_returns_or_joins_starts_slowly() {
     let slow = Replicas::builder("primary").replica("old", 1, "old").strategy(Strategy::Weighted);
     let slow = slow.config(steady().slow_start(Duration::from_secs(30))).build().unwrap();

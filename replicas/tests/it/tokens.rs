@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use escala_replicas::{
-    Fault, Observation, Observed, Reason, Replicas, Role, Route, RouteError, Routed, Session,
-    Strategy, TOKEN_LIFE, Token, WriteError,
+    Fault, Member, Observation, Observed, Reason, Replicas, Role, Route, RouteError, Routed,
+    Session, Strategy, TOKEN_LIFE, Token, WriteError,
 };
 use tokio::time::{Instant, advance, sleep, timeout};
 use tower::{ServiceExt, service_fn};
@@ -211,6 +211,36 @@ async fn more_than_may_wait_go_to_the_primary() {
     let (pick, ()) = tokio::join!(db.wait_read(&session), late);
     assert_eq!(*pick.unwrap(), "r");
     assert_eq!(in_flight(&db), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_those_that_have_the_write_are_full_the_primary_reads_within_its_share() {
+    let members = ["a", "b"].map(|name| Member::replica(name, name).max_in_flight(1));
+    let primary = Member::primary("primary", "primary").max_in_flight(5);
+    let db = Replicas::with_members(members.into_iter().chain([primary]));
+    let db = db.config(steady()).build().unwrap();
+    observe(&db, "a", 100, MS);
+    observe(&db, "b", 0, MS);
+    let _full = db.read(&writer(100)).unwrap();
+    let pick = db.wait_read(&writer(100)).await.unwrap();
+    assert_eq!((*pick, pick.reason()), ("primary", Reason::PrimaryFallback));
+    // One is what a fifth of its five places comes to.
+    assert_eq!(db.read(&writer(100)).unwrap_err(), RouteError::Saturated);
+    drop(pick);
+    let bounded = Session::new().max_lag(Duration::from_secs(1));
+    let held = db.read(&bounded).unwrap();
+    assert_eq!(*held, "b");
+    assert_eq!(*db.read(&bounded).unwrap(), "primary");
+    // Who may go anywhere leaves the primary to the writes.
+    assert_eq!(db.read(&Session::new()).unwrap_err(), RouteError::Saturated);
+    drop(held);
+    // A second try does not: the other replica is full.
+    let classify = |fault: &Fault| *fault;
+    let anybody = Session::new();
+    let answer = db.read_with(&anybody, classify, |node: Name| async move {
+        if node == "primary" { Ok(node) } else { Err(Fault::Node) }
+    });
+    assert_eq!(answer.await, Ok("primary"));
 }
 
 #[tokio::test(start_paused = true)]
