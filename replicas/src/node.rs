@@ -288,6 +288,20 @@ impl<N> Node<N> {
         });
     }
 
+    /// What it failed as a replica says little of it as the primary, and whoever says that it is the
+    /// primary has just had its answer.
+    pub(crate) fn promoted(&self) {
+        if self.is_ejected() {
+            self.judge(Health::promoted);
+        }
+    }
+
+    /// What brings it back is another thing now.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn policy_changed(&self) {
+        self.reflect(&self.health.lock());
+    }
+
     fn judge(&self, step: impl FnOnce(&mut Health, Instant) -> Option<Transition>) {
         let transition = {
             let mut health = self.health.lock();

@@ -158,9 +158,9 @@ impl Session {
     }
 
     /// Whether not any replica will do, so that each has to be asked by [`admits`](Self::admits). The
-    /// clock need not be read for those that have none.
+    /// clock is read only for those that have a token.
     pub(crate) fn has_needs(&self) -> bool {
-        self.mark.is_some() || self.max_lag.is_some()
+        self.max_lag.is_some() || self.mark.is_some_and(|mark| mark.until > Instant::now())
     }
 
     /// Whether a replica that was last seen like this may serve the session.

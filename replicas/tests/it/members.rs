@@ -210,6 +210,7 @@ async fn a_promotion_moves_the_writes_and_leaves_no_second_primary() {
 #[tokio::test(start_paused = true)]
 async fn a_node_that_is_not_the_primary_is_demoted_at_once_and_its_monitor_asked() {
     let db = documented(Strategy::LeastLoaded);
+    observe(&db, "primary", Observation::new(Role::Primary).at(1, 1));
     let kicks = db.kicks("primary").unwrap();
     let write = db.write().unwrap();
     let other = db.write().unwrap();
@@ -224,6 +225,35 @@ async fn a_node_that_is_not_the_primary_is_demoted_at_once_and_its_monitor_asked
     assert_eq!(db.write().unwrap().name(), "replica-1");
     assert_eq!(in_flight(&db), 0);
     assert_eq!(node(&db, "primary").failed_total, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_nobody_observes_stays_it_whatever_it_says() {
+    let db = documented(Strategy::LeastLoaded);
+    for _ in 0..10 {
+        db.write().unwrap().end(Outcome::NotPrimary);
+    }
+    let primary = node(&db, "primary");
+    assert_eq!((primary.role, primary.failed_total), (Role::Primary, 10));
+    assert_eq!(db.write().unwrap().name(), "primary", "it may be one again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_promoted_is_given_another_chance() {
+    let db = documented(Strategy::Weighted);
+    observe(&db, "primary", Observation::new(Role::Primary).at(1, 1));
+    while node(&db, "replica-1").healthy {
+        db.read(&Session::new()).unwrap().failed();
+    }
+    observe(&db, "replica-1", Observation::new(Role::Primary).at(2, 1));
+    let promoted = node(&db, "replica-1");
+    assert_eq!((promoted.healthy, promoted.returns_total), (true, 1));
+    for _ in 0..3 {
+        db.write().unwrap().failed();
+    }
+    assert!(!node(&db, "replica-1").healthy, "one");
+    observe(&db, "replica-1", Observation::new(Role::Primary).at(2, 2));
+    assert!(!node(&db, "replica-1").healthy, "it was the primary before");
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use escala_replicas::{
-    Fault, Member, Observation, Observed, Reason, Replicas, Role, Route, RouteError, Routed,
-    Session, Strategy, TOKEN_LIFE, Token, WriteError,
+    Exclusion, Fault, Member, Observation, Observed, Reason, Replicas, Role, Route, RouteError,
+    Routed, Session, Strategy, TOKEN_LIFE, Token, WriteError,
 };
 use tokio::time::{Instant, advance, sleep, timeout};
 use tower::{ServiceExt, service_fn};
@@ -373,6 +373,52 @@ async fn a_write_without_a_primary_waits_and_then_says_so() {
     let classify = |fault: &Fault| *fault;
     let never = balancer.write_with(Duration::from_secs(5), classify, |_| async { Ok(()) });
     assert_eq!(never.await, Err(WriteError::NoNode(RouteError::NoPrimary)), "and at once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_waits_for_a_place_no_longer_than_it_may_and_is_refused_once() {
+    let primary = Member::primary("primary", "primary").max_in_flight(1);
+    let config = steady().max_wait(Duration::from_secs(5));
+    let db = Replicas::with_members([primary]).config(config).build().unwrap();
+    let held = db.write().unwrap();
+    let write = |within| {
+        let classify = |fault: &Fault| *fault;
+        db.write_with(within, classify, |node: Name| async move { Ok::<_, Fault>(node) })
+    };
+    let start = Instant::now();
+    let written = write(300 * MS).await;
+    assert_eq!(written, Err(WriteError::NoNode(RouteError::Saturated)));
+    assert_eq!(start.elapsed(), 300 * MS);
+    assert_eq!(db.stats().refused_total, 1);
+    drop(held);
+    assert_eq!(write(Duration::ZERO).await, Ok("primary"));
+    assert_eq!(write(Duration::MAX).await, Ok("primary"));
+
+    // A second try that finds nobody is no request that was refused, and neither is a round of waiting.
+    let observed = observed(Strategy::Weighted, [100, 100, 100]);
+    assert_eq!(observed.observe("primary", Observation::new(Role::None)), Observed::Applied);
+    let classify = |fault: &Fault| *fault;
+    let write = observed.write_with(300 * MS, classify, |_| async { Ok::<_, Fault>(()) });
+    assert!(write.await.unwrap_err().is_no_node());
+    assert_eq!(observed.stats().refused_total, 1);
+    let session = writer(100);
+    let read = observed.read_with(&session, classify, |_| async { Err::<(), _>(Fault::Node) });
+    assert_eq!(read.await.unwrap_err().into_operation(), Some(Fault::Node));
+    assert_eq!(observed.stats().refused_total, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_has_expired_asks_for_nothing() {
+    let db = documented(Strategy::Weighted);
+    let session = writer(1);
+    assert_eq!(db.observe("primary", Observation::new(Role::None)), Observed::Applied);
+    let lags = Observation::new(Role::Replica).excluded(Exclusion::Lag);
+    for name in REPLICAS {
+        assert_eq!(db.observe(name, lags), Observed::Applied);
+    }
+    assert_eq!(db.read(&session).unwrap_err(), RouteError::NoFitNode);
+    advance(TOKEN_LIFE).await;
+    assert_eq!(read(&db, &session).1, Reason::PanicMode, "one that lags will do");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,8 +1,10 @@
 //! Limits, and waiting for a place in the order of arrival.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use escala_replicas::{Member, Observation, Observed, Pick, Replicas, Role, RouteError, Session};
+use escala_replicas::{
+    Member, Observation, Observed, Pick, Replicas, Role, RouteError, Session, Token,
+};
 use futures_util::FutureExt as _;
 use tokio::time::Instant;
 use tokio_test::{assert_pending, assert_ready, task};
@@ -18,6 +20,13 @@ fn narrow(max_wait: Duration, max_waiters: usize) -> Replicas<Name> {
         .config(steady().max_wait(max_wait).max_waiters(max_waiters))
         .build()
         .unwrap()
+}
+
+/// A session that wrote what has this position.
+fn writer(position: u64) -> Session {
+    let mut session = Session::new();
+    session.wrote(Token::new(7, 1, position, SystemTime::now()));
+    session
 }
 
 fn read(db: &Replicas<Name>) -> Result<Pick<Name>, RouteError> {
@@ -147,6 +156,24 @@ async fn a_write_waits_for_a_primary_to_be_known() {
     assert_pending!(write.poll());
     assert_eq!(db.observe("b", Observation::new(Role::Primary).at(1, 1)), Observed::Applied);
     assert_eq!(assert_ready!(write.poll()).unwrap().name(), "b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_who_waits_for_a_place_hears_of_a_replica_that_has_caught_up() {
+    let config = steady().max_wait(WAIT).token_wait(Duration::ZERO);
+    let primary = Member::primary("primary", "primary").max_in_flight(1);
+    let members = [primary, Member::replica("replica", "replica")];
+    let db = Replicas::with_members(members).config(config).build().unwrap();
+    let seen = |position| Observation::new(Role::Replica).of_system(7).at(1, position);
+    assert_eq!(db.observe("replica", seen(1)), Observed::Applied);
+    let _full = db.write().unwrap();
+    let session = writer(2);
+    let mut waiter = task::spawn(db.wait_read(&session));
+    assert_pending!(waiter.poll());
+    // Neither its role nor anything else has changed.
+    assert_eq!(db.observe("replica", seen(2)), Observed::Applied);
+    assert!(waiter.is_woken());
+    assert_eq!(assert_ready!(waiter.poll()).unwrap().name(), "replica");
 }
 
 /// Threads that pick, hold, end and give up, with two places among them: whoever can wait long
