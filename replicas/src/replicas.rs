@@ -70,7 +70,8 @@ impl<N> Replicas<N> {
 
     /// As [`read`](Self::read), but waits up to [`max_wait`](crate::ReplicasConfig::max_wait) for
     /// a fit node and a place on it, in the order of arrival. A [`read`](Self::read) that comes when
-    /// a place is free may overtake those who wait.
+    /// a place is free may overtake those who wait; and reads with a token or a bound, and second
+    /// tries, may overtake each other, since what one cannot use another one can.
     ///
     /// Dropping the future gives up the place in the queue.
     ///

@@ -74,8 +74,8 @@ impl Need<'_> {
         match self {
             Self::Write => Kind::Primary,
             Self::Read(session, _) if session.is_pinned() => Kind::Primary,
-            Self::Read(session, _) if session.has_needs() => Kind::Particular,
-            Self::Read(..) => Kind::Replica,
+            Self::Read(session, []) if !session.has_needs() => Kind::Replica,
+            Self::Read(..) => Kind::Particular,
         }
     }
 }

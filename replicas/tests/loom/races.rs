@@ -33,8 +33,12 @@ impl Node {
     }
 
     fn wait(&self) -> impl Future<Output = Option<()>> + '_ {
+        self.wait_as(Kind::Replica)
+    }
+
+    fn wait_as(&self, kind: Kind) -> impl Future<Output = Option<()>> + '_ {
         let enter = || self.tally.enter(self.limit, Reason::Any).then_some(());
-        self.gate.wait(Kind::Replica, 4, Instant::now(), enter)
+        self.gate.wait(kind, 4, Instant::now(), enter)
     }
 
     fn in_flight(&self) -> u64 {
@@ -77,6 +81,24 @@ fn two_places_that_are_freed_at_once_serve_two() {
         ends.join().unwrap();
         waits.join().unwrap();
         assert_eq!((node.in_flight(), node.gate.waiting()), (2, 0));
+    });
+}
+
+#[test]
+fn two_who_try_at_once_are_both_served() {
+    few(|| {
+        let node = Node::full(1);
+        let (ends, waits) = (Arc::clone(&node), Arc::clone(&node));
+        let ends = thread::spawn(move || ends.end());
+        let waits = thread::spawn(move || {
+            block_on(waits.wait_as(Kind::Particular)).unwrap();
+            waits.end();
+        });
+        block_on(node.wait_as(Kind::Particular)).unwrap();
+        node.end();
+        ends.join().unwrap();
+        waits.join().unwrap();
+        assert_eq!((node.in_flight(), node.gate.waiting()), (0, 0));
     });
 }
 
