@@ -1,5 +1,7 @@
 //! Sets whose monitor begins and ends.
 
+#![expect(clippy::unwrap_used, reason = "also in the helpers of tests, a panic fails the test")]
+
 use std::time::Duration;
 
 use tokio::time::advance;
