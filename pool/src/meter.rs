@@ -67,6 +67,19 @@ impl Meter {
         self.0.lock().settle(outcome);
     }
 
+    /// Counts a job that ran at once, where it was asked for.
+    pub(crate) fn ran_inline(&self) {
+        let mut stats = self.0.lock();
+        stats.started_total += 1;
+        stats.acquired_total += 1;
+        stats.inline_total += 1;
+    }
+
+    /// Counts a job that was begun where it was asked for, and goes to a thread after all.
+    pub(crate) fn moved(&self) {
+        self.0.lock().moved_total += 1;
+    }
+
     /// The counts; the gauges of the threads are the caller's to fill in.
     pub(crate) fn snapshot(&self) -> PoolStats {
         *self.0.lock()

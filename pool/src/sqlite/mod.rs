@@ -5,6 +5,7 @@
 //! one; each closure still succeeds or fails by itself.
 
 mod backup;
+mod brief;
 mod busy;
 mod checkpoint;
 mod config;
@@ -26,12 +27,14 @@ pub use rusqlite::ToSql;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::timeout;
 
+use self::brief::Inline;
 pub use self::config::{SqliteConfig, Synchronous};
 pub use self::error::JobError;
 use self::job::{BoxJob, Call, Caller, Start};
 use self::queue::{Queue, Refused};
 pub use self::row::{Column, SqliteRow};
 pub use self::verbs::Params;
+use self::worker::Jobs;
 use crate::error::PoolError;
 use crate::event;
 use crate::meter::{Meter, Outcome};
@@ -51,9 +54,11 @@ use crate::stats::{PoolSnapshot, PoolStats};
 /// the commit; what that survives depends on [`Synchronous`].
 ///
 /// # Cost
-/// A call goes to a thread and back, which takes as long as two threads take to wake: some 6 µs
+/// A call goes to a thread and back, which takes as long as two threads take to wake: 6 to 25 µs
 /// beside SQLite's own 3 µs for a point read. (A thread that looks for work for a while before it
-/// sleeps was tried: it is slower as soon as the cores have something else to do.)
+/// sleeps was tried: it is slower as soon as the cores have something else to do.) So a `query*`
+/// whose text is known to be short runs on the caller's thread, see
+/// [`inline_steps`](SqliteConfig::inline_steps).
 ///
 /// # Cancellation
 /// A job whose caller is gone before it starts is skipped. One that has started runs to its end,
@@ -65,9 +70,11 @@ pub struct SqlitePool {
 
 struct Inner {
     config: SqliteConfig,
-    reads: Arc<Queue<BoxJob>>,
+    reads: Arc<Jobs>,
     /// `None` in a pool that only reads.
-    writes: Option<Arc<Queue<BoxJob>>>,
+    writes: Option<Arc<Jobs>>,
+    /// `None` if all reads go to threads.
+    inline: Option<Inline>,
     meter: Arc<Meter>,
     /// Threads alive.
     threads: watch::Receiver<usize>,
@@ -92,6 +99,7 @@ impl SqlitePool {
         let inner = Arc::new(Inner {
             reads: queue(),
             writes: (!config.read_only).then(queue),
+            inline: Inline::new(config.inline_steps),
             meter: Arc::new(Meter::default()),
             threads: alive,
             backups: Arc::new(Semaphore::new(1)),
@@ -168,7 +176,7 @@ impl SqlitePool {
 impl Inner {
     async fn call<T, E, F>(
         &self,
-        queue: &Queue<BoxJob>,
+        queue: &Jobs,
         threads: usize,
         closure: F,
     ) -> Result<T, JobError<E>>
@@ -218,7 +226,7 @@ impl Inner {
         stats
     }
 
-    fn queues(&self) -> impl Iterator<Item = &Arc<Queue<BoxJob>>> {
+    fn queues(&self) -> impl Iterator<Item = &Arc<Jobs>> {
         [&self.reads].into_iter().chain(&self.writes)
     }
 
@@ -260,7 +268,7 @@ async fn start(
     name: &str,
     config: &SqliteConfig,
     writes: bool,
-    queue: &Arc<Queue<BoxJob>>,
+    queue: &Arc<Jobs>,
     threads: &Threads,
 ) -> Result<(), PoolError> {
     let (opened, ready) = oneshot::channel();
@@ -268,15 +276,15 @@ async fn start(
     let alive = Alive::new(threads);
     let run = move || {
         let work: rusqlite::Result<Work> = if writes {
-            worker::open_writer(&config).map(|(conn, checkpoints)| -> Work {
+            worker::open_writer(&config).map(|(session, checkpoints)| -> Work {
                 Box::new(move |alive| {
-                    worker::write(&conn, checkpoints, &config, &queue);
-                    alive.close_last(conn);
+                    let session = worker::write(session, checkpoints, &config, &queue);
+                    alive.close_last(session.conn);
                 })
             })
         } else {
             worker::open_reader(&config)
-                .map(|conn| -> Work { Box::new(move |_| worker::read(&conn, &queue)) })
+                .map(|session| -> Work { Box::new(move |_| worker::read(session, &queue)) })
         };
         let (work, result) = match work {
             Ok(work) => (Some(work), Ok(())),

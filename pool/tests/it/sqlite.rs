@@ -1,6 +1,7 @@
 //! SQLite files: groups of writes, what closures do wrong, the end.
 
 mod files;
+mod inline;
 mod verbs;
 
 use std::error::Error;
