@@ -50,38 +50,3 @@ impl PoolStats {
         self.wait_seconds_total += waited.as_secs_f64();
     }
 }
-
-/// The counts of a pool whose connections are threads, behind one lock, so that a snapshot always
-/// adds up.
-#[cfg(feature = "sqlite")]
-#[derive(Debug, Default)]
-pub(crate) struct Meter(parking_lot::Mutex<PoolStats>);
-
-#[cfg(feature = "sqlite")]
-impl Meter {
-    pub(crate) fn start(&self) {
-        self.0.lock().start();
-    }
-
-    pub(crate) fn settle(&self, outcome: Outcome) {
-        self.0.lock().settle(outcome);
-    }
-
-    /// Counts a job that ran at once, where it was asked for.
-    pub(crate) fn ran_inline(&self) {
-        let mut stats = self.0.lock();
-        stats.started_total += 1;
-        stats.acquired_total += 1;
-        stats.inline_total += 1;
-    }
-
-    /// Counts a job that was begun where it was asked for, and goes to a thread after all.
-    pub(crate) fn moved(&self) {
-        self.0.lock().moved_total += 1;
-    }
-
-    /// The counts; the gauges of the threads are the caller's to fill in.
-    pub(crate) fn snapshot(&self) -> PoolStats {
-        *self.0.lock()
-    }
-}

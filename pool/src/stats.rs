@@ -77,7 +77,7 @@ pub struct PoolStats {
     pub leaked_total: u64,
     /// The waits of all acquires that got a lease, in seconds.
     pub wait_seconds_total: f64,
-    /// How long all leases that came back were held, in seconds.
+    /// How long all leases that came back were held, in seconds (SQLite: how long jobs took).
     pub hold_seconds_total: f64,
     /// How long all connects took that ended, in seconds.
     pub connect_seconds_total: f64,

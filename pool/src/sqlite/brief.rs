@@ -84,7 +84,7 @@ pub(super) struct Inline {
 /// How a read went that was tried here.
 pub(super) enum Tried {
     /// As it would have on a reader.
-    Ran(rusqlite::Result<Found>),
+    Ran { found: rusqlite::Result<Found>, took: Duration },
     /// It was ended since it was long; it has had no effect.
     Ended,
     /// It was not begun, or met a lock.
@@ -112,9 +112,10 @@ impl Inline {
             let brief = session.brief.as_ref()?;
             let begun = Instant::now();
             let result = brief.run(|| call.select(&session.conn));
-            Some((result, begun.elapsed() <= SHORT))
+            Some((result, begun.elapsed()))
         });
-        let Some((result, short)) = ran.flatten() else { return Tried::NotNow };
+        let Some((result, took)) = ran.flatten() else { return Tried::NotNow };
+        let short = took <= SHORT;
         let ended = result.as_ref().is_err_and(was_ended);
         if ended || !short || suspect {
             self.texts.lock().ran_here(text, short && !ended);
@@ -122,7 +123,7 @@ impl Inline {
         match result {
             _ if ended => Tried::Ended,
             Err(error) if is_busy(&error) => Tried::NotNow,
-            result => Tried::Ran(result),
+            found => Tried::Ran { found, took },
         }
     }
 

@@ -11,12 +11,14 @@ mod checkpoint;
 mod config;
 mod error;
 mod job;
+mod meter;
 mod queue;
 mod row;
 mod verbs;
 mod worker;
 
 use std::fmt;
+use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -31,13 +33,13 @@ use self::brief::Inline;
 pub use self::config::{SqliteConfig, Synchronous};
 pub use self::error::JobError;
 use self::job::{BoxJob, Call, Caller, Start};
+use self::meter::Meter;
 use self::queue::{Queue, Refused};
 pub use self::row::{Column, SqliteRow};
 pub use self::verbs::Params;
 use self::worker::Jobs;
 use crate::error::PoolError;
-use crate::event;
-use crate::meter::{Meter, Outcome};
+use crate::event::{self, Hook, PoolEvent};
 use crate::pool::CloseReport;
 use crate::stats::{PoolSnapshot, PoolStats};
 
@@ -91,6 +93,15 @@ impl SqlitePool {
     /// [`PoolError::Config`]; [`PoolError::Sqlite`] if the file cannot be opened;
     /// [`PoolError::Connect`] if a thread cannot be started.
     pub async fn open(config: SqliteConfig) -> Result<Self, PoolError> {
+        Self::builder(config).open().await
+    }
+
+    /// A pool of its parts.
+    pub fn builder(config: SqliteConfig) -> SqlitePoolBuilder {
+        SqlitePoolBuilder { config, hook: None }
+    }
+
+    async fn open_with(config: SqliteConfig, hook: Option<Hook>) -> Result<Self, PoolError> {
         config.validate()?;
         let (count, alive) = watch::channel(0);
         let threads = Threads { count, last: Arc::default() };
@@ -100,7 +111,7 @@ impl SqlitePool {
             reads: queue(),
             writes: (!config.read_only).then(queue),
             inline: Inline::new(config.inline_steps),
-            meter: Arc::new(Meter::default()),
+            meter: Arc::new(Meter::new(hook)),
             threads: alive,
             backups: Arc::new(Semaphore::new(1)),
             closed: Arc::default(),
@@ -120,13 +131,18 @@ impl SqlitePool {
     ///
     /// # Errors
     /// [`JobError::Job`] with the closure's own error, else [`JobError::Pool`].
-    pub async fn read<T, E, F>(&self, closure: F) -> Result<T, JobError<E>>
+    #[track_caller]
+    pub fn read<T, E, F>(
+        &self,
+        closure: F,
+    ) -> impl Future<Output = Result<T, JobError<E>>> + Send + use<'_, T, E, F>
     where
         F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
         E: Send + 'static,
     {
-        self.inner.call(&self.inner.reads, self.inner.config.readers, closure).await
+        let inner = &self.inner;
+        inner.call(&inner.reads, inner.config.readers, closure, Location::caller())
     }
 
     /// Runs a closure as a transaction on the writer. It shares the commit with others, and must not
@@ -137,14 +153,21 @@ impl SqlitePool {
     /// closure of the group is told. If that is a deferred constraint, closures that shared the
     /// commit get [`PoolError::GroupFailed`], which may be tried again: nobody can say which of them
     /// broke it, so for a while each closure is committed alone.
-    pub async fn write<T, E, F>(&self, closure: F) -> Result<T, JobError<E>>
+    #[track_caller]
+    pub fn write<T, E, F>(
+        &self,
+        closure: F,
+    ) -> impl Future<Output = Result<T, JobError<E>>> + Send + use<'_, T, E, F>
     where
         F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
         E: Send + 'static,
     {
-        let writes = self.inner.writes.as_ref().ok_or(JobError::Pool(PoolError::ReadOnly))?;
-        self.inner.call(writes, 1, closure).await
+        let place = Location::caller();
+        async move {
+            let writes = self.inner.writes.as_ref().ok_or(JobError::Pool(PoolError::ReadOnly))?;
+            self.inner.call(writes, 1, closure, place).await
+        }
     }
 
     /// The figures of this moment.
@@ -179,13 +202,14 @@ impl Inner {
         queue: &Jobs,
         threads: usize,
         closure: F,
+        place: &'static Location<'static>,
     ) -> Result<T, JobError<E>>
     where
         F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
         E: Send + 'static,
     {
-        let start = Arc::new(Start::new(Arc::clone(&self.meter)));
+        let start = Arc::new(Start::new(Arc::clone(&self.meter), place));
         let caller = Caller(Arc::clone(&start));
         let (reply, mut answer) = oneshot::channel();
         if let Err(refused) = queue.push(Box::new(Call { start, closure, reply })) {
@@ -193,17 +217,20 @@ impl Inner {
                 Refused::Full => PoolError::TooManyWaiters { limit: self.config.max_waiters },
                 Refused::Closed => PoolError::Closed,
             };
-            caller.0.settle(Outcome::of(&error));
+            if caller.0.take() {
+                caller.0.failed(&error);
+            }
             return Err(JobError::Pool(error));
         }
         let answer = match timeout(self.config.acquire_timeout, &mut answer).await {
             Ok(answer) => answer,
-            Err(_elapsed) if caller.0.settle(Outcome::TimedOut) => {
+            Err(_elapsed) if caller.0.take() => {
                 let waited = self.config.acquire_timeout;
                 let mut pool = PoolSnapshot::from(&self.stats());
                 // Of the threads that this job could have run on.
                 pool.max_size = threads;
                 let error = PoolError::AcquireTimeout { waited, pool, cause: None };
+                caller.0.failed(&error);
                 return Err(JobError::Pool(error));
             }
             // It has started, so its result counts.
@@ -257,6 +284,40 @@ impl fmt::Debug for SqlitePool {
             .field("config", &self.inner.config)
             .field("stats", &self.stats())
             .finish_non_exhaustive()
+    }
+}
+
+/// Makes a [`SqlitePool`].
+#[must_use]
+pub struct SqlitePoolBuilder {
+    config: SqliteConfig,
+    hook: Option<Hook>,
+}
+
+impl SqlitePoolBuilder {
+    /// Calls `hook` with the waits of jobs and how long they held their thread, commit included:
+    /// [`PoolEvent::Acquired`], [`AcquireFailed`](PoolEvent::AcquireFailed) and
+    /// [`Returned`](PoolEvent::Returned), with the place of a [`read`](SqlitePool::read) or
+    /// [`write`](SqlitePool::write), or that of the verb in this crate. It is called outside of all
+    /// locks, mostly on the thread that serves all others, so it shall not block; a panic of it
+    /// stays inside.
+    pub fn on_event(mut self, hook: impl Fn(&PoolEvent<'_>) + Send + Sync + 'static) -> Self {
+        self.hook = Some(Arc::new(hook));
+        self
+    }
+
+    /// As [`SqlitePool::open`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn open(self) -> Result<SqlitePool, PoolError> {
+        SqlitePool::open_with(self.config, self.hook).await
+    }
+}
+
+impl fmt::Debug for SqlitePoolBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqlitePoolBuilder").field("config", &self.config).finish_non_exhaustive()
     }
 }
 

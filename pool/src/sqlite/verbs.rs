@@ -1,6 +1,7 @@
 //! Single statements, by the verbs that the PostgreSQL pool has.
 
 use std::ops::RangeInclusive;
+use std::panic::Location;
 
 use rusqlite::types::{ToSqlOutput, Value};
 use rusqlite::{Connection, StatementStatus, ToSql, params_from_iter};
@@ -95,8 +96,8 @@ impl SqlitePool {
                 consume_budget().await;
             }
             match inline.run(text, &call, &self.inner.reads) {
-                Tried::Ran(found) => {
-                    self.inner.meter.ran_inline();
+                Tried::Ran { found, took } => {
+                    self.inner.meter.ran_inline(took, Location::caller());
                     return match found.map_err(PoolError::Sqlite)? {
                         Found::Rows { rows, .. } => Ok(Ok(rows)),
                         Found::Writes => Ok(Err(call)),
