@@ -343,3 +343,32 @@ async fn a_read_under_way_ends_before_the_pool_is_closed() {
     assert_eq!(report.abandoned, 0);
     assert!(matches!(pool.query(ECHO, &[&1_i64]).await, Err(PoolError::Closed)));
 }
+
+#[tokio::test]
+async fn a_pipeline_that_died_while_it_was_idle_fails_nobody() {
+    let pg = cluster().await;
+    let pool = pool(&pg, 4, 1).await;
+    let killer = pool.acquire().await.unwrap();
+    let deaths = async {
+        // The pipeline is looked at from time to time; a read must come before that.
+        while pool.stats().moved_total == 0 {
+            open_pipeline(&pool).await;
+            let before = pool.stats().pipelined_total;
+            let process = backend(&pool).await;
+            if pool.stats().pipelined_total == before {
+                // It had ended meanwhile.
+                continue;
+            }
+            killer.query("select pg_terminate_backend($1)", &[&process]).await.unwrap();
+            // Then its socket is closed too.
+            while std::path::Path::new(&format!("/proc/{process}")).exists() {
+                std::thread::yield_now();
+            }
+            // The task of the connection reads of it.
+            sleep(Duration::from_millis(1)).await;
+            echo(&pool, 7).await;
+        }
+    };
+    timeout(Duration::from_secs(30), deaths).await.unwrap();
+    assert_adds_up(&pool.stats());
+}
