@@ -11,19 +11,24 @@ use crate::enterprise::domain::{
     AffiliateReport, Audit, Balance, Done, Listing, NewOrder, NewTransfer, Order, PlacedOrder,
     Placement, Quote, Transfer,
 };
+use crate::enterprise::pool_times::PoolTimes;
 use crate::enterprise::settings::REPLICAS;
 
 /// Opens the file's primary (the one writer) and its three read-only nodes, seeded.
 ///
 /// # Errors
 /// The file cannot be opened or holds another version of the data.
-pub async fn open_embedded(path: &Path) -> Result<(Node, Vec<(&'static str, u32, Node)>)> {
-    let primary = SqlitePool::open(SqliteConfig::new(path).readers(1)).await?;
+pub async fn open_embedded(
+    path: &Path,
+    times: &PoolTimes,
+) -> Result<(Node, Vec<(&'static str, u32, Node)>)> {
+    let config = SqliteConfig::new(path).readers(1);
+    let primary = SqlitePool::builder(config.clone()).on_event(times.hook()).open().await?;
     seed(&primary).await?;
     let mut replicas = Vec::with_capacity(REPLICAS.len());
     for (name, weight) in REPLICAS {
-        let node = SqlitePool::open(SqliteConfig::new(path).readers(1).read_only()).await?;
-        replicas.push((name, weight, Node::Sqlite(node)));
+        let builder = SqlitePool::builder(config.clone().read_only()).on_event(times.hook());
+        replicas.push((name, weight, Node::Sqlite(builder.open().await?)));
     }
     Ok((Node::Sqlite(primary), replicas))
 }
