@@ -4,53 +4,46 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
 use crate::health::Policy;
-use crate::node::Node;
-use crate::probe::{self, Probe};
-use crate::select::MAX_NODES;
+use crate::member::check_set;
+use crate::probe::Probe;
 use crate::shared::Shared;
-use crate::{BoxError, ConfigError, Replicas, ReplicasConfig, Role, Strategy};
-
-/// The primary's name in picks and statistics.
-const PRIMARY: &str = "primary";
-/// Far above any useful ratio; it bounds the table of turns.
-const MAX_WEIGHT: u32 = 1_000;
-/// Names become metric labels.
-const MAX_NAME: usize = 64;
+use crate::{BoxError, ConfigError, Member, Replicas, ReplicasConfig, Selection, Strategy};
 
 /// Collects nodes and settings; [`build`](Self::build) checks them.
 #[must_use = "a builder does nothing before `build`"]
 pub struct ReplicasBuilder<N> {
-    primary: Option<N>,
-    replicas: Vec<(String, u32, N)>,
-    strategy: Strategy,
+    members: Vec<Member<N>>,
+    selection: Selection,
     config: ReplicasConfig,
     probe: Option<Probe<N>>,
 }
 
 impl<N> ReplicasBuilder<N> {
-    pub(crate) fn new(primary: Option<N>) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
-            primary,
-            replicas: Vec::new(),
-            strategy: Strategy::default(),
+            members: Vec::new(),
+            selection: Strategy::default().into(),
             config: ReplicasConfig::default(),
             probe: None,
         }
     }
 
-    /// Adds a replica that takes reads in proportion to its weight, 1 to 1,000. Its name appears in
-    /// picks and statistics: 1 to 64 bytes, no control characters, not taken.
-    pub fn replica(mut self, name: impl Into<String>, weight: u32, node: N) -> Self {
-        self.replicas.push((name.into(), weight, node));
+    /// Adds a replica: the short form of [`member`](Self::member) for one with a name and a weight.
+    pub fn replica(self, name: impl Into<String>, weight: u32, node: N) -> Self {
+        self.member(Member::replica(name, node).weight(weight))
+    }
+
+    /// Adds a node.
+    pub fn member(mut self, member: Member<N>) -> Self {
+        self.members.push(member);
         self
     }
 
-    /// How reads are spread; [`Strategy::LeastLoaded`] if not said.
-    pub fn strategy(mut self, strategy: Strategy) -> Self {
-        self.strategy = strategy;
+    /// How reads are spread: a [`Strategy`], or a [`Balancer`](crate::Balancer) in an `Arc`.
+    /// [`Strategy::LeastLoaded`] if not said.
+    pub fn strategy(mut self, strategy: impl Into<Selection>) -> Self {
+        self.selection = strategy.into();
         self
     }
 
@@ -95,41 +88,21 @@ impl<N> ReplicasBuilder<N> {
             })?),
             None => None,
         };
-        let now = Instant::now();
-        let primary = self.primary.map(|node| (PRIMARY.to_owned(), Role::Primary, 1, node));
-        let replicas = self.replicas.into_iter();
-        let replicas = replicas.map(|(name, weight, node)| (name, Role::Replica, weight, node));
-        let nodes = primary.into_iter().chain(replicas);
-        let nodes =
-            nodes.map(|(name, role, weight, node)| Node::new(node, name, role, weight, now));
-        let policy = Policy { config: self.config, probed: self.probe.is_some() };
-        let shared = Shared::new(nodes.collect(), self.strategy, policy);
-        if let (Some(probe), Some(runtime)) = (self.probe, runtime) {
-            probe::spawn_all(&shared, &probe, &runtime);
-        }
+        let policy = Policy::new(self.config, self.probe.is_some());
+        let shared = Shared::new(self.members, self.selection, policy, self.probe.zip(runtime));
+        shared.watch_all();
         Ok(Replicas::from_shared(shared))
     }
 
     fn validate_nodes(&self) -> Result<(), ConfigError> {
-        let count = self.replicas.len() + usize::from(self.primary.is_some());
-        if count == 0 || count > MAX_NODES {
-            let rule = "be from 1 to 64, the primary included";
-            return Err(ConfigError::new("number of nodes", count.to_string(), rule));
-        }
-        let mut names: HashSet<&str> = self.primary.iter().map(|_| PRIMARY).collect();
-        for (position, (name, weight, _)) in self.replicas.iter().enumerate() {
-            let field = |part| format!("replica[{position}].{part}");
-            if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
-                let rule = "have 1 to 64 bytes and no control characters";
-                return Err(ConfigError::new(field("name"), name, rule));
-            }
-            if !names.insert(name) {
+        check_set(self.members.iter().map(|member| member.role))?;
+        let mut names = HashSet::new();
+        for (position, member) in self.members.iter().enumerate() {
+            let field = format!("member[{position}]");
+            member.validate(&field)?;
+            if !names.insert(&member.name) {
                 let rule = "differ from every other node's name";
-                return Err(ConfigError::new(field("name"), name, rule));
-            }
-            if !(1..=MAX_WEIGHT).contains(weight) {
-                let rule = "be from 1 to 1000; leave the replica out to give it nothing";
-                return Err(ConfigError::new(field("weight"), weight.to_string(), rule));
+                return Err(ConfigError::new(format!("{field}.name"), &member.name, rule));
             }
         }
         Ok(())
@@ -138,11 +111,9 @@ impl<N> ReplicasBuilder<N> {
 
 impl<N> fmt::Debug for ReplicasBuilder<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Names, not nodes: those may hold a password.
-        let names = self.replicas.iter().map(|(name, ..)| name.as_str());
         f.debug_struct("ReplicasBuilder")
-            .field("replicas", &names.collect::<Vec<_>>())
-            .field("strategy", &self.strategy)
+            .field("members", &self.members)
+            .field("strategy", &self.selection)
             .field("config", &self.config)
             .finish_non_exhaustive()
     }

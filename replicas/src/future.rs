@@ -9,6 +9,9 @@ use tower_service::Service;
 
 use crate::{BoxError, Classify, Pick, RouteError};
 
+/// For a place on a node. Boxed: it is the way of the few that found all nodes full.
+pub(crate) type Waiting<N> = Pin<Box<dyn Future<Output = Result<Pick<N>, RouteError>> + Send>>;
+
 pin_project! {
     /// Waits for the picked node to be ready, calls it, and reports how it went.
     #[must_use = "futures do nothing unless polled"]
@@ -32,6 +35,8 @@ pin_project! {
         N: Service<Req>,
     {
         Refused { error: Option<RouteError> },
+        // `request` is `Some` until there is a node for it.
+        Queued { waiting: Waiting<N>, request: Option<Req> },
         // `request` is `Some` until the node is called.
         Waiting { node: N, request: Option<Req> },
         Called { #[pin] response: N::Future },
@@ -44,6 +49,11 @@ impl<N: Service<Req> + Clone, Req, C> ResponseFuture<N, Req, C> {
         Self { state, pick: Some(pick), classify }
     }
 
+    pub(crate) fn queued(waiting: Waiting<N>, request: Req, classify: C) -> Self {
+        let state = State::Queued { waiting, request: Some(request) };
+        Self { state, pick: None, classify }
+    }
+
     pub(crate) fn refused(error: RouteError, classify: C) -> Self {
         Self { state: State::Refused { error: Some(error) }, pick: None, classify }
     }
@@ -51,7 +61,7 @@ impl<N: Service<Req> + Clone, Req, C> ResponseFuture<N, Req, C> {
 
 impl<N, Req, C> Future for ResponseFuture<N, Req, C>
 where
-    N: Service<Req>,
+    N: Service<Req> + Clone,
     N::Error: Into<BoxError>,
     C: Classify<N::Response, N::Error>,
 {
@@ -64,6 +74,15 @@ where
                 StateProject::Refused { error } => {
                     let error = error.take().expect("polled after completion");
                     return Poll::Ready(Err(error.into()));
+                }
+                StateProject::Queued { waiting, request } => {
+                    let pick = match ready!(waiting.as_mut().poll(cx)) {
+                        Ok(pick) => pick,
+                        Err(error) => return Poll::Ready(Err(error.into())),
+                    };
+                    let (node, request) = (N::clone(&pick), request.take());
+                    *this.pick = Some(pick);
+                    this.state.set(State::Waiting { node, request });
                 }
                 StateProject::Waiting { node, request } => {
                     if let Err(error) = ready!(node.poll_ready(cx)) {

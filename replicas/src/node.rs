@@ -1,38 +1,77 @@
 //! One node with its counters and its health, arranged so that picking it takes no lock.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
+};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::health::{Health, Policy, Transition};
-use crate::select::Load;
-use crate::{NodeStats, Outcome, Role};
+use crate::gate::Gate;
+use crate::health::window::Totals;
+use crate::health::{Failure, Health, Policy, Transition};
+use crate::latency::{Estimate, PENALTY};
+use crate::rota::Rota;
+use crate::session::Kicks;
+use crate::shared::Shared;
+use crate::topology::Seat;
+use crate::{Freshness, Member, Outcome, Reason, Role};
 
-/// A member of a set.
+/// A node of a set, for as long as the set or a pick has it.
 pub(crate) struct Node<N> {
     pub(crate) value: N,
     pub(crate) name: String,
-    pub(crate) role: Role,
-    pub(crate) weight: u32,
+    /// Never given twice in one set; what an index is not, since nodes come and go.
+    pub(crate) id: u64,
     pub(crate) tally: Tally,
     health: Mutex<Health>,
     mirror: Mirror,
-    /// The start of the clock that [`Mirror::trial_at`] counts on.
+    /// An [`Estimate`], kept while requests are timed.
+    pub(crate) latency: AtomicU64,
+    /// The start of the clock that the times in [`Mirror`] count on.
     born: Instant,
-    /// Until when the node is ejected, for its probe task; which also ends when this is dropped.
-    pub(crate) ejected_until: watch::Sender<Option<Instant>>,
+    pub(crate) freshness: ArcSwap<Freshness>,
+    /// For its probe task; which also ends when this is dropped.
+    pub(crate) notice: watch::Sender<Notice>,
+    /// Asks the node's monitor to look at it now.
+    pub(crate) kick: Arc<Notify>,
+    /// How often reads that wait may do so.
+    pub(crate) kicked: Kicks,
+    gate: Arc<Gate>,
+    policy: Arc<Policy>,
+    rota: Arc<Rota>,
+    set: Weak<Shared<N>>,
 }
 
-/// What happened on a node. Each is only ever added to, apart from `in_flight`.
+/// What a node's probe task must hear of.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Notice {
+    pub(crate) ejected_until: Option<Instant>,
+    /// Only its requests failed, so far.
+    pub(crate) suspected: bool,
+    /// Taken out of the set for good.
+    pub(crate) removed: bool,
+}
+
+/// What happened on a node. Each is only ever added to, apart from those in flight. What succeeded is
+/// not counted but follows from the rest, so that the usual end of a request writes one counter.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 pub(crate) struct Tally {
     pub(crate) in_flight: AtomicU64,
-    pub(crate) started: AtomicU64,
-    pub(crate) succeeded: AtomicU64,
+    /// Of these, reads that the primary serves for want of a replica.
+    pub(crate) substituting: AtomicU64,
+    /// The most that was ever made known.
+    succeeded: AtomicU64,
     pub(crate) failed: AtomicU64,
     pub(crate) cancelled: AtomicU64,
+    /// By reason. Their sum is what was started.
+    pub(crate) picks: [AtomicU64; Reason::ALL.len()],
     pub(crate) ejections: AtomicU64,
     pub(crate) returns: AtomicU64,
     pub(crate) probes: AtomicU64,
@@ -45,172 +84,325 @@ pub(crate) struct Tally {
 struct Mirror {
     epoch: AtomicU64,
     ejected: AtomicBool,
+    confirmed: AtomicBool,
     spotless: AtomicBool,
     /// Nanoseconds after `born`; never, while in service.
     trial_at: AtomicU64,
+    /// When its slow start began, in nanoseconds after `born`; never, if it has none.
+    slow_since: AtomicU64,
 }
 
 const NEVER: u64 = u64::MAX;
 
-impl<N> Node<N> {
-    pub(crate) fn new(value: N, name: String, role: Role, weight: u32, now: Instant) -> Self {
-        Self {
-            value,
+/// Makes nodes for one set.
+pub(crate) struct Maker<N> {
+    pub(crate) set: Weak<Shared<N>>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) rota: Arc<Rota>,
+    pub(crate) ids: AtomicU64,
+}
+
+impl<N> Maker<N> {
+    /// A node for a set that runs already.
+    pub(crate) fn seat(&self, member: Member<N>) -> Seat<N> {
+        let seat = self.initial_seat(member);
+        let now = seat.node.since_birth(Instant::now());
+        seat.node.mirror.slow_since.store(now, Relaxed);
+        seat
+    }
+
+    /// A node of a set that is being built: none of its nodes is warmer than another.
+    pub(crate) fn initial_seat(&self, member: Member<N>) -> Seat<N> {
+        let Member { name, role, node, settings } = member;
+        let now = Instant::now();
+        let node = Node {
+            value: node,
             name,
-            role,
-            weight,
+            id: self.ids.fetch_add(1, Relaxed),
             tally: Tally::default(),
             health: Mutex::new(Health::new(now)),
             mirror: Mirror {
                 epoch: AtomicU64::new(0),
                 ejected: AtomicBool::new(false),
+                confirmed: AtomicBool::new(false),
                 spotless: AtomicBool::new(true),
                 trial_at: AtomicU64::new(NEVER),
+                slow_since: AtomicU64::new(NEVER),
             },
+            latency: AtomicU64::new(Estimate::NONE),
             born: now,
-            ejected_until: watch::Sender::new(None),
-        }
+            freshness: ArcSwap::default(),
+            notice: watch::Sender::default(),
+            kick: Arc::default(),
+            kicked: Kicks::default(),
+            gate: Arc::clone(&self.gate),
+            policy: Arc::clone(&self.policy),
+            rota: Arc::clone(&self.rota),
+            set: Weak::clone(&self.set),
+        };
+        Seat { node: Arc::new(node), role, settings, excluded: None }
+    }
+}
+
+/// How a request is counted out.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct End {
+    /// `None` for one without a verdict.
+    pub(crate) outcome: Option<Outcome>,
+    /// Of the health when the node was picked.
+    pub(crate) epoch: u64,
+    pub(crate) role: Role,
+    pub(crate) reason: Reason,
+    pub(crate) substituting: bool,
+    /// Whether the node's latency is kept.
+    pub(crate) measured: bool,
+    /// When the request began, if it is timed.
+    pub(crate) since: Option<Instant>,
+}
+
+impl Tally {
+    pub(crate) fn started(&self) -> u64 {
+        self.picks.iter().map(|count| count.load(Acquire)).sum()
     }
 
-    pub(crate) fn load(&self) -> Load {
-        Load { in_flight: self.tally.in_flight.load(Relaxed), weight: self.weight }
+    /// Read while requests start and end this may be too low, by those, but never too high; and never
+    /// lower than it was before.
+    pub(crate) fn succeeded(&self) -> u64 {
+        // In this order, which is the reverse of that in which a request writes them: it is in flight
+        // before it has started and until it has failed or was cancelled, so it is missed nowhere.
+        let started = self.started();
+        let in_flight = self.in_flight.load(Acquire);
+        let failed = self.failed.load(Relaxed);
+        let others = in_flight + failed + self.cancelled.load(Relaxed);
+        let succeeded = started.saturating_sub(others);
+        self.succeeded.fetch_max(succeeded, Relaxed).max(succeeded)
+    }
+}
+
+impl<N> Node<N> {
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.tally.in_flight.load(Relaxed)
     }
 
     pub(crate) fn is_ejected(&self) -> bool {
         self.mirror.ejected.load(Relaxed)
     }
 
+    pub(crate) fn is_confirmed(&self) -> bool {
+        self.mirror.confirmed.load(Relaxed)
+    }
+
     pub(crate) fn epoch(&self) -> u64 {
         self.mirror.epoch.load(Relaxed)
     }
 
-    /// Counts a request in; [`Self::end`] counts it out.
-    pub(crate) fn start(&self) {
-        self.tally.started.fetch_add(1, Relaxed);
-        self.tally.in_flight.fetch_add(1, Relaxed);
+    /// When the node's slow start began, if it had one.
+    pub(crate) fn slow_since(&self) -> Option<Instant> {
+        let since = self.mirror.slow_since.load(Relaxed);
+        (since != NEVER).then(|| self.born + Duration::from_nanos(since))
     }
 
-    /// Counts a request out, `None` for one without a verdict, and draws the conclusions.
-    pub(crate) fn end(
-        &self,
-        outcome: Option<Outcome>,
-        epoch: u64,
-        policy: &Policy,
-    ) -> Option<Transition> {
-        let counter = match outcome {
-            Some(Outcome::Success | Outcome::Neutral) => &self.tally.succeeded,
-            Some(Outcome::Failure) => &self.tally.failed,
-            None => &self.tally.cancelled,
-        };
-        counter.fetch_add(1, Relaxed);
-        self.tally.in_flight.fetch_sub(1, Relaxed);
-        match outcome {
-            // The usual case: no lock, no clock.
-            Some(Outcome::Success) if self.mirror.spotless.load(Relaxed) => None,
-            Some(Outcome::Success) => {
-                self.judge(policy, |health, now| health.request_succeeded(now, epoch, policy))
+    /// Counts a request in, if there are fewer than `limit`; [`Self::end`] counts it out.
+    pub(crate) fn enter(&self, limit: u64, reason: Reason) -> bool {
+        if limit == u64::MAX {
+            self.tally.in_flight.fetch_add(1, Relaxed);
+        } else if !add_below(&self.tally.in_flight, limit) {
+            return false;
+        }
+        self.tally.picks[reason as usize].fetch_add(1, Release);
+        true
+    }
+
+    /// As [`enter`](Self::enter), for a read for want of a replica; of these, at most `budget`.
+    pub(crate) fn enter_substituting(&self, limit: u64, budget: u64, reason: Reason) -> bool {
+        if !add_below(&self.tally.substituting, budget) {
+            return false;
+        }
+        let entered = self.enter(limit, reason);
+        if !entered {
+            self.tally.substituting.fetch_sub(1, SeqCst);
+            self.gate.freed();
+        }
+        entered
+    }
+
+    /// Counts a request out and draws the conclusions.
+    pub(crate) fn end(&self, end: End) {
+        match end.outcome {
+            Some(Outcome::Success | Outcome::Overloaded { .. } | Outcome::Neutral) => {}
+            Some(Outcome::Failure | Outcome::NotPrimary) => {
+                self.tally.failed.fetch_add(1, Relaxed);
             }
-            Some(Outcome::Failure) => self.judge(policy, |health, now| {
-                health.request_failed(now, epoch, fastrand::f64(), policy)
-            }),
-            Some(Outcome::Neutral) | None => None,
+            None => {
+                self.tally.cancelled.fetch_add(1, Relaxed);
+            }
+        }
+        if end.substituting {
+            self.tally.substituting.fetch_sub(1, SeqCst);
+        }
+        // Sequentially consistent for the sake of `Gate::freed`, and after the counts above for that
+        // of `Tally::succeeded`.
+        self.tally.in_flight.fetch_sub(1, SeqCst);
+        self.gate.freed();
+        if end.measured {
+            self.learn(end);
+        }
+        match end.outcome {
+            // The usual case: no lock, no clock.
+            Some(Outcome::Success) if self.mirror.spotless.load(Relaxed) => {}
+            Some(Outcome::Success) => {
+                self.judge(|health, now| health.request_succeeded(now, end.epoch, &self.policy));
+            }
+            Some(Outcome::Failure) => self.failed(end),
+            Some(Outcome::NotPrimary) => {
+                if let Some(set) = self.set.upgrade() {
+                    set.demote(self);
+                }
+            }
+            Some(Outcome::Overloaded { .. } | Outcome::Neutral) | None => {}
+        }
+        let undecided = !matches!(end.outcome, Some(Outcome::Success | Outcome::Failure));
+        if end.reason == Reason::Trial && undecided {
+            self.judge(|health, now| {
+                health.abandon_trial(now, end.epoch);
+                None
+            });
         }
     }
 
+    /// Draws the conclusions for the node's latency.
+    pub(crate) fn learn(&self, end: End) {
+        let refused = match end.outcome {
+            Some(Outcome::Failure) => Some(PENALTY),
+            Some(Outcome::Overloaded { retry_after }) => Some(retry_after.unwrap_or(PENALTY)),
+            Some(Outcome::Success | Outcome::NotPrimary | Outcome::Neutral) | None => None,
+        };
+        if end.since.is_none() && refused.is_none() {
+            return;
+        }
+        let (now, millis) = self.rota.now();
+        let took = end.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        let took = took.max(refused.unwrap_or_default());
+        // One without an answer took at least so long, and says nothing if others took longer.
+        let answered = refused.is_some() || end.outcome == Some(Outcome::Success);
+        let update = |bits| {
+            let estimate = Estimate::from_bits(bits);
+            let slower = estimate.at(millis) < took.as_nanos() as f32;
+            (answered || slower).then(|| estimate.with(took, millis).to_bits())
+        };
+        // `Err` only says that there was nothing to learn.
+        let _ = self.latency.fetch_update(Relaxed, Relaxed, update);
+    }
+
+    fn failed(&self, end: End) {
+        if end.role == Role::Primary {
+            // It may have failed because it is no longer the primary.
+            self.kick.notify_one();
+        }
+        let Some(set) = self.set.upgrade() else { return };
+        // Held until the ejection is visible, so that two do not use the same allowance.
+        let _one_at_a_time = set.ejecting.lock();
+        let may_eject = end.role == Role::Primary || set.topology.load().can_spare(self);
+        self.judge(|health, now| {
+            let tally = &self.tally;
+            let failed = tally.failed.load(Relaxed);
+            let totals = Totals { succeeded: tally.succeeded(), failed };
+            let chance = fastrand::f64();
+            let failure = Failure { now, epoch: end.epoch, totals, chance, may_eject };
+            health.request_failed(failure, &self.policy)
+        });
+    }
+
     /// Takes the right to try this ejected node with one request, if it is due.
-    pub(crate) fn begin_trial(&self, now: Instant, policy: &Policy) -> bool {
+    pub(crate) fn begin_trial(&self, now: Instant) -> bool {
         if self.since_birth(now) < self.mirror.trial_at.load(Relaxed) {
             return false;
         }
         let mut health = self.health.lock();
-        let begun = health.begin_trial(now, policy);
-        self.reflect(&health, policy);
+        let begun = health.begin_trial(now, &self.policy);
+        self.reflect(&health);
         begun
     }
 
-    pub(crate) fn abandon_trial(&self, epoch: u64, policy: &Policy) {
-        self.judge(policy, |health, now| {
-            health.abandon_trial(now, epoch);
-            None
-        });
-    }
-
-    pub(crate) fn probed(&self, healthy: bool, policy: &Policy) -> Option<Transition> {
+    pub(crate) fn probed(&self, healthy: bool) {
         self.tally.probes.fetch_add(1, Relaxed);
         if !healthy {
             self.tally.probes_failed.fetch_add(1, Relaxed);
         }
-        self.judge(policy, |health, now| {
+        self.judge(|health, now| {
             if healthy {
                 health.probe_succeeded(now)
             } else {
-                health.probe_failed(now, fastrand::f64(), policy)
+                health.probe_failed(now, fastrand::f64(), &self.policy)
             }
-        })
+        });
     }
 
-    fn judge(
-        &self,
-        policy: &Policy,
-        step: impl FnOnce(&mut Health, Instant) -> Option<Transition>,
-    ) -> Option<Transition> {
-        let mut health = self.health.lock();
-        let transition = step(&mut health, Instant::now());
-        self.reflect(&health, policy);
-        match transition {
-            Some(Transition::Ejected { until }) => {
-                self.tally.ejections.fetch_add(1, Relaxed);
-                self.ejected_until.send_replace(Some(until));
+    fn judge(&self, step: impl FnOnce(&mut Health, Instant) -> Option<Transition>) {
+        let transition = {
+            let mut health = self.health.lock();
+            let now = Instant::now();
+            let transition = step(&mut health, now);
+            if transition == Some(Transition::Returned) {
+                self.mirror.slow_since.store(self.since_birth(now), Relaxed);
             }
-            Some(Transition::Returned) => {
-                self.tally.returns.fetch_add(1, Relaxed);
-                self.ejected_until.send_replace(None);
+            self.reflect(&health);
+            match transition {
+                Some(Transition::Ejected { until }) => {
+                    self.tally.ejections.fetch_add(1, Relaxed);
+                    let suspected = !health.is_confirmed();
+                    self.notice.send_modify(|notice| {
+                        (notice.ejected_until, notice.suspected) = (Some(until), suspected);
+                    });
+                }
+                Some(Transition::Returned) => {
+                    self.tally.returns.fetch_add(1, Relaxed);
+                    self.notice.send_modify(|notice| notice.ejected_until = None);
+                }
+                Some(Transition::Confirmed) | None => {}
             }
-            None => {}
+            transition
+        };
+        let Some(transition) = transition else { return };
+        announce(&self.name, transition);
+        if let Some(set) = self.set.upgrade() {
+            set.refresh();
         }
-        transition
     }
 
     /// Under the lock of `health`, so that the mirror never goes back.
-    fn reflect(&self, health: &Health, policy: &Policy) {
-        let trial_at = health.next_trial(policy).map_or(NEVER, |at| self.since_birth(at));
+    fn reflect(&self, health: &Health) {
+        let trial_at = health.next_trial(&self.policy).map_or(NEVER, |at| self.since_birth(at));
         self.mirror.epoch.store(health.epoch(), Relaxed);
         self.mirror.ejected.store(health.is_ejected(), Relaxed);
+        self.mirror.confirmed.store(health.is_confirmed(), Relaxed);
         self.mirror.spotless.store(health.is_spotless(), Relaxed);
         self.mirror.trial_at.store(trial_at, Relaxed);
     }
 
-    fn since_birth(&self, at: Instant) -> u64 {
+    pub(crate) fn since_birth(&self, at: Instant) -> u64 {
         let since = at.saturating_duration_since(self.born).as_nanos();
         u64::try_from(since).unwrap_or(NEVER - 1)
     }
+}
 
-    pub(crate) fn stats(&self) -> NodeStats {
-        let Tally {
-            in_flight,
-            started,
-            succeeded,
-            failed,
-            cancelled,
-            ejections,
-            returns,
-            probes,
-            probes_failed,
-        } = &self.tally;
-        NodeStats {
-            name: self.name.clone(),
-            role: self.role,
-            weight: self.weight,
-            healthy: !self.is_ejected(),
-            in_flight: in_flight.load(Relaxed),
-            started_total: started.load(Relaxed),
-            succeeded_total: succeeded.load(Relaxed),
-            failed_total: failed.load(Relaxed),
-            cancelled_total: cancelled.load(Relaxed),
-            ejections_total: ejections.load(Relaxed),
-            returns_total: returns.load(Relaxed),
-            probes_total: probes.load(Relaxed),
-            probes_failed_total: probes_failed.load(Relaxed),
+/// Adds one to what is below `limit`.
+fn add_below(count: &AtomicU64, limit: u64) -> bool {
+    count.fetch_update(Relaxed, Relaxed, |count| (count < limit).then(|| count + 1)).is_ok()
+}
+
+#[cfg(feature = "tracing")]
+fn announce(node: &str, transition: Transition) {
+    match transition {
+        Transition::Ejected { until } => {
+            let seconds = until.saturating_duration_since(Instant::now()).as_secs_f64();
+            tracing::warn!(node, seconds, "node ejected");
         }
+        Transition::Confirmed => tracing::info!(node, "ejected node failed again"),
+        Transition::Returned => tracing::info!(node, "node returned"),
     }
 }
+
+#[cfg(not(feature = "tracing"))]
+fn announce(_: &str, _: Transition) {}

@@ -4,48 +4,71 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::shared::Shared;
+use crate::choose::Choice;
+use crate::node::{End, Node};
+use crate::rota::Rota;
+use crate::topology::Topology;
 use crate::{Outcome, Reason, Role};
 
 /// A node picked for one request, which it counts as in flight until it is dropped.
 ///
-/// Dereferences to the node. Say how it went with [`succeeded`](Self::succeeded) or
-/// [`failed`](Self::failed); a pick that is merely dropped (a cancelled request, a panic) is
-/// counted as cancelled and says nothing about the node's health.
+/// Dereferences to the node. Say how it went with [`succeeded`](Self::succeeded),
+/// [`failed`](Self::failed) or [`end`](Self::end); a pick that is merely dropped (a cancelled
+/// request, a panic) is counted as cancelled and says nothing about the node's health. A node that is
+/// removed from its set stays usable through the picks it has.
 #[must_use = "a pick that is dropped at once counts as a cancelled request"]
 pub struct Pick<N> {
-    shared: Arc<Shared<N>>,
-    node: usize,
-    reason: Reason,
-    epoch: u64,
-    outcome: Option<Outcome>,
+    node: Arc<Node<N>>,
+    end: End,
 }
 
 impl<N> Pick<N> {
-    pub(crate) fn new(shared: Arc<Shared<N>>, (node, reason): (usize, Reason)) -> Self {
-        shared.picks[reason as usize].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    /// Takes a place on the chosen node; `None` if there is none. Of reads that the primary serves for
+    /// want of a replica, at most `budget` get one.
+    pub(crate) fn enter(
+        topology: &Topology<N>,
+        choice: Choice,
+        budget: u64,
+        rota: &Rota,
+    ) -> Option<Self> {
+        let Choice { at, reason, substituting, timed } = choice;
+        let seat = &topology.seats[at];
+        let limit = topology.limit(at);
         // The epoch first: an ejection in between makes this request's outcome stale, not wrong.
-        let epoch = shared.nodes[node].epoch();
-        shared.nodes[node].start();
-        Self { shared, node, reason, epoch, outcome: None }
+        let epoch = seat.node.epoch();
+        let entered = if substituting {
+            seat.node.enter_substituting(limit, budget, reason)
+        } else {
+            seat.node.enter(limit, reason)
+        };
+        let end = End {
+            outcome: None,
+            epoch,
+            role: seat.role,
+            reason,
+            substituting,
+            measured: topology.timed,
+            since: timed.then(|| rota.now().0),
+        };
+        entered.then(|| Self { node: Arc::clone(&seat.node), end })
     }
 
-    /// The node's name, as given to the builder.
+    /// The node's name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.shared.nodes[self.node].name
+        &self.node.name
     }
 
-    /// What the node is in its set.
+    /// What the node was in its set when it was picked.
     #[must_use]
     pub fn role(&self) -> Role {
-        self.shared.nodes[self.node].role
+        self.end.role
     }
 
     /// Why this node.
     #[must_use]
     pub fn reason(&self) -> Reason {
-        self.reason
+        self.end.reason
     }
 
     /// The node did its part.
@@ -59,12 +82,23 @@ impl<N> Pick<N> {
         self.end(Outcome::Failure);
     }
 
-    pub(crate) fn end(mut self, outcome: Outcome) {
-        self.outcome = Some(outcome);
+    /// How it went, in one word.
+    pub fn end(mut self, outcome: Outcome) {
+        self.end.outcome = Some(outcome);
     }
 
-    pub(crate) fn index(&self) -> usize {
-        self.node
+    /// The node has answered. What is still to come, such as a body at the pace of its reader, says
+    /// nothing about how quick it is.
+    #[cfg(feature = "http")]
+    pub(crate) fn answered(&mut self) {
+        if self.end.since.is_some() {
+            self.node.learn(End { outcome: Some(Outcome::Success), ..self.end });
+            self.end.since = None;
+        }
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.node.id
     }
 }
 
@@ -72,13 +106,13 @@ impl<N> Deref for Pick<N> {
     type Target = N;
 
     fn deref(&self) -> &N {
-        &self.shared.nodes[self.node].value
+        &self.node.value
     }
 }
 
 impl<N> Drop for Pick<N> {
     fn drop(&mut self) {
-        self.shared.end(self.node, self.outcome, self.epoch, self.reason);
+        self.node.end(self.end);
     }
 }
 
@@ -88,7 +122,7 @@ impl<N> fmt::Debug for Pick<N> {
         f.debug_struct("Pick")
             .field("name", &self.name())
             .field("role", &self.role())
-            .field("reason", &self.reason)
+            .field("reason", &self.reason())
             .finish_non_exhaustive()
     }
 }

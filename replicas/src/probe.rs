@@ -4,102 +4,102 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::BoxError;
-use crate::shared::Shared;
+use crate::health::Policy;
+use crate::node::{Node, Notice};
 
 /// The caller's probe with its types hidden; it runs once in many seconds, so a box costs nothing.
 pub(crate) type Probe<N> = Arc<dyn Fn(&N) -> ProbeFuture + Send + Sync>;
 pub(crate) type ProbeFuture = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 
 /// One task per node, so that a node that hangs delays no other's probe.
-pub(crate) fn spawn_all<N: Send + Sync + 'static>(
-    shared: &Arc<Shared<N>>,
+pub(crate) fn spawn<N: Send + Sync + 'static>(
+    node: &Arc<Node<N>>,
     probe: &Probe<N>,
+    policy: &Arc<Policy>,
     runtime: &Handle,
 ) {
-    for (index, node) in shared.nodes.iter().enumerate() {
-        let task = Task {
-            shared: Arc::downgrade(shared),
-            node: index,
-            probe: Arc::clone(probe),
-            ejected_until: node.ejected_until.subscribe(),
-        };
-        runtime.spawn(task.run());
-    }
+    let task = Task {
+        node: Arc::downgrade(node),
+        probe: Arc::clone(probe),
+        policy: Arc::clone(policy),
+        notice: node.notice.subscribe(),
+    };
+    runtime.spawn(task.run());
 }
 
 struct Task<N> {
-    shared: Weak<Shared<N>>,
-    node: usize,
+    /// Not kept alive, nor its set, while it is waited for.
+    node: Weak<Node<N>>,
     probe: Probe<N>,
-    /// Closes when the set is dropped, which is what ends the task.
-    ejected_until: watch::Receiver<Option<Instant>>,
+    policy: Arc<Policy>,
+    /// Closes when the node is dropped, which ends the task, as its removal does.
+    notice: watch::Receiver<Notice>,
 }
 
 impl<N> Task<N> {
     async fn run(mut self) {
         // Somewhere in the first interval, so that the nodes are not all asked in one instant.
-        let Some(mut due) = self.interval().map(|interval| {
-            let now = Instant::now();
-            now + interval.mul_f64(fastrand::f64())
-        }) else {
-            return;
-        };
+        let mut due = Instant::now() + self.interval().mul_f64(fastrand::f64());
+        let mut ejected_until = None;
         loop {
             tokio::select! {
                 () = sleep_until(due) => {
                     let Some(()) = self.ask().await else { return };
                 }
-                changed = self.ejected_until.changed() => {
+                changed = self.notice.changed() => {
                     if changed.is_err() {
                         return;
                     }
                 }
             }
-            let Some(interval) = self.interval() else { return };
+            let notice = *self.notice.borrow_and_update();
+            if notice.removed {
+                return;
+            }
             let now = Instant::now();
-            // An ejected node is asked the moment its time is up.
-            due = match *self.ejected_until.borrow_and_update() {
+            due = match notice.ejected_until {
+                // Newly ejected: asked at once whether it is dead or only failed its requests.
+                Some(_) if notice.suspected && notice.ejected_until != ejected_until => now,
+                // And the moment its time is up.
                 Some(until) if until > now => until,
-                Some(_) | None => now + interval,
+                Some(_) | None => now + self.interval(),
             };
+            ejected_until = notice.ejected_until;
         }
     }
 
-    /// `None` once the set is gone.
-    fn interval(&self) -> Option<std::time::Duration> {
-        Some(self.shared.upgrade()?.policy.interval(fastrand::f64()))
+    fn interval(&self) -> Duration {
+        self.policy.interval(fastrand::f64())
     }
 
-    /// One probe; `None` once the set is gone.
+    /// One probe; `None` once the node is gone.
     async fn ask(&mut self) -> Option<()> {
-        // The set is not kept alive while the node is waited for.
-        let (limit, started) = {
-            let shared = self.shared.upgrade()?;
-            let value = &shared.nodes[self.node].value;
-            let started = catch_unwind(AssertUnwindSafe(|| (self.probe)(value)));
-            (shared.policy.config.probe_timeout, started)
+        let started = {
+            let node = self.node.upgrade()?;
+            catch_unwind(AssertUnwindSafe(|| (self.probe)(&node.value)))
         };
         let result = match started {
             Ok(probe) => {
-                let answer = timeout(limit, without_panic(probe));
+                let answer = timeout(self.policy.config.probe_timeout, without_panic(probe));
                 tokio::select! {
                     answer = answer => answer.unwrap_or_else(|elapsed| Err(elapsed.into())),
-                    () = closed(&mut self.ejected_until) => return None,
+                    () = gone(&mut self.notice) => return None,
                 }
             }
             Err(_) => Err(BoxError::from("the probe panicked")),
         };
-        let shared = self.shared.upgrade()?;
+        let node = self.node.upgrade()?;
         if let Err(error) = &result {
-            report(&shared.nodes[self.node].name, error);
+            report(&node.name, error);
         }
-        shared.probed(self.node, result.is_ok());
+        node.probed(result.is_ok());
         Some(())
     }
 }
@@ -114,8 +114,10 @@ async fn without_panic(mut probe: ProbeFuture) -> Result<(), BoxError> {
     .await
 }
 
-async fn closed(ejected_until: &mut watch::Receiver<Option<Instant>>) {
-    while ejected_until.changed().await.is_ok() {}
+/// Resolves when the node is out of its set or dropped.
+async fn gone(notice: &mut watch::Receiver<Notice>) {
+    // An error means that the node was dropped.
+    let _ = notice.wait_for(|notice| notice.removed).await;
 }
 
 #[cfg(feature = "tracing")]

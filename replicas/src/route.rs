@@ -1,7 +1,9 @@
-//! The words of a decision: what is asked ([`Route`], [`Session`]), of whom ([`Role`]), and why
-//! that node ([`Reason`]).
+//! The words of a decision: what is asked ([`Route`]), of whom ([`Role`]), and why that node
+//! ([`Reason`]).
 
 use std::fmt;
+
+use crate::Session;
 
 /// What a request needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -17,35 +19,10 @@ pub enum Route {
 pub trait Routed {
     /// What this request needs. Called once per request.
     fn route(&self) -> Route;
-}
 
-/// What one caller's reads must be able to see.
-///
-/// The default sees whatever a replica has, which may trail the primary. A session
-/// [pinned to the primary](Session::pinned_to_primary) sees its own writes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Session {
-    pinned: bool,
-}
-
-impl Session {
-    /// A session whose reads any replica may serve.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// A session whose reads go to the primary and nowhere else, because they must see what the
-    /// session wrote. They fail with the primary; a replica could answer, but wrongly.
-    #[must_use]
-    pub fn pinned_to_primary() -> Self {
-        Self { pinned: true }
-    }
-
-    /// Whether reads of this session go to the primary only.
-    #[must_use]
-    pub fn is_pinned(&self) -> bool {
-        self.pinned
+    /// What a read must be able to see; by default what any replica has.
+    fn session(&self) -> Option<&Session> {
+        None
     }
 }
 
@@ -55,10 +32,12 @@ impl Session {
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Role {
-    /// Takes all writes, and reads only as a fallback or on demand.
+    /// Takes all writes, and reads only as a fallback or on demand. A set has one at most.
     Primary,
     /// Takes reads by weight.
     Replica,
+    /// Takes nothing: not known yet, or fenced.
+    None,
 }
 
 impl Role {
@@ -68,66 +47,73 @@ impl Role {
         match self {
             Self::Primary => "primary",
             Self::Replica => "replica",
+            Self::None => "none",
         }
     }
 }
 
-/// Why a node was picked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
-#[non_exhaustive]
-pub enum Reason {
+/// Declares [`Reason`] together with the list of all reasons and their names, so that none of the
+/// three can lack one.
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// Why a node was picked.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize))]
+        #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+        #[non_exhaustive]
+        pub enum Reason {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Reason {
+            /// Every reason, in the order of the declaration.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The name used in statistics.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
     /// It was the replica's turn: [`Strategy::RoundRobin`](crate::Strategy::RoundRobin) or
     /// [`Strategy::Weighted`](crate::Strategy::Weighted).
-    Weighted,
-    /// The replica had the least load for its weight, or the turn among equals:
-    /// [`Strategy::LeastLoaded`](crate::Strategy::LeastLoaded).
-    Balanced,
+    Weighted = "weighted",
+    /// The replica had the least load for its weight, or the turn among equals: all other
+    /// strategies.
+    Balanced = "balanced",
     /// The set has no other node, so its health does not matter.
-    OnlyNode,
+    OnlyNode = "only_node",
     /// A write, which only the primary may take.
-    Write,
+    Write = "write",
     /// A read of a session pinned to the primary.
-    Pinned,
+    Pinned = "pinned",
     /// Another eligible replica, after a node failed this read.
-    Failover,
+    Failover = "failover",
     /// An ejected node whose time is up, tried with this one request (only without a probe).
-    Trial,
-    /// No replica is eligible, or all that were failed this read: the primary serves it.
-    PrimaryFallback,
-    /// Every node is ejected, or failed this read; an ejected one beats none.
-    PanicMode,
-}
-
-impl Reason {
-    pub(crate) const ALL: [Self; 9] = [
-        Self::Weighted,
-        Self::Balanced,
-        Self::OnlyNode,
-        Self::Write,
-        Self::Pinned,
-        Self::Failover,
-        Self::Trial,
-        Self::PrimaryFallback,
-        Self::PanicMode,
-    ];
-
-    /// The name used in statistics.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Weighted => "weighted",
-            Self::Balanced => "balanced",
-            Self::OnlyNode => "only_node",
-            Self::Write => "write",
-            Self::Pinned => "pinned",
-            Self::Failover => "failover",
-            Self::Trial => "trial",
-            Self::PrimaryFallback => "primary_fallback",
-            Self::PanicMode => "panic_mode",
-        }
-    }
+    Trial = "trial",
+    /// The primary, because no replica may serve the read, for more than one cause; or because all
+    /// that may have failed it.
+    PrimaryFallback = "primary_fallback",
+    /// The primary, because all replicas are ejected.
+    Ejected = "ejected",
+    /// The primary, because all replicas lag too far behind, or further than the session's
+    /// [`max_lag`](crate::Session::max_lag).
+    LagExcluded = "lag_excluded",
+    /// A replica that has what the session wrote, or the primary, because none has.
+    RywToken = "ryw_token",
+    /// Too few replicas are healthy, or none and the primary cannot help: ejection, or lag where
+    /// the session does not mind, was ignored.
+    PanicMode = "panic_mode",
+    /// A replica of the caller's own zone.
+    Zone = "zone",
+    /// A replica of another zone, because the caller's own has none or is overloaded.
+    ZoneSpill = "zone_spill",
 }
 
 impl fmt::Display for Reason {

@@ -20,6 +20,14 @@ impl NodeSet {
         Self(self.0 & !others.0)
     }
 
+    pub(crate) fn union(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    pub(crate) fn intersection(self, others: Self) -> Self {
+        Self(self.0 & others.0)
+    }
+
     pub(crate) fn is_empty(self) -> bool {
         self.0 == 0
     }
@@ -81,6 +89,7 @@ impl Turns {
     }
 
     /// Whose turn it is, unless nobody takes turns.
+    #[inline]
     pub(crate) fn at(&self, turn: u64) -> Option<usize> {
         let period = u64::try_from(self.0.len()).ok()?;
         let slot = usize::try_from(turn.checked_rem(period)?).ok()?;
@@ -110,6 +119,11 @@ pub(crate) fn least_loaded(
     turns: &Turns,
     turn: u64,
 ) -> Option<usize> {
+    // The usual case first: a node that is idle is tied with any, so that the others do not matter.
+    let next = turns.at(turn).filter(|&node| candidates.contains(node));
+    if let Some(idle) = next.filter(|&node| load(node).in_flight == 0) {
+        return Some(idle);
+    }
     let mut nodes = candidates.iter();
     let mut least = nodes.next()?;
     let mut limit = with_one_more(load(least));
@@ -125,6 +139,30 @@ pub(crate) fn least_loaded(
         .filter_map(|step| turns.at(turn.wrapping_add(step)))
         .find(|&node| candidates.contains(node) && less(load(node), limit));
     Some(tied.unwrap_or(least))
+}
+
+/// One of the nodes, by weight; `chance` is uniform in 0..1.
+///
+/// For turns of which some nodes cannot make use: the next in the table would be the same node again
+/// and again.
+pub(crate) fn draw(nodes: NodeSet, weight: impl Fn(usize) -> u32, chance: f64) -> Option<usize> {
+    let total: u64 = nodes.iter().map(|node| u64::from(weight(node))).sum();
+    let mut left = (chance * total as f64) as u64;
+    let drawn = nodes.iter().find(|&node| {
+        let weight = u64::from(weight(node));
+        let hit = left < weight;
+        left = left.saturating_sub(weight);
+        hit
+    });
+    // The last for a chance that was rounded up to one.
+    drawn.or_else(|| nodes.iter().last())
+}
+
+/// One of the nodes, all alike, by random bits.
+pub(crate) fn any_of(nodes: NodeSet, random: u32) -> Option<usize> {
+    // A fraction of 2^32, multiplied rather than divided.
+    let position = (u64::from(random) * nodes.len() as u64) >> 32;
+    nodes.iter().nth(position as usize)
 }
 
 fn with_one_more(load: Load) -> Load {

@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tower_service::Service;
 
 use crate::future::ResponseFuture;
-use crate::{BoxError, Replicas, Route, Routed, Session};
+use crate::replicas::Begun;
+use crate::{BoxError, Replicas, Routed};
 
 /// What a result says about the node that gave it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -14,10 +16,22 @@ use crate::{BoxError, Replicas, Route, Routed, Session};
 pub enum Outcome {
     /// The node did its part.
     Success,
-    /// The node is to blame; enough of these in a row eject it.
+    /// The node is to blame; enough of these, in a row or as a share, eject it.
     Failure,
-    /// The request ended, but says nothing about the node: the caller's own error, or saturation.
-    /// Counted as succeeded, without effect on the node's health.
+    /// The node refused a write because it is not the primary (PostgreSQL's error 25006, or
+    /// `in_hot_standby` being on). Nothing was done. The node takes nothing more until its monitor
+    /// has looked at it, which it is asked to do at once.
+    NotPrimary,
+    /// The node refused because it has too much to do (a 429, a 503, `too many connections`).
+    /// Counted as succeeded, without effect on the node's health: to eject a busy node is to overload
+    /// the rest. Strategies that look at latency take it for an answer that took as long as the node
+    /// asks to be left alone, 5 s if it does not say.
+    Overloaded {
+        /// For how long the node asks to be left alone.
+        retry_after: Option<Duration>,
+    },
+    /// The request ended, but says nothing about the node: the caller's own error, or saturation of
+    /// the caller's own pool. Counted as succeeded, without effect on the node's health.
     Neutral,
 }
 
@@ -51,10 +65,10 @@ impl<T, E> Classify<T, E> for ResultIsVerdict {
 /// to the primary. Each request goes to one node, once.
 ///
 /// # Readiness and clones
-/// Always ready: which node must be ready is known only with the request. `call` picks, and the
-/// future waits for a clone of the picked node to become ready, then calls that same clone. A node
-/// that is long in becoming ready has the request in flight meanwhile, and so gets fewer. Clones
-/// share the set.
+/// Always ready: which node must be ready is known only with the request. `call` picks (or queues, if
+/// [`max_wait`](crate::ReplicasConfig::max_wait) says so), and the future waits for a clone of the
+/// picked node to become ready, then calls that same clone. A node that is long in becoming ready has
+/// the request in flight meanwhile, and so gets fewer. Clones share the set.
 ///
 /// # Cancellation
 /// Dropping the future at any point drops the node's own future and counts the request as
@@ -90,7 +104,7 @@ impl<N, C> ReplicaService<N, C> {
 
 impl<N, C, Req> Service<Req> for ReplicaService<N, C>
 where
-    N: Service<Req> + Clone,
+    N: Service<Req> + Clone + Send + Sync + 'static,
     N::Error: Into<BoxError>,
     Req: Routed,
     C: Classify<N::Response, N::Error> + Clone,
@@ -104,13 +118,11 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        let pick = match request.route() {
-            Route::Read => self.replicas.read(&Session::new()),
-            Route::Write => self.replicas.write(),
-        };
-        match pick {
-            Ok(pick) => ResponseFuture::new(pick, request, self.classify.clone()),
-            Err(error) => ResponseFuture::refused(error, self.classify.clone()),
+        let classify = self.classify.clone();
+        match self.replicas.begin(&request) {
+            Begun::Picked(pick) => ResponseFuture::new(pick, request, classify),
+            Begun::Refused(error) => ResponseFuture::refused(error, classify),
+            Begun::Waiting(pick) => ResponseFuture::queued(pick, request, classify),
         }
     }
 }

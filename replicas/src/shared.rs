@@ -1,188 +1,407 @@
-//! What all clones of a set share: its nodes, who is eligible, and how one is chosen.
+//! What all clones of a set share: the snapshot that picks read, and how it is replaced.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+    fence,
+};
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::health::{Policy, Transition};
-use crate::node::Node;
-use crate::select::{NodeSet, Turns, least_loaded};
-use crate::{Outcome, Reason, Role, RouteError, Session, Strategy};
+use crate::choose::{Ask, Choice};
+use crate::gate::{Gate, Kind};
+use crate::health::Policy;
+use crate::member::Members;
+use crate::node::{Maker, Node};
+use crate::probe::{self, Probe};
+use crate::rota::Rota;
+use crate::session::Waits;
+use crate::topology::{Seat, Topology};
+use crate::{
+    ConfigError, Member, Observation, Observed, Pick, Reason, Role, RouteError, Selection, Session,
+};
 
 /// The set behind a [`Replicas`](crate::Replicas).
 pub(crate) struct Shared<N> {
-    pub(crate) nodes: Vec<Node<N>>,
-    pub(crate) strategy: Strategy,
-    pub(crate) policy: Policy,
-    primary: Option<usize>,
-    replicas: NodeSet,
-    /// Read by every pick; replaced when a node is ejected or returns.
-    rota: ArcSwap<Rota>,
-    /// Turns of all nodes, for panic mode.
-    everyone: Turns,
-    /// Never set back, so that exactness survives a change of the rota.
-    turn: AtomicU64,
-    /// Held while a rota is made, so that an older one never replaces a newer one.
-    rebuilding: Mutex<()>,
-    pub(crate) picks: [AtomicU64; Reason::ALL.len()],
+    pub(crate) topology: ArcSwap<Topology<N>>,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) gate: Arc<Gate>,
+    /// Held while a node is ejected for failed requests, of which only so many may be.
+    pub(crate) ejecting: Mutex<()>,
+    /// Told when a node's freshness was observed, for those who wait for a position.
+    pub(crate) observed: Notify,
+    pub(crate) waits: Waits,
     pub(crate) refused: AtomicU64,
+    rota: Arc<Rota>,
+    maker: Maker<N>,
+    /// What the next snapshot is made from. Held until that is in force, so that an older one never
+    /// replaces a newer one.
+    roster: Mutex<Roster<N>>,
+    /// Held while the caller changes the members.
+    changing: Mutex<()>,
+    probe: Option<(Probe<N>, Handle)>,
+    /// Whether a monitor says what nodes are, and what they were declared as does not count.
+    monitored: AtomicBool,
+    /// Told when nodes come or go, for that monitor.
+    pub(crate) members_changed: Arc<Notify>,
 }
 
-/// The replicas in service, and their turns.
-struct Rota {
-    eligible: NodeSet,
-    turns: Turns,
+struct Roster<N> {
+    seats: Vec<Seat<N>>,
+    selection: Selection,
+    expects_primary: bool,
+    /// Removed, and perhaps still at work.
+    removed: Vec<Weak<Node<N>>>,
+}
+
+/// What wants a node.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Need<'a> {
+    Write,
+    /// A read that has failed on the nodes with these identities.
+    Read(&'a Session, &'a [u64]),
+}
+
+impl Need<'_> {
+    fn kind(self) -> Kind {
+        match self {
+            Self::Write => Kind::Primary,
+            Self::Read(session, _) if session.is_pinned() => Kind::Primary,
+            Self::Read(session, _) if session.has_needs() => Kind::Particular,
+            Self::Read(..) => Kind::Replica,
+        }
+    }
 }
 
 impl<N> Shared<N> {
-    pub(crate) fn new(nodes: Vec<Node<N>>, strategy: Strategy, policy: Policy) -> Arc<Self> {
-        let of_role = |role| {
-            nodes.iter().enumerate().filter(move |(_, node)| node.role == role).map(|(i, _)| i)
-        };
-        let primary = of_role(Role::Primary).next();
-        let replicas: NodeSet = of_role(Role::Replica).collect();
-        let everyone = (0..nodes.len()).collect();
-        Arc::new(Self {
-            rota: ArcSwap::from_pointee(Rota {
-                eligible: replicas,
-                turns: turns(&nodes, replicas, strategy),
-            }),
-            everyone: turns(&nodes, everyone, strategy),
-            nodes,
-            strategy,
-            policy,
-            primary,
-            replicas,
-            turn: AtomicU64::new(0),
-            rebuilding: Mutex::new(()),
-            picks: Default::default(),
-            refused: AtomicU64::new(0),
+    pub(crate) fn new(
+        members: Vec<Member<N>>,
+        selection: Selection,
+        policy: Policy,
+        probe: Option<(Probe<N>, Handle)>,
+    ) -> Arc<Self> {
+        let (policy, gate) = (Arc::new(policy), Arc::new(Gate::default()));
+        let rota = Arc::new(Rota::new());
+        Arc::new_cyclic(|set| {
+            let maker = Maker {
+                set: set.clone(),
+                gate: Arc::clone(&gate),
+                policy: Arc::clone(&policy),
+                rota: Arc::clone(&rota),
+                ids: AtomicU64::new(0),
+            };
+            let seats: Vec<Seat<N>> =
+                members.into_iter().map(|member| maker.initial_seat(member)).collect();
+            let expects_primary = seats.iter().any(|seat| seat.role != Role::Replica);
+            let roster = Roster { seats, selection, expects_primary, removed: Vec::new() };
+            Self {
+                topology: ArcSwap::from_pointee(roster.topology(&policy)),
+                policy,
+                gate,
+                ejecting: Mutex::new(()),
+                observed: Notify::new(),
+                waits: Waits::default(),
+                refused: AtomicU64::new(0),
+                rota,
+                maker,
+                roster: Mutex::new(roster),
+                changing: Mutex::new(()),
+                probe,
+                monitored: AtomicBool::new(false),
+                members_changed: Arc::default(),
+            }
         })
     }
 
-    /// The node for a write.
-    pub(crate) fn choose_write(&self) -> Result<(usize, Reason), RouteError> {
-        self.primary.map(|node| (node, Reason::Write)).ok_or(RouteError::NoPrimary)
+    /// A node for `need`; `None` when the read has failed on all that there are.
+    pub(crate) fn pick(&self, need: Need<'_>) -> Result<Option<Pick<N>>, RouteError> {
+        let topology = self.topology.load();
+        if topology.next_step.is_some_and(|at| Instant::now() >= at) {
+            drop(topology);
+            self.step();
+            return self.pick_from(&self.topology.load(), need);
+        }
+        self.pick_from(&topology, need)
     }
 
-    /// The node for a read that has already failed on the nodes `tried`; `None` when there is none
-    /// left.
-    pub(crate) fn choose_read(
+    fn pick_from(
         &self,
-        session: &Session,
-        tried: NodeSet,
-    ) -> Result<Option<(usize, Reason)>, RouteError> {
-        if session.is_pinned() {
-            let primary = self.primary.ok_or(RouteError::NoPrimary)?;
-            return Ok((!tried.contains(primary)).then_some((primary, Reason::Pinned)));
-        }
-        if self.nodes.len() == 1 {
-            return Ok(tried.is_empty().then_some((0, Reason::OnlyNode)));
-        }
-        Ok(self.choose_replica(tried).or_else(|| self.choose_substitute(tried)))
-    }
-
-    /// A replica in service, or one that is due for a trial.
-    fn choose_replica(&self, tried: NodeSet) -> Option<(usize, Reason)> {
-        let rota = self.rota.load();
-        if let Some(node) = self.due_for_trial(rota.eligible, tried) {
-            return Some((node, Reason::Trial));
-        }
-        let open = rota.eligible.without(tried);
-        if open.is_empty() {
-            return None;
-        }
-        if !tried.is_empty() {
-            // A second try takes no turn: it would cost some other node its own.
-            let turn = self.turn.load(Relaxed);
-            let node = least_loaded(open, |node| self.nodes[node].load(), &rota.turns, turn)?;
-            return Some((node, Reason::Failover));
-        }
-        let turn = self.turn.fetch_add(1, Relaxed);
-        match self.strategy {
-            Strategy::RoundRobin | Strategy::Weighted => {
-                Some((rota.turns.at(turn)?, Reason::Weighted))
-            }
-            Strategy::LeastLoaded => {
-                let node = least_loaded(open, |node| self.nodes[node].load(), &rota.turns, turn)?;
-                Some((node, Reason::Balanced))
-            }
-        }
-    }
-
-    /// The clock is read only while some replica is ejected and requests are to try it.
-    fn due_for_trial(&self, eligible: NodeSet, tried: NodeSet) -> Option<usize> {
-        if self.policy.probed || eligible == self.replicas {
-            return None;
-        }
-        let now = Instant::now();
-        let ejected = self.replicas.without(eligible).without(tried);
-        ejected.iter().find(|&node| self.nodes[node].begin_trial(now, &self.policy))
-    }
-
-    /// The primary if it is well, else any node at all.
-    fn choose_substitute(&self, tried: NodeSet) -> Option<(usize, Reason)> {
-        if let Some(primary) = self.primary
-            && !tried.contains(primary)
-            && !self.nodes[primary].is_ejected()
+        topology: &Topology<N>,
+        need: Need<'_>,
+    ) -> Result<Option<Pick<N>>, RouteError> {
+        if let Need::Read(session, []) = need
+            && topology.plain
+            && !session.is_pinned()
+            && !session.has_needs()
+            && let Some(choice) = topology.choose_plain(&self.rota)
+            && let Some(pick) = Pick::enter(topology, choice, u64::MAX, &self.rota)
         {
-            return Some((primary, Reason::PrimaryFallback));
+            return Ok(Some(pick));
         }
-        let left = (0..self.nodes.len()).collect::<NodeSet>().without(tried);
-        let turn = self.turn.fetch_add(1, Relaxed);
-        let node = least_loaded(left, |node| self.nodes[node].load(), &self.everyone, turn)?;
-        Some((node, Reason::PanicMode))
-    }
-
-    /// Counts a request out of its node.
-    pub(crate) fn end(&self, node: usize, outcome: Option<Outcome>, epoch: u64, reason: Reason) {
-        let transition = self.nodes[node].end(outcome, epoch, &self.policy);
-        let undecided = matches!(outcome, None | Some(Outcome::Neutral));
-        if reason == Reason::Trial && undecided {
-            self.nodes[node].abandon_trial(epoch, &self.policy);
+        let mut full = topology.full();
+        // Each round finds a node that was taken meanwhile, so there are few.
+        loop {
+            let choice = match need {
+                Need::Write => topology.choose_primary(Reason::Write, full)?,
+                Need::Read(session, tried) => {
+                    let tried = topology.of(tried);
+                    let ask = Ask { session, tried, full };
+                    match topology.choose_read(&ask, &self.rota)? {
+                        Some(choice) => choice,
+                        None => return Ok(None),
+                    }
+                }
+            };
+            let limit = topology.limit(choice.at);
+            let budget = self.budget(&choice, limit);
+            match Pick::enter(topology, choice, budget, &self.rota) {
+                Some(pick) => return Ok(Some(pick)),
+                None => full.insert(choice.at),
+            }
         }
-        self.follow(node, transition);
     }
 
-    /// Takes note of a probe's result.
-    pub(crate) fn probed(&self, node: usize, healthy: bool) {
-        let transition = self.nodes[node].probed(healthy, &self.policy);
-        self.follow(node, transition);
+    /// How many reads the primary may serve at once for want of a replica.
+    fn budget(&self, choice: &Choice, limit: u64) -> u64 {
+        if !choice.substituting || limit == u64::MAX {
+            return u64::MAX;
+        }
+        // Less what the product may be off by: a fifth of 15 is 3, not 4.
+        (self.policy.config.primary_read_share * limit as f64 - 1e-9).ceil() as u64
     }
 
-    fn follow(&self, node: usize, transition: Option<Transition>) {
-        let Some(transition) = transition else { return };
-        announce(&self.nodes[node], transition);
-        let _one_at_a_time = self.rebuilding.lock();
-        let eligible = self.replicas.iter().filter(|&node| !self.nodes[node].is_ejected());
-        let eligible: NodeSet = eligible.collect();
-        let turns = turns(&self.nodes, eligible, self.strategy);
-        self.rota.store(Arc::new(Rota { eligible, turns }));
+    /// As [`pick`](Self::pick), but overtakes nobody.
+    pub(crate) fn try_pick(&self, need: Need<'_>) -> Result<Option<Pick<N>>, RouteError> {
+        if self.gate.has_queue(need.kind()) {
+            return Err(RouteError::Saturated);
+        }
+        self.pick(need)
+    }
+
+    /// Whether a request that met with `error` queues.
+    pub(crate) fn waits_for(&self, error: RouteError) -> bool {
+        error.is_retryable() && !self.policy.config.max_wait.is_zero()
+    }
+
+    /// As [`pick`](Self::pick), but waits for a node as long as it may, first for one that has what the
+    /// session must see, then for a place. Counts refusals.
+    pub(crate) async fn wait(&self, need: Need<'_>) -> Result<Option<Pick<N>>, RouteError> {
+        if let Need::Read(session, tried) = need {
+            self.catch_up(session, tried).await;
+        }
+        let (config, kind) = (&self.policy.config, need.kind());
+        let mut last = match self.try_pick(need) {
+            Err(error) if self.waits_for(error) => error,
+            decided => return decided.map_err(|error| self.refuse(error)),
+        };
+        let deadline = Instant::now() + config.max_wait;
+        let attempt = || match self.pick(need) {
+            Err(error) if error.is_retryable() => {
+                last = error;
+                None
+            }
+            decided => Some(decided),
+        };
+        let waited = self.gate.wait(kind, config.max_waiters, deadline, attempt).await;
+        waited.unwrap_or(Err(last)).map_err(|error| self.refuse(error))
+    }
+
+    pub(crate) fn refuse(&self, error: RouteError) -> RouteError {
+        self.refused.fetch_add(1, Relaxed);
+        error
+    }
+
+    /// Changes the members as a whole or not at all.
+    pub(crate) fn change<T, E: From<ConfigError>>(
+        &self,
+        change: impl FnOnce(&mut Members<'_, N>) -> Result<T, E>,
+    ) -> Result<T, E>
+    where
+        N: Send + Sync + 'static,
+    {
+        // The caller's code runs without the roster's lock, which the end of a pick may need.
+        let _one_at_a_time = self.changing.lock();
+        let mut members = Members::new(self.roster.lock().seats.clone(), &self.maker);
+        let result = change(&mut members)?;
+        let mut roster = self.roster.lock();
+        members.adopt_roles(&roster.seats);
+        members.validate()?;
+        let before = std::mem::replace(&mut roster.seats, members.seats);
+        roster.expects_primary |= roster.seats.iter().any(|seat| seat.role != Role::Replica);
+        let is_in = |seats: &[Seat<N>], id| seats.iter().any(|seat| seat.node.id == id);
+        let Roster { seats, removed, .. } = &mut *roster;
+        removed.retain(|node| node.strong_count() > 0);
+        for seat in before.iter().filter(|seat| !is_in(seats, seat.node.id)) {
+            seat.node.notice.send_modify(|notice| notice.removed = true);
+            removed.push(Arc::downgrade(&seat.node));
+        }
+        let monitored = self.monitored.load(Relaxed);
+        for seat in roster.seats.iter_mut().filter(|seat| !is_in(&before, seat.node.id)) {
+            self.watch(&seat.node);
+            if monitored {
+                seat.await_word();
+            }
+        }
+        self.publish(&roster);
+        // Before the nodes that are gone, whose drop is the caller's code again.
+        drop(roster);
+        self.members_changed.notify_one();
+        Ok(result)
+    }
+
+    pub(crate) fn set_selection(&self, selection: Selection) {
+        let mut roster = self.roster.lock();
+        roster.selection = selection;
+        self.publish(&roster);
+    }
+
+    /// Takes note of what a node's monitor saw.
+    pub(crate) fn observe(&self, name: &str, observation: Observation) -> Observed {
+        self.observe_where(|node| node.name == name, observation)
+    }
+
+    fn observe_where(
+        &self,
+        is_it: impl Fn(&Node<N>) -> bool,
+        observation: Observation,
+    ) -> Observed {
+        let now = Instant::now();
+        let mut roster = self.roster.lock();
+        let Some(at) = roster.seats.iter().position(|seat| is_it(&seat.node)) else {
+            return Observed::NoSuchNode;
+        };
+        let mut role = observation.role;
+        let mut observed = Observed::Applied;
+        let rival = roster.seats.iter().enumerate().position(|(other, seat)| {
+            other != at && role == Role::Primary && seat.role == Role::Primary
+        });
+        if let Some(rival) = rival {
+            let seat = &mut roster.seats[rival];
+            if observation.timeline > seat.node.freshness.load().timeline {
+                // It has been overtaken, and nothing more is known of it.
+                seat.role = Role::None;
+                seat.node.kick.notify_one();
+            } else {
+                role = Role::None;
+                observed = Observed::SecondPrimary;
+            }
+        }
+        let seat = &mut roster.seats[at];
+        seat.node.freshness.store(Arc::new(observation.freshness(now)));
+        let changed = rival.is_some() || seat.role != role || seat.excluded != observation.excluded;
+        (seat.role, seat.excluded) = (role, observation.excluded);
+        if changed {
+            roster.expects_primary |= role != Role::Replica;
+            self.publish(&roster);
+        }
+        drop(roster);
+        self.observed.notify_waiters();
+        observed
+    }
+
+    /// As [`Self::observe`], for the node with this identity: a name may be given anew.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn observe_node(&self, id: u64, observation: Observation) {
+        self.observe_where(|node| node.id == id, observation);
+    }
+
+    /// From now on a monitor says what nodes are. Returns which was declared the primary, or `None`
+    /// if the set has a monitor already.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn begin_monitoring(&self) -> Option<Option<String>> {
+        let mut roster = self.roster.lock();
+        if self.monitored.swap(true, Relaxed) {
+            return None;
+        }
+        self.policy.set_probed(true);
+        let declared = roster.seats.iter().find(|seat| seat.role == Role::Primary);
+        let declared = declared.map(|seat| seat.node.name.clone());
+        roster.expects_primary = true;
+        roster.seats.iter_mut().for_each(Seat::await_word);
+        self.publish(&roster);
+        Some(declared)
+    }
+
+    /// The monitor has ended; what it said last holds on.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn end_monitoring(&self) {
+        let roster = self.roster.lock();
+        self.monitored.store(false, Relaxed);
+        self.policy.set_probed(self.probe.is_some());
+        self.publish(&roster);
+    }
+
+    /// A node has said that it is not the primary.
+    pub(crate) fn demote(&self, node: &Node<N>) {
+        let mut roster = self.roster.lock();
+        let seat = roster.seats.iter_mut().find(|seat| seat.node.id == node.id);
+        if let Some(seat) = seat.filter(|seat| seat.role == Role::Primary) {
+            seat.role = Role::None;
+            self.publish(&roster);
+        }
+        drop(roster);
+        node.kick.notify_one();
+    }
+
+    pub(crate) fn node(&self, name: &str) -> Option<Arc<Node<N>>> {
+        let topology = self.topology.load();
+        let seat = topology.seats.iter().find(|seat| seat.node.name == name)?;
+        Some(Arc::clone(&seat.node))
+    }
+
+    /// Makes a new snapshot because some node's health has changed.
+    pub(crate) fn refresh(&self) {
+        self.publish(&self.roster.lock());
+    }
+
+    /// Makes a new snapshot because a slow start has gone on, unless somebody else is about to.
+    fn step(&self) {
+        if let Some(roster) = self.roster.try_lock() {
+            self.publish(&roster);
+        }
+    }
+
+    fn publish(&self, roster: &Roster<N>) {
+        self.topology.store(Arc::new(roster.topology(&self.policy)));
+        // What waiters could not get from the old snapshot, they may from the new one.
+        fence(SeqCst);
+        self.gate.freed();
+    }
+
+    /// Starts the probes of the nodes that are there.
+    pub(crate) fn watch_all(&self)
+    where
+        N: Send + Sync + 'static,
+    {
+        for seat in &self.topology.load().seats {
+            self.watch(&seat.node);
+        }
+    }
+
+    fn watch(&self, node: &Arc<Node<N>>)
+    where
+        N: Send + Sync + 'static,
+    {
+        if let Some((probe, runtime)) = &self.probe {
+            probe::spawn(node, probe, &self.policy, runtime);
+        }
+    }
+
+    /// Picks that have not ended on nodes that are no longer in the set.
+    pub(crate) fn draining(&self) -> u64 {
+        let roster = self.roster.lock();
+        roster.removed.iter().filter_map(Weak::upgrade).map(|node| node.in_flight()).sum()
     }
 }
 
-fn turns<N>(nodes: &[Node<N>], members: NodeSet, strategy: Strategy) -> Turns {
-    let weight = |node: usize| match strategy {
-        Strategy::RoundRobin => 1,
-        Strategy::Weighted | Strategy::LeastLoaded => nodes[node].weight,
-    };
-    Turns::new(&members.iter().map(|node| (node, weight(node))).collect::<Vec<_>>())
-}
-
-#[cfg(feature = "tracing")]
-fn announce<N>(node: &Node<N>, transition: Transition) {
-    let (name, role) = (node.name.as_str(), node.role.as_str());
-    match transition {
-        Transition::Ejected { until } => {
-            let seconds = until.saturating_duration_since(Instant::now()).as_secs_f64();
-            tracing::warn!(node = name, role, seconds, "node ejected");
-        }
-        Transition::Returned => tracing::info!(node = name, role, "node returned"),
+impl<N> Roster<N> {
+    fn topology(&self, policy: &Policy) -> Topology<N> {
+        let seats = self.seats.clone();
+        Topology::new(seats, self.selection.clone(), self.expects_primary, policy, Instant::now())
     }
 }
-
-#[cfg(not(feature = "tracing"))]
-fn announce<N>(_: &Node<N>, _: Transition) {}

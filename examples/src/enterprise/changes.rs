@@ -2,10 +2,11 @@
 //! notifies, and every server takes the changed quote out of its caches.
 
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use escala_pool::PoolError;
 use escala_pool::postgres::{ListenEvent, Listener};
+use escala_replicas::Token;
 
 use super::app::App;
 use super::store::{Node, PRICES};
@@ -42,11 +43,17 @@ async fn hear(app: &App, mut listener: Listener) {
     while let Some(event) = listener.next().await {
         match event {
             ListenEvent::Notification(changed) => {
+                // Nobody says how far a standby must have come to have it: fills ask the primary for
+                // a while.
+                app.fill.lock().wrote(Token::unplaced(SystemTime::now()));
                 app.caches.remove_tag(&format!("quote:{}", changed.payload())).await;
                 app.caches.remove_tag("catalogue").await;
             }
             // Some were missed, and nobody knows which.
-            _ => _ = app.caches.remove_tag("market").await,
+            _ => {
+                app.fill.lock().wrote(Token::unplaced(SystemTime::now()));
+                app.caches.remove_tag("market").await;
+            }
         }
     }
 }

@@ -18,6 +18,7 @@ mod problem;
 mod reads;
 mod routes;
 mod run;
+mod sessions;
 mod settings;
 pub mod store;
 
@@ -28,6 +29,7 @@ pub use app::App;
 pub use caches::Caches;
 pub use pool_times::PoolTimes;
 pub use run::{router, serve_until};
+pub(crate) use sessions::TOKEN_HEADER;
 pub use settings::{Secret, Settings, cpus};
 
 /// Longest body a route accepts, in bytes: the largest legal one has under 300.

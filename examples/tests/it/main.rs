@@ -4,6 +4,7 @@ mod administration;
 mod api;
 mod bad_settings;
 mod caching;
+mod gateway;
 mod load;
 mod postgres;
 mod process;

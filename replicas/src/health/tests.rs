@@ -5,15 +5,21 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn policy(probed: bool) -> Policy {
-    Policy { config: ReplicasConfig::default(), probed }
+    Policy::new(ReplicasConfig::default(), probed)
+}
+
+/// A failure that alone says nothing of shares.
+fn failure(now: Instant, epoch: u64, chance: f64) -> Failure {
+    let totals = Totals { succeeded: 0, failed: 1 };
+    Failure { now, epoch, totals, chance, may_eject: true }
 }
 
 /// Fails requests until the node is out; returns until when.
 fn eject(health: &mut Health, now: Instant, chance: f64, policy: &Policy) -> Instant {
     for _ in 0..2 {
-        assert_eq!(health.request_failed(now, health.epoch(), chance, policy), None);
+        assert_eq!(health.request_failed(failure(now, health.epoch(), chance), policy), None);
     }
-    match health.request_failed(now, health.epoch(), chance, policy) {
+    match health.request_failed(failure(now, health.epoch(), chance), policy) {
         Some(Transition::Ejected { until }) => until,
         other => panic!("not ejected but {other:?}"),
     }
@@ -24,8 +30,8 @@ async fn failures_in_a_row_eject_and_a_success_between_them_does_not() {
     let (policy, now) = (policy(false), Instant::now());
     let mut health = Health::new(now);
     for _ in 0..10 {
-        assert_eq!(health.request_failed(now, 0, 0.0, &policy), None);
-        assert_eq!(health.request_failed(now, 0, 0.0, &policy), None);
+        assert_eq!(health.request_failed(failure(now, 0, 0.0), &policy), None);
+        assert_eq!(health.request_failed(failure(now, 0, 0.0), &policy), None);
         assert!(!health.is_spotless());
         assert_eq!(health.request_succeeded(now, 0, &policy), None);
         assert!(health.is_spotless());
@@ -43,7 +49,7 @@ async fn requests_from_before_the_ejection_change_nothing() {
     let until = eject(&mut health, now, 0.0, &policy);
     let later = until + SECOND;
     assert_eq!(health.request_succeeded(later, old, &policy), None);
-    assert_eq!(health.request_failed(later, old, 0.0, &policy), None);
+    assert_eq!(health.request_failed(failure(later, old, 0.0), &policy), None);
     assert_eq!(health.next_trial(&policy), Some(until));
 }
 
@@ -84,7 +90,7 @@ async fn failed_trials_prolong_the_ejection_up_to_the_limit() {
         assert!(health.begin_trial(now, &policy));
         let epoch = health.epoch();
         until = now + (n * 30 * SECOND).min(300 * SECOND);
-        let transition = health.request_failed(now, epoch, 0.0, &policy);
+        let transition = health.request_failed(failure(now, epoch, 0.0), &policy);
         assert_eq!(transition, Some(Transition::Ejected { until }));
     }
 }
@@ -109,9 +115,10 @@ async fn with_a_probe_only_the_probe_returns_a_node_and_only_after_its_time() {
     assert_eq!(health.next_trial(&policy), None);
     assert!(!health.begin_trial(until, &policy));
     assert_eq!(health.request_succeeded(until, epoch, &policy), None);
-    assert_eq!(health.request_failed(until, epoch, 0.0, &policy), None);
+    let fails_again = health.request_failed(failure(until, epoch, 0.0), &policy);
+    assert_eq!(fails_again, Some(Transition::Confirmed));
     assert_eq!(health.probe_succeeded(until - Duration::from_millis(1)), None);
-    assert_eq!(health.probe_failed(until, 0.0, &policy), None, "not prolonged");
+    assert_eq!(health.probe_failed(until, 0.0, &policy), None, "neither prolonged nor news");
     assert_eq!(health.probe_succeeded(until), Some(Transition::Returned));
 }
 
@@ -135,10 +142,10 @@ async fn a_node_that_pings_but_fails_its_requests_is_ejected() {
     let (policy, now) = (policy(true), Instant::now());
     let mut health = Health::new(now);
     for _ in 0..2 {
-        assert_eq!(health.request_failed(now, 0, 0.0, &policy), None);
+        assert_eq!(health.request_failed(failure(now, 0, 0.0), &policy), None);
         assert_eq!(health.probe_succeeded(now), None);
     }
-    assert!(health.request_failed(now, 0, 0.0, &policy).is_some());
+    assert!(health.request_failed(failure(now, 0, 0.0), &policy).is_some());
 }
 
 #[tokio::test(start_paused = true)]

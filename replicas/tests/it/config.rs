@@ -67,17 +67,17 @@ fn bad_nodes_are_refused() {
     let set = || Replicas::builder("primary").replica("a", 1, "a");
     for weight in [0, 1_001] {
         let error = refused(set().replica("b", weight, "b"));
-        assert_eq!(error.field, "replica[1].weight");
+        assert_eq!(error.field, "member[2].weight");
         assert_eq!(error.value, weight.to_string());
     }
     for name in ["a", "primary"] {
         let error = refused(set().replica(name, 1, "b"));
-        assert_eq!((error.field.as_str(), error.value.as_str()), ("replica[1].name", name));
+        assert_eq!((error.field.as_str(), error.value.as_str()), ("member[2].name", name));
         assert_eq!(error.rule, "differ from every other node's name");
     }
     for name in ["", "two\nlines", &"x".repeat(65)] {
         let error = refused(set().replica(name, 1, "b"));
-        assert_eq!((error.field.as_str(), error.value.as_str()), ("replica[1].name", name));
+        assert_eq!((error.field.as_str(), error.value.as_str()), ("member[2].name", name));
         assert_eq!(error.rule, "have 1 to 64 bytes and no control characters");
     }
     assert_eq!(
@@ -121,7 +121,9 @@ fn configuration_reads_durations_in_words_and_refuses_unknown_fields() {
     assert_eq!(serde_json::from_str::<ReplicasConfig>(&again).unwrap(), config);
     let error = serde_json::from_str::<ReplicasConfig>(r#"{"interval": "1s"}"#).unwrap_err();
     assert!(error.to_string().contains("unknown field `interval`"), "{error}");
-    for strategy in [Strategy::RoundRobin, Strategy::Weighted, Strategy::LeastLoaded] {
+    for strategy in
+        [Strategy::RoundRobin, Strategy::Weighted, Strategy::LeastLoaded, Strategy::PeakEwma]
+    {
         assert_eq!(serde_json::to_value(strategy).unwrap(), strategy.as_str());
         assert_eq!(serde_json::from_value::<Strategy>(strategy.as_str().into()).unwrap(), strategy);
     }

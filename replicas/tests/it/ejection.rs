@@ -80,7 +80,7 @@ async fn with_all_replicas_out_the_primary_reads() {
     let db = documented(Strategy::LeastLoaded);
     eject(&db, &REPLICAS);
     let pick = db.read(&Session::new()).unwrap();
-    assert_eq!((pick.name(), pick.reason()), ("primary", Reason::PrimaryFallback));
+    assert_eq!((pick.name(), pick.reason()), ("primary", Reason::Ejected));
 }
 
 #[tokio::test(start_paused = true)]
@@ -94,7 +94,9 @@ async fn with_everything_out_ejection_is_ignored() {
         .map(|_| {
             let pick = db.read(&Session::new()).unwrap();
             assert_eq!(pick.reason(), Reason::PanicMode);
-            pick.name().to_owned()
+            let name = pick.name().to_owned();
+            pick.failed();
+            name
         })
         .collect();
     seen.sort();

@@ -10,13 +10,27 @@ use tokio::time::Instant;
 
 mod accounting;
 mod config;
+#[cfg(feature = "discovery")]
+mod discovery;
 mod ejection;
 mod failover;
+mod flapping;
+#[cfg(feature = "http")]
+mod http;
+mod members;
+mod model;
+mod panic_mode;
 mod postgres;
 mod probe;
 mod route;
 mod service;
+#[cfg(feature = "axum")]
+mod session;
 mod stats;
+mod strategies;
+mod tokens;
+mod waiting;
+mod zones;
 
 /// A node that is only its name.
 type Name = &'static str;
@@ -33,9 +47,9 @@ fn documented(strategy: Strategy) -> Replicas<Name> {
         .unwrap()
 }
 
-/// The defaults without their random part.
+/// The defaults without their random part, and without a slow start, which would blur the shares.
 fn steady() -> ReplicasConfig {
-    ReplicasConfig::default().jitter(0.0)
+    ReplicasConfig::default().jitter(0.0).slow_start(Duration::ZERO)
 }
 
 fn node<N>(db: &Replicas<N>, name: &str) -> NodeStats {

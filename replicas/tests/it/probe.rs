@@ -62,7 +62,7 @@ async fn a_node_that_fails_its_probes_is_ejected_and_returns_after_one_that_succ
     let ejected = node(&db, "replica-1");
     assert!(!ejected.healthy);
     assert_eq!((ejected.ejections_total, ejected.probes_failed_total), (1, 3));
-    assert_eq!(db.read(&Session::new()).unwrap().reason(), Reason::PrimaryFallback);
+    assert_eq!(db.read(&Session::new()).unwrap().reason(), Reason::Ejected);
 
     // Down for an hour: still ejected once, and back within one interval of being up.
     sleep(Duration::from_secs(3_600)).await;
@@ -77,7 +77,7 @@ async fn a_node_that_fails_its_probes_is_ejected_and_returns_after_one_that_succ
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_ejected_by_requests_is_probed_the_moment_its_time_is_up() {
+async fn a_node_ejected_by_requests_is_probed_at_once_and_the_moment_its_time_is_up() {
     let config = steady().health_interval(Duration::from_secs(3_600));
     let (db, _, replica) = probed(config);
     for _ in 0..3 {
@@ -86,10 +86,11 @@ async fn a_node_ejected_by_requests_is_probed_the_moment_its_time_is_up() {
     assert!(!node(&db, "replica-1").healthy);
     let before = replica.probes.load(SeqCst);
     sleep(Duration::from_millis(29_990)).await;
-    assert_eq!(replica.probes.load(SeqCst), before);
-    assert_eq!(db.read(&Session::new()).unwrap().reason(), Reason::PrimaryFallback, "no trial");
-    sleep(Duration::from_millis(20)).await;
     assert_eq!(replica.probes.load(SeqCst), before + 1);
+    assert!(!node(&db, "replica-1").healthy, "it answers probes, but failed its requests");
+    assert_eq!(db.read(&Session::new()).unwrap().reason(), Reason::Ejected, "no trial");
+    sleep(Duration::from_millis(20)).await;
+    assert_eq!(replica.probes.load(SeqCst), before + 2);
     assert!(node(&db, "replica-1").healthy);
 }
 

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use escala_replicas::{Pick, Reason, Replicas, Role, RouteError, Session, Strategy};
+use escala_replicas::{
+    Pick, Reason, Replicas, ReplicasConfig, Role, RouteError, Session, Strategy,
+};
 use proptest::prelude::*;
 
 use crate::{Name, documented, node};
@@ -72,7 +74,9 @@ proptest! {
         skip in 0_usize..50,
     ) {
         prop_assume!(members.iter().any(|(_, survives)| *survives));
-        let mut builder = Replicas::without_primary().strategy(Strategy::Weighted);
+        let calm = ReplicasConfig::default().panic_percent(0);
+        let mut builder =
+            Replicas::without_primary().strategy(Strategy::Weighted).config(calm);
         for (position, (weight, _)) in members.iter().enumerate() {
             builder = builder.replica(format!("{position}"), *weight, position);
         }

@@ -40,13 +40,16 @@ async fn every_figure_is_visited_with_its_labels() {
         assert_eq!(figure(&key), Some(value), "{key}");
     }
     assert_eq!(figure("replicas_node_weight{node=replica-3,role=replica}"), Some(2.0));
-    assert_eq!(figure("replicas_picks_total{reason=write}"), Some(3.0));
-    assert_eq!(figure("replicas_picks_total{reason=pinned}"), Some(1.0));
-    assert_eq!(figure("replicas_picks_total{reason=balanced}"), Some(1.0));
-    assert_eq!(figure("replicas_picks_total{reason=panic_mode}"), Some(0.0));
+    assert_eq!(figure("replicas_picks_total{node=primary,reason=write}"), Some(3.0));
+    assert_eq!(figure("replicas_picks_total{node=primary,reason=pinned}"), Some(1.0));
+    assert_eq!(figure("replicas_picks_total{node=replica-1,reason=balanced}"), Some(1.0));
+    assert_eq!(figure("replicas_picks_total{node=primary,reason=panic_mode}"), Some(0.0));
     assert_eq!(figure("replicas_refused_total{}"), Some(0.0));
     assert_eq!(figure("replicas_strategy{strategy=least_loaded}"), Some(1.0));
-    assert_eq!(seen.len(), 4 * 11 + 9 + 2);
+    for name in ["panic", "waiting", "draining", "token_waits_total", "token_waits_missed_total"] {
+        assert_eq!(figure(&format!("replicas_{name}{{}}")), Some(0.0), "{name}");
+    }
+    assert_eq!(seen.len(), 4 * (11 + Reason::ALL.len()) + 7);
 }
 
 #[tokio::test(start_paused = true)]
@@ -68,6 +71,10 @@ async fn a_snapshot_is_serialised_in_words() {
     assert_eq!(json["strategy"], "least_loaded");
     assert_eq!(json["nodes"][0]["role"], "primary");
     assert_eq!(json["nodes"][0]["cancelled_total"], 1);
-    let write = json["picks"].as_array().unwrap().iter().find(|entry| entry["reason"] == "write");
+    let write = json["nodes"][0]["picks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|entry| entry["reason"] == "write");
     assert_eq!(write.unwrap()["picks_total"], 1);
 }

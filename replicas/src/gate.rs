@@ -1,0 +1,118 @@
+//! Where requests wait for a place on a node, in the order they came.
+
+use tokio::time::Instant;
+
+use crate::primitives::{AtomicUsize, Notify, Semaphore, SeqCst, fence, timeout_at};
+
+/// Requests that wait for the same kind of place. Apart, so that one that waits for the primary is in
+/// the way of none that any replica could serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// For the primary.
+    Primary,
+    /// For any replica.
+    Replica,
+    /// For a replica that meets the session's needs.
+    Particular,
+}
+
+/// One queue for each kind.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    /// In all queues; the one thing that the end of a request looks at.
+    waiting: AtomicUsize,
+    queues: [Queue; 3],
+}
+
+/// Only the one at the head tries again when something is freed; the others queue, in order, for
+/// becoming the head. When the head leaves, with a place or without, the next one tries at once.
+#[derive(Debug)]
+struct Queue {
+    waiting: AtomicUsize,
+    head: Semaphore,
+    /// Holds one permit when something is freed while the head is not listening, so that what is
+    /// freed between the head's try and its sleep wakes it.
+    freed: Notify,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self { waiting: AtomicUsize::new(0), head: Semaphore::new(1), freed: Notify::new() }
+    }
+}
+
+/// A place in a queue, given up when dropped.
+struct Ticket<'a> {
+    gate: &'a Gate,
+    queue: &'a Queue,
+}
+
+impl Gate {
+    /// Something was freed, or may have been. After the change that frees it, which must be
+    /// sequentially consistent: then either this sees the waiter, or the waiter sees the change.
+    #[inline]
+    pub(crate) fn freed(&self) {
+        if self.waiting.load(SeqCst) > 0 {
+            self.wake();
+        }
+    }
+
+    #[cold]
+    fn wake(&self) {
+        for queue in &self.queues {
+            queue.freed.notify_one();
+        }
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(SeqCst)
+    }
+
+    /// Whether somebody waits whom a newcomer of this kind would overtake.
+    #[inline]
+    pub(crate) fn has_queue(&self, kind: Kind) -> bool {
+        self.queues[kind as usize].waiting.load(SeqCst) > 0
+    }
+
+    /// Calls `attempt` when it is this one's turn and again whenever something is freed, until it
+    /// has a result. `None` at the deadline, or if as many wait as may.
+    ///
+    /// Dropping the future gives up the place; nothing that was freed is lost by it.
+    pub(crate) async fn wait<T>(
+        &self,
+        kind: Kind,
+        most: usize,
+        deadline: Instant,
+        mut attempt: impl FnMut() -> Option<T>,
+    ) -> Option<T> {
+        let queue = &self.queues[kind as usize];
+        let _ticket = self.enter(queue, most)?;
+        let turn = async {
+            // Never closed. Without a permit there would be no order, which harms nobody.
+            let _head = queue.head.acquire().await;
+            loop {
+                // Pairs with `freed`: the ticket is visible before the attempt looks.
+                fence(SeqCst);
+                if let Some(result) = attempt() {
+                    return result;
+                }
+                queue.freed.notified().await;
+            }
+        };
+        timeout_at(deadline, turn).await.ok()
+    }
+
+    fn enter<'a>(&'a self, queue: &'a Queue, most: usize) -> Option<Ticket<'a>> {
+        let one_more = |waiting: usize| (waiting < most).then(|| waiting + 1);
+        self.waiting.fetch_update(SeqCst, SeqCst, one_more).ok()?;
+        queue.waiting.fetch_add(1, SeqCst);
+        Some(Ticket { gate: self, queue })
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        self.queue.waiting.fetch_sub(1, SeqCst);
+        self.gate.waiting.fetch_sub(1, SeqCst);
+    }
+}
