@@ -88,7 +88,7 @@ impl<N> ReplicasBuilder<N> {
             })?),
             None => None,
         };
-        let policy = Policy { config: self.config, probed: self.probe.is_some() };
+        let policy = Policy::new(self.config, self.probe.is_some());
         let shared = Shared::new(self.members, self.selection, policy, self.probe.zip(runtime));
         shared.watch_all();
         Ok(Replicas::from_shared(shared))

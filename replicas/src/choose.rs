@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::balancer::{Selector, View};
 use crate::latency::{Estimate, is_first_quicker};
-use crate::pace::Pace;
+use crate::rota::Rota;
 use crate::select::{Load, NodeSet, Turns, any_of, draw, least_loaded};
 use crate::topology::Topology;
 use crate::{Candidate, Candidates, Exclusion, Reason, Role, RouteError, Session, Strategy};
@@ -55,15 +55,15 @@ impl<N> Topology<N> {
 
     /// The replica for a read of any session that has failed nowhere yet, if this snapshot is
     /// [plain](Topology::plain).
-    pub(crate) fn choose_plain(&self, pace: &Pace) -> Option<Choice> {
-        self.by_strategy(self.serving, &self.turns, pace)
+    pub(crate) fn choose_plain(&self, rota: &Rota) -> Option<Choice> {
+        self.by_strategy(self.serving, &self.turns, rota)
     }
 
     /// The node for a read; `None` when it has failed on all that there are.
     pub(crate) fn choose_read(
         &self,
         ask: &Ask<'_>,
-        pace: &Pace,
+        rota: &Rota,
     ) -> Result<Option<Choice>, RouteError> {
         if ask.session.is_pinned() {
             if self.primary.is_some_and(|primary| ask.tried.contains(primary)) {
@@ -83,10 +83,16 @@ impl<N> Topology<N> {
         let untried = self.admitted(preferred, ask, now).without(ask.tried);
         if !untried.is_empty() {
             let open = untried.without(ask.full);
-            let choice = self.choose_replica(open, ask.tried.is_empty(), pace);
-            return choice.map(Some).ok_or(RouteError::Saturated);
+            let choice = self.choose_replica(open, ask.tried.is_empty(), rota);
+            let mut choice = choice.ok_or(RouteError::Saturated)?;
+            if matches!(choice.reason, Reason::Weighted | Reason::Balanced)
+                && now.is_some_and(|now| ask.session.awaits_writes(now))
+            {
+                choice.reason = Reason::RywToken;
+            }
+            return Ok(Some(choice));
         }
-        self.choose_substitute(ask, now, pace)
+        self.choose_substitute(ask, now, rota)
     }
 
     /// A set of one: its health does not matter, but what it is does.
@@ -126,18 +132,18 @@ impl<N> Topology<N> {
         Some(Choice::new(due, Reason::Trial))
     }
 
-    fn choose_replica(&self, open: NodeSet, first: bool, pace: &Pace) -> Option<Choice> {
+    fn choose_replica(&self, open: NodeSet, first: bool, rota: &Rota) -> Option<Choice> {
         if !first {
             // A second try takes no turn: it would cost some other node its own.
-            let at = least_loaded(open, |at| self.load(at), &self.turns, pace.peek_turn())?;
+            let at = least_loaded(open, |at| self.load(at), &self.turns, rota.peek_turn())?;
             return Some(Choice::new(at, Reason::Failover));
         }
         let local = open.intersection(self.local);
         if !local.is_empty() && !self.is_overloaded(local, open.without(local)) {
-            let choice = self.by_strategy(local, &self.local_turns, pace)?;
+            let choice = self.by_strategy(local, &self.local_turns, rota)?;
             return Some(Choice { reason: Reason::Zone, ..choice });
         }
-        let choice = self.by_strategy(open, &self.turns, pace)?;
+        let choice = self.by_strategy(open, &self.turns, rota)?;
         let reason = match choice.reason {
             _ if self.panic => Reason::PanicMode,
             _ if self.local.contains(choice.at) => Reason::Zone,
@@ -153,14 +159,14 @@ impl<N> Topology<N> {
         &self,
         ask: &Ask<'_>,
         now: Option<Instant>,
-        pace: &Pace,
+        rota: &Rota,
     ) -> Result<Option<Choice>, RouteError> {
         let primary = self.primary.filter(|&primary| !ask.tried.contains(primary));
         let healthy = primary.filter(|&primary| !self.ejected.contains(primary));
         if let Some(at) = healthy
             && !ask.full.contains(at)
         {
-            let reason = self.why_primary(ask);
+            let reason = self.why_primary(ask, now);
             return Ok(Some(Choice { substituting: true, ..Choice::new(at, reason) }));
         }
         let open = |nodes: NodeSet| nodes.without(ask.tried).without(ask.full);
@@ -168,7 +174,7 @@ impl<N> Topology<N> {
         let primary: NodeSet = primary.into_iter().collect();
         let fit = self.admitted(self.fit, ask, now).union(primary);
         let suspects = fit.intersection(self.ejected).without(self.confirmed);
-        if let Some(at) = self.by_turn(open(suspects), pace) {
+        if let Some(at) = self.by_turn(open(suspects), rota) {
             return Ok(panic(at));
         }
         // The needs of a session are never ignored.
@@ -178,33 +184,35 @@ impl<N> Topology<N> {
         }
         if healthy.is_none() {
             // Nobody to wait for, so a node that is as good as dead is better than none.
-            if let Some(at) = self.by_turn(open(fit.union(lagging)), pace) {
+            if let Some(at) = self.by_turn(open(fit.union(lagging)), rota) {
                 return Ok(panic(at));
             }
         }
-        if !ask.tried.is_empty() {
-            return Ok(None);
-        }
         Err(match healthy {
+            // Also for a second try: the primary could serve it in a moment.
             Some(_) => RouteError::PrimaryReadsExhausted,
+            None if !ask.tried.is_empty() => return Ok(None),
             None if !ask.full.is_empty() => RouteError::Saturated,
             None => RouteError::NoFitNode,
         })
     }
 
-    fn by_turn(&self, nodes: NodeSet, pace: &Pace) -> Option<usize> {
+    fn by_turn(&self, nodes: NodeSet, rota: &Rota) -> Option<usize> {
         if nodes.is_empty() {
             return None;
         }
-        least_loaded(nodes, |at| self.load(at), &self.everyone, pace.take_turn())
+        least_loaded(nodes, |at| self.load(at), &self.everyone, rota.take_turn())
     }
 
-    fn why_primary(&self, ask: &Ask<'_>) -> Reason {
+    fn why_primary(&self, ask: &Ask<'_>, now: Option<Instant>) -> Reason {
         let fit_and_out = self.fit.intersection(self.ejected);
         if !ask.tried.is_empty() {
             Reason::PrimaryFallback
         } else if !self.serving.is_empty() {
-            Reason::RywToken
+            match now {
+                Some(now) if ask.session.awaits_writes(now) => Reason::RywToken,
+                _ => Reason::LagExcluded,
+            }
         } else if !fit_and_out.is_empty() && self.lagging.is_empty() {
             Reason::Ejected
         } else if fit_and_out.is_empty() && !self.lagging.is_empty() {
@@ -233,35 +241,35 @@ impl<N> Topology<N> {
         })
     }
 
-    fn by_strategy(&self, open: NodeSet, turns: &Turns, pace: &Pace) -> Option<Choice> {
+    fn by_strategy(&self, open: NodeSet, turns: &Turns, rota: &Rota) -> Option<Choice> {
         match &self.selection.0 {
             Selector::Strategy(Strategy::RoundRobin | Strategy::Weighted) => {
-                let next = turns.at(pace.take_turn()).filter(|&at| open.contains(at));
+                let next = turns.at(rota.take_turn()).filter(|&at| open.contains(at));
                 let at = next.or_else(|| draw(open, |at| self.weights[at], fastrand::f64()))?;
                 Some(Choice::new(at, Reason::Weighted))
             }
             Selector::Strategy(Strategy::LeastLoaded) => {
-                let at = least_loaded(open, |at| self.load(at), turns, pace.share_turn())?;
+                let at = least_loaded(open, |at| self.load(at), turns, rota.share_turn())?;
                 Some(Choice::new(at, Reason::Balanced))
             }
             Selector::Strategy(Strategy::PeakEwma) => {
                 let random = fastrand::u64(..);
                 // The first by its turn, so that equally quick nodes serve by weight.
-                let turn = turns.at(pace.share_turn()).filter(|&at| open.contains(at));
+                let turn = turns.at(rota.share_turn()).filter(|&at| open.contains(at));
                 let first = turn.or_else(|| draw(open, |at| self.weights[at], fastrand::f64()))?;
                 let others = open.without([first].into_iter().collect());
                 let quicker = any_of(others, (random >> 32) as u32).filter(|&second| {
-                    !is_first_quicker(self.cost(first), self.cost(second), pace.millis())
+                    !is_first_quicker(self.cost(first), self.cost(second), rota.millis())
                 });
                 let at = quicker.unwrap_or(first);
                 let timed = is_timed(random) || !self.latency(at).is_known();
                 Some(Choice { timed, ..Choice::new(at, Reason::Balanced) })
             }
             Selector::Balancer(balancer) => {
-                let snapshot = Snapshot { topology: self, now: pace.millis() };
+                let snapshot = Snapshot { topology: self, now: rota.millis() };
                 let position = balancer.choose(&Candidates::new(open, &snapshot));
                 let at = position.and_then(|position| open.iter().nth(position));
-                let turn = pace.peek_turn();
+                let turn = rota.peek_turn();
                 let at = at.or_else(|| least_loaded(open, |at| self.load(at), turns, turn))?;
                 let chance = || is_timed(fastrand::u64(..)) || !self.latency(at).is_known();
                 let timed = self.timed && chance();

@@ -117,6 +117,12 @@ pub struct ReplicasConfig {
     /// not at all, for a caller can do more with a rejection than with a queue.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub max_wait: Duration,
+    /// How long the same (for the service and `read_with` too) wait for a replica to come as far as
+    /// their [session](crate::Session) must see, before the primary reads; not at all where what is
+    /// known of the replicas' lag leaves no hope. 50 ms: most replicas take one or two, and past that
+    /// the primary is the quicker way. Zero: not at all. With the monitor's help only.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub token_wait: Duration,
     /// How many may wait at once; more are rejected. 1,000.
     pub max_waiters: usize,
     /// Share by which each interval and each ejection is lengthened at random, 0.0 to 1.0. 0.2, so
@@ -142,6 +148,7 @@ impl Default for ReplicasConfig {
             zone_overload: 2.0,
             primary_read_share: 0.2,
             max_wait: Duration::ZERO,
+            token_wait: Duration::from_millis(50),
             max_waiters: 1_000,
             jitter: 0.2,
         }
@@ -254,6 +261,13 @@ impl ReplicasConfig {
         self
     }
 
+    /// Sets [`token_wait`](Self#structfield.token_wait).
+    #[must_use]
+    pub fn token_wait(mut self, time: Duration) -> Self {
+        self.token_wait = time;
+        self
+    }
+
     /// Sets [`max_waiters`](Self#structfield.max_waiters).
     #[must_use]
     pub fn max_waiters(mut self, waiters: usize) -> Self {
@@ -288,7 +302,11 @@ impl ReplicasConfig {
                 rule,
             )?;
         }
-        for (field, duration) in [("slow_start", self.slow_start), ("max_wait", self.max_wait)] {
+        for (field, duration) in [
+            ("slow_start", self.slow_start),
+            ("max_wait", self.max_wait),
+            ("token_wait", self.token_wait),
+        ] {
             check(duration <= LONGEST, field, format_args!("{duration:?}"), "be at most 24 hours")?;
         }
         for (field, count) in [

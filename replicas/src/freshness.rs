@@ -11,6 +11,8 @@ use crate::Role;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Freshness {
+    /// The database whose history this is; 0 if unknown. PostgreSQL's system identifier.
+    pub system: u64,
     /// The history that [`position`](Self::position) belongs to; 0 if unknown. PostgreSQL's timelines
     /// start at 1 and grow with each promotion.
     pub timeline: u32,
@@ -30,6 +32,8 @@ pub struct Freshness {
 pub struct Observation {
     /// What the node is.
     pub role: Role,
+    /// As in [`Freshness::system`].
+    pub system: u64,
     /// As in [`Freshness::timeline`].
     pub timeline: u32,
     /// As in [`Freshness::position`].
@@ -46,7 +50,22 @@ impl Observation {
     /// A node of that role, of which nothing else is known.
     #[must_use]
     pub fn new(role: Role) -> Self {
-        Self { role, timeline: 0, position: 0, lag: None, lag_bytes: None, excluded: None }
+        Self {
+            role,
+            system: 0,
+            timeline: 0,
+            position: 0,
+            lag: None,
+            lag_bytes: None,
+            excluded: None,
+        }
+    }
+
+    /// Sets the database whose history it is.
+    #[must_use]
+    pub fn of_system(mut self, system: u64) -> Self {
+        self.system = system;
+        self
     }
 
     /// Sets the history and how much of it the node shows.
@@ -71,8 +90,8 @@ impl Observation {
     }
 
     pub(crate) fn freshness(&self, now: Instant) -> Freshness {
-        let Self { role: _, timeline, position, lag, lag_bytes, excluded: _ } = *self;
-        Freshness { timeline, position, lag, lag_bytes, observed_at: Some(now) }
+        let Self { role: _, system, timeline, position, lag, lag_bytes, excluded: _ } = *self;
+        Freshness { system, timeline, position, lag, lag_bytes, observed_at: Some(now) }
     }
 }
 

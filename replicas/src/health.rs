@@ -1,6 +1,7 @@
 //! When a node is taken out of service and when it returns: a pure state machine, to which time
 //! and chance are arguments.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -11,14 +12,28 @@ use crate::ReplicasConfig;
 pub(crate) mod window;
 
 /// The rules, fixed when the set is built.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Policy {
     pub(crate) config: ReplicasConfig,
-    /// With a probe, only the probe brings a node back; without, a trial request does.
-    pub(crate) probed: bool,
+    /// With a probe, only the probe brings a node back; without, a trial request does. A monitor that
+    /// starts or ends changes it.
+    probed: AtomicBool,
 }
 
 impl Policy {
+    pub(crate) fn new(config: ReplicasConfig, probed: bool) -> Self {
+        Self { config, probed: AtomicBool::new(probed) }
+    }
+
+    pub(crate) fn is_probed(&self) -> bool {
+        self.probed.load(Relaxed)
+    }
+
+    #[cfg(feature = "postgres")]
+    pub(crate) fn set_probed(&self, probed: bool) {
+        self.probed.store(probed, Relaxed);
+    }
+
     /// The `n`-th ejection in close succession; `chance` is uniform in 0..1.
     fn ejection(&self, n: u32, chance: f64) -> Duration {
         let grown = self.config.ejection_base.saturating_mul(n).min(self.config.ejection_max);
@@ -131,7 +146,7 @@ impl Health {
                 self.failed_probes = 0;
                 None
             }
-            State::Ejected { until, .. } if !policy.probed && now >= until => {
+            State::Ejected { until, .. } if !policy.is_probed() && now >= until => {
                 Some(self.return_to_service(now))
             }
             State::Ejected { .. } => None,
@@ -158,7 +173,7 @@ impl Health {
                 eject.then(|| self.eject(now, since, false, chance, policy))
             }
             // Each trial costs somebody's request, so they become rarer.
-            State::Ejected { until, .. } if !policy.probed && now >= *until => {
+            State::Ejected { until, .. } if !policy.is_probed() && now >= *until => {
                 Some(self.eject(now, now, true, chance, policy))
             }
             State::Ejected { confirmed, .. } => {
@@ -211,7 +226,7 @@ impl Health {
     /// When a request may next try this node, if requests may at all.
     pub(crate) fn next_trial(&self, policy: &Policy) -> Option<Instant> {
         match self.state {
-            State::Ejected { next_trial, .. } if !policy.probed => Some(next_trial),
+            State::Ejected { next_trial, .. } if !policy.is_probed() => Some(next_trial),
             State::Ejected { .. } | State::Serving { .. } => None,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{
     AtomicBool, AtomicU64,
-    Ordering::{Relaxed, SeqCst},
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
 };
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -16,7 +16,8 @@ use crate::gate::Gate;
 use crate::health::window::Totals;
 use crate::health::{Failure, Health, Policy, Transition};
 use crate::latency::{Estimate, PENALTY};
-use crate::pace::Pace;
+use crate::rota::Rota;
+use crate::session::Kicks;
 use crate::shared::Shared;
 use crate::topology::Seat;
 use crate::{Freshness, Member, Outcome, Reason, Role};
@@ -39,9 +40,11 @@ pub(crate) struct Node<N> {
     pub(crate) notice: watch::Sender<Notice>,
     /// Asks the node's monitor to look at it now.
     pub(crate) kick: Arc<Notify>,
+    /// How often reads that wait may do so.
+    pub(crate) kicked: Kicks,
     gate: Arc<Gate>,
     policy: Arc<Policy>,
-    pace: Arc<Pace>,
+    rota: Arc<Rota>,
     set: Weak<Shared<N>>,
 }
 
@@ -96,7 +99,7 @@ pub(crate) struct Maker<N> {
     pub(crate) set: Weak<Shared<N>>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) policy: Arc<Policy>,
-    pub(crate) pace: Arc<Pace>,
+    pub(crate) rota: Arc<Rota>,
     pub(crate) ids: AtomicU64,
 }
 
@@ -132,9 +135,10 @@ impl<N> Maker<N> {
             freshness: ArcSwap::default(),
             notice: watch::Sender::default(),
             kick: Arc::default(),
+            kicked: Kicks::default(),
             gate: Arc::clone(&self.gate),
             policy: Arc::clone(&self.policy),
-            pace: Arc::clone(&self.pace),
+            rota: Arc::clone(&self.rota),
             set: Weak::clone(&self.set),
         };
         Seat { node: Arc::new(node), role, settings, excluded: None }
@@ -159,15 +163,18 @@ pub(crate) struct End {
 
 impl Tally {
     pub(crate) fn started(&self) -> u64 {
-        self.picks.iter().map(|count| count.load(Relaxed)).sum()
+        self.picks.iter().map(|count| count.load(Acquire)).sum()
     }
 
     /// Read while requests start and end this may be too low, by those, but never too high; and never
     /// lower than it was before.
     pub(crate) fn succeeded(&self) -> u64 {
+        // In this order, which is the reverse of that in which a request writes them: it is in flight
+        // before it has started and until it has failed or was cancelled, so it is missed nowhere.
         let started = self.started();
-        let others = [&self.failed, &self.cancelled, &self.in_flight];
-        let others: u64 = others.iter().map(|count| count.load(Relaxed)).sum();
+        let in_flight = self.in_flight.load(Acquire);
+        let failed = self.failed.load(Relaxed);
+        let others = in_flight + failed + self.cancelled.load(Relaxed);
         let succeeded = started.saturating_sub(others);
         self.succeeded.fetch_max(succeeded, Relaxed).max(succeeded)
     }
@@ -203,7 +210,7 @@ impl<N> Node<N> {
         } else if !add_below(&self.tally.in_flight, limit) {
             return false;
         }
-        self.tally.picks[reason as usize].fetch_add(1, Relaxed);
+        self.tally.picks[reason as usize].fetch_add(1, Release);
         true
     }
 
@@ -234,7 +241,8 @@ impl<N> Node<N> {
         if end.substituting {
             self.tally.substituting.fetch_sub(1, SeqCst);
         }
-        // Sequentially consistent for the sake of `Gate::freed`.
+        // Sequentially consistent for the sake of `Gate::freed`, and after the counts above for that
+        // of `Tally::succeeded`.
         self.tally.in_flight.fetch_sub(1, SeqCst);
         self.gate.freed();
         if end.measured {
@@ -273,7 +281,7 @@ impl<N> Node<N> {
         if end.since.is_none() && refused.is_none() {
             return;
         }
-        let (now, millis) = self.pace.now();
+        let (now, millis) = self.rota.now();
         let took = end.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         let took = took.max(refused.unwrap_or_default());
         // One without an answer took at least so long, and says nothing if others took longer.
@@ -373,7 +381,7 @@ impl<N> Node<N> {
         self.mirror.trial_at.store(trial_at, Relaxed);
     }
 
-    fn since_birth(&self, at: Instant) -> u64 {
+    pub(crate) fn since_birth(&self, at: Instant) -> u64 {
         let since = at.saturating_duration_since(self.born).as_nanos();
         u64::try_from(since).unwrap_or(NEVER - 1)
     }

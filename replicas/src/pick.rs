@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::choose::Choice;
 use crate::node::{End, Node};
-use crate::pace::Pace;
+use crate::rota::Rota;
 use crate::topology::Topology;
 use crate::{Outcome, Reason, Role};
 
@@ -29,7 +29,7 @@ impl<N> Pick<N> {
         topology: &Topology<N>,
         choice: Choice,
         budget: u64,
-        pace: &Pace,
+        rota: &Rota,
     ) -> Option<Self> {
         let Choice { at, reason, substituting, timed } = choice;
         let seat = &topology.seats[at];
@@ -48,7 +48,7 @@ impl<N> Pick<N> {
             reason,
             substituting,
             measured: topology.timed,
-            since: timed.then(|| pace.now().0),
+            since: timed.then(|| rota.now().0),
         };
         entered.then(|| Self { node: Arc::clone(&seat.node), end })
     }

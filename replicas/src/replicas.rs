@@ -9,9 +9,9 @@ use tokio::sync::Notify;
 use crate::future::Waiting;
 use crate::shared::{Need, Shared};
 use crate::{
-    ConfigError, Freshness, Member, Members, NodeStats, Observation, Observed, Outcome, Pick,
-    ReadError, ReplicaService, ReplicasBuilder, ReplicasStats, Route, RouteError, Selection,
-    Session,
+    ConfigError, Fault, Freshness, Member, Members, NodeStats, Observation, Observed, Pick,
+    ReadError, ReplicaService, ReplicasBuilder, ReplicasStats, Route, RouteError, Routed,
+    Selection, Session,
 };
 
 /// The name of a primary that was given none.
@@ -126,6 +126,13 @@ impl<N> Replicas<N> {
         self.shared.set_selection(strategy.into());
     }
 
+    /// The name of the node that takes writes at present, if it is known.
+    #[must_use]
+    pub fn primary(&self) -> Option<String> {
+        let topology = self.shared.topology.load();
+        topology.primary.map(|at| topology.seats[at].node.name.clone())
+    }
+
     /// Takes note of what a monitor saw of a node. Cheap: a new snapshot is made only if what the node
     /// is, or whether it is excluded, has changed.
     ///
@@ -153,11 +160,14 @@ impl<N> Replicas<N> {
 
     /// Runs an idempotent read, on another node when one fails it.
     ///
-    /// `is_node_failure` says of an error whether the node is to blame (unreachable, broken off,
-    /// out of time) rather than the request or the caller's own pool being full. Only then is the
-    /// failure reported and the read tried again, on the other eligible replicas, then on the
-    /// primary, then on ejected nodes; on each node at most once and with no pause. A read of a
-    /// pinned session is tried on the primary only. Any other error is returned at once.
+    /// `classify` says of an error whose [`Fault`] it is; `true` stands for the node's, `false` for
+    /// the operation's. A node that failed, and one that is well but gave this read up
+    /// ([`Fault::Conflict`]), hands it to another: to the other eligible replicas, then to the
+    /// primary, then to ejected nodes; to each at most once, and with no pause but for
+    /// [`max_wait`](crate::ReplicasConfig::max_wait) when all of these are full and
+    /// [`token_wait`](crate::ReplicasConfig::token_wait) for one that the session may read on. A read
+    /// of a pinned session is tried on the primary only. The operation's own error is returned at
+    /// once.
     ///
     /// There is no time limit here: give each attempt its own inside `operation`, whose running out
     /// is then a node failure. Dropping the future counts the attempt under way as cancelled.
@@ -165,15 +175,34 @@ impl<N> Replicas<N> {
     /// # Errors
     /// [`ReadError::Operation`] with the operation's last error, [`ReadError::NoNode`] if there was
     /// no node to begin with.
-    pub async fn read_with<T, E, C, O, F>(
+    pub async fn read_with<T, E, C, R, O, F>(
         &self,
         session: &Session,
-        is_node_failure: C,
-        mut operation: O,
+        classify: C,
+        operation: O,
     ) -> Result<T, ReadError<E>>
     where
         N: Clone,
-        C: Fn(&E) -> bool,
+        C: Fn(&E) -> R,
+        R: Into<Fault>,
+        O: FnMut(N) -> F,
+        F: Future<Output = Result<T, E>>,
+    {
+        self.read_seen(session, classify, operation, |_| {}).await
+    }
+
+    /// As [`read_with`](Self::read_with); `seen` is told of each pick.
+    pub(crate) async fn read_seen<T, E, C, R, O, F>(
+        &self,
+        session: &Session,
+        classify: C,
+        mut operation: O,
+        mut seen: impl FnMut(&Pick<N>),
+    ) -> Result<T, ReadError<E>>
+    where
+        N: Clone,
+        C: Fn(&E) -> R,
+        R: Into<Fault>,
         O: FnMut(N) -> F,
         F: Future<Output = Result<T, E>>,
     {
@@ -181,19 +210,20 @@ impl<N> Replicas<N> {
         let first = self.shared.wait(Need::Read(session, &tried)).await;
         let mut pick = first.and_then(found).map_err(ReadError::NoNode)?;
         loop {
+            seen(&pick);
             let error = match operation(N::clone(&pick)).await {
                 Ok(value) => {
                     pick.succeeded();
                     return Ok(value);
                 }
-                Err(error) if is_node_failure(&error) => error,
-                Err(error) => {
-                    pick.end(Outcome::Neutral);
-                    return Err(ReadError::Operation(error));
-                }
+                Err(error) => error,
             };
+            let fault = classify(&error).into();
             tried.push(pick.id());
-            pick.failed();
+            pick.end(fault.outcome());
+            if fault == Fault::Operation {
+                return Err(ReadError::Operation(error));
+            }
             let next = self.shared.wait(Need::Read(session, &tried)).await;
             let Ok(Some(next)) = next else { return Err(ReadError::Operation(error)) };
             pick = next;
@@ -218,7 +248,13 @@ impl<N> Replicas<N> {
             waiting: self.shared.gate.waiting() as u64,
             draining: self.shared.draining(),
             refused_total: self.shared.refused.load(Relaxed),
+            token_waits_total: self.shared.waits.begun.load(Relaxed),
+            token_waits_missed_total: self.shared.waits.in_vain.load(Relaxed),
         }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared<N>> {
+        &self.shared
     }
 
     /// A node for a read that has failed on those with the ids `tried`; `None` when it has failed on
@@ -230,29 +266,39 @@ impl<N> Replicas<N> {
     }
 
     /// What a request of the tower service starts with.
-    pub(crate) fn begin(&self, route: Route) -> Begun<N>
+    pub(crate) fn begin(&self, request: &impl Routed) -> Begun<N>
     where
         N: Send + Sync + 'static,
     {
         let shared = &self.shared;
-        let session = Session::new();
+        let anybody = Session::new();
+        let session = request.session().unwrap_or(&anybody);
+        let route = request.route();
         let need = match route {
-            Route::Read => Need::Read(&session, &[]),
+            Route::Read => Need::Read(session, &[]),
             Route::Write => Need::Write,
         };
+        if route == Route::Read && shared.is_worth_waiting(session) {
+            return Begun::Waiting(self.waiting(route, session));
+        }
         match shared.try_pick(need) {
             Ok(pick) => pick.map_or(Begun::Refused(RouteError::NoFitNode), Begun::Picked),
-            Err(error) if shared.waits_for(error) => {
-                let this = self.clone();
-                Begun::Waiting(Box::pin(async move {
-                    match route {
-                        Route::Read => this.wait_read(&Session::new()).await,
-                        Route::Write => this.wait_write().await,
-                    }
-                }))
-            }
+            Err(error) if shared.waits_for(error) => Begun::Waiting(self.waiting(route, session)),
             Err(error) => Begun::Refused(shared.refuse(error)),
         }
+    }
+
+    fn waiting(&self, route: Route, session: &Session) -> Waiting<N>
+    where
+        N: Send + Sync + 'static,
+    {
+        let (this, session) = (self.clone(), session.clone());
+        Box::pin(async move {
+            match route {
+                Route::Read => this.wait_read(&session).await,
+                Route::Write => this.wait_write().await,
+            }
+        })
     }
 }
 

@@ -1,11 +1,9 @@
-//! The words of a decision: what is asked ([`Route`], [`Session`]), of whom ([`Role`]), and why
-//! that node ([`Reason`]).
+//! The words of a decision: what is asked ([`Route`]), of whom ([`Role`]), and why that node
+//! ([`Reason`]).
 
 use std::fmt;
 
-use tokio::time::Instant;
-
-use crate::Freshness;
+use crate::Session;
 
 /// What a request needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,45 +19,10 @@ pub enum Route {
 pub trait Routed {
     /// What this request needs. Called once per request.
     fn route(&self) -> Route;
-}
 
-/// What one caller's reads must be able to see.
-///
-/// The default sees whatever a replica has, which may trail the primary. A session
-/// [pinned to the primary](Session::pinned_to_primary) sees its own writes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Session {
-    pinned: bool,
-}
-
-impl Session {
-    /// A session whose reads any replica may serve.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// A session whose reads go to the primary and nowhere else, because they must see what the
-    /// session wrote. They fail with the primary; a replica could answer, but wrongly.
-    #[must_use]
-    pub fn pinned_to_primary() -> Self {
-        Self { pinned: true }
-    }
-
-    /// Whether reads of this session go to the primary only.
-    #[must_use]
-    pub fn is_pinned(&self) -> bool {
-        self.pinned
-    }
-
-    /// Whether [`admits`](Self::admits) may refuse a replica.
-    pub(crate) fn has_needs(&self) -> bool {
-        false
-    }
-
-    /// Whether a replica that has come so far may serve this session's reads.
-    pub(crate) fn admits(&self, _: &Freshness, _: Instant) -> bool {
-        true
+    /// What a read must be able to see; by default what any replica has.
+    fn session(&self) -> Option<&Session> {
+        None
     }
 }
 
@@ -139,9 +102,10 @@ reasons! {
     PrimaryFallback = "primary_fallback",
     /// The primary, because all replicas are ejected.
     Ejected = "ejected",
-    /// The primary, because all replicas lag too far behind.
+    /// The primary, because all replicas lag too far behind, or further than the session's
+    /// [`max_lag`](crate::Session::max_lag).
     LagExcluded = "lag_excluded",
-    /// The primary, because no replica has what the session must see.
+    /// A replica that has what the session wrote, or the primary, because none has.
     RywToken = "ryw_token",
     /// Too few replicas are healthy, or none and the primary cannot help: ejection, or lag where
     /// the session does not mind, was ignored.

@@ -119,7 +119,7 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         let classify = self.classify.clone();
-        match self.replicas.begin(request.route()) {
+        match self.replicas.begin(&request) {
             Begun::Picked(pick) => ResponseFuture::new(pick, request, classify),
             Begun::Refused(error) => ResponseFuture::refused(error, classify),
             Begun::Waiting(pick) => ResponseFuture::queued(pick, request, classify),

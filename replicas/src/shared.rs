@@ -1,7 +1,7 @@
 //! What all clones of a set share: the snapshot that picks read, and how it is replaced.
 
 use std::sync::atomic::{
-    AtomicU64,
+    AtomicBool, AtomicU64,
     Ordering::{Relaxed, SeqCst},
     fence,
 };
@@ -18,9 +18,9 @@ use crate::gate::{Gate, Kind};
 use crate::health::Policy;
 use crate::member::Members;
 use crate::node::{Maker, Node};
-use crate::pace::Pace;
 use crate::probe::{self, Probe};
-use crate::select::NodeSet;
+use crate::rota::Rota;
+use crate::session::Waits;
 use crate::topology::{Seat, Topology};
 use crate::{
     ConfigError, Member, Observation, Observed, Pick, Reason, Role, RouteError, Selection, Session,
@@ -35,8 +35,9 @@ pub(crate) struct Shared<N> {
     pub(crate) ejecting: Mutex<()>,
     /// Told when a node's freshness was observed, for those who wait for a position.
     pub(crate) observed: Notify,
+    pub(crate) waits: Waits,
     pub(crate) refused: AtomicU64,
-    pace: Arc<Pace>,
+    rota: Arc<Rota>,
     maker: Maker<N>,
     /// What the next snapshot is made from. Held until that is in force, so that an older one never
     /// replaces a newer one.
@@ -44,6 +45,10 @@ pub(crate) struct Shared<N> {
     /// Held while the caller changes the members.
     changing: Mutex<()>,
     probe: Option<(Probe<N>, Handle)>,
+    /// Whether a monitor says what nodes are, and what they were declared as does not count.
+    monitored: AtomicBool,
+    /// Told when nodes come or go, for that monitor.
+    pub(crate) members_changed: Arc<Notify>,
 }
 
 struct Roster<N> {
@@ -81,13 +86,13 @@ impl<N> Shared<N> {
         probe: Option<(Probe<N>, Handle)>,
     ) -> Arc<Self> {
         let (policy, gate) = (Arc::new(policy), Arc::new(Gate::default()));
-        let pace = Arc::new(Pace::new());
+        let rota = Arc::new(Rota::new());
         Arc::new_cyclic(|set| {
             let maker = Maker {
                 set: set.clone(),
                 gate: Arc::clone(&gate),
                 policy: Arc::clone(&policy),
-                pace: Arc::clone(&pace),
+                rota: Arc::clone(&rota),
                 ids: AtomicU64::new(0),
             };
             let seats: Vec<Seat<N>> =
@@ -100,12 +105,15 @@ impl<N> Shared<N> {
                 gate,
                 ejecting: Mutex::new(()),
                 observed: Notify::new(),
+                waits: Waits::default(),
                 refused: AtomicU64::new(0),
-                pace,
+                rota,
                 maker,
                 roster: Mutex::new(roster),
                 changing: Mutex::new(()),
                 probe,
+                monitored: AtomicBool::new(false),
+                members_changed: Arc::default(),
             }
         })
     }
@@ -130,8 +138,8 @@ impl<N> Shared<N> {
             && topology.plain
             && !session.is_pinned()
             && !session.has_needs()
-            && let Some(choice) = topology.choose_plain(&self.pace)
-            && let Some(pick) = Pick::enter(topology, choice, u64::MAX, &self.pace)
+            && let Some(choice) = topology.choose_plain(&self.rota)
+            && let Some(pick) = Pick::enter(topology, choice, u64::MAX, &self.rota)
         {
             return Ok(Some(pick));
         }
@@ -141,11 +149,9 @@ impl<N> Shared<N> {
             let choice = match need {
                 Need::Write => topology.choose_primary(Reason::Write, full)?,
                 Need::Read(session, tried) => {
-                    let seats = topology.seats.iter().enumerate();
-                    let tried = seats.filter(|(_, seat)| tried.contains(&seat.node.id));
-                    let tried: NodeSet = tried.map(|(at, _)| at).collect();
+                    let tried = topology.of(tried);
                     let ask = Ask { session, tried, full };
-                    match topology.choose_read(&ask, &self.pace)? {
+                    match topology.choose_read(&ask, &self.rota)? {
                         Some(choice) => choice,
                         None => return Ok(None),
                     }
@@ -153,7 +159,7 @@ impl<N> Shared<N> {
             };
             let limit = topology.limit(choice.at);
             let budget = self.budget(&choice, limit);
-            match Pick::enter(topology, choice, budget, &self.pace) {
+            match Pick::enter(topology, choice, budget, &self.rota) {
                 Some(pick) => return Ok(Some(pick)),
                 None => full.insert(choice.at),
             }
@@ -165,7 +171,8 @@ impl<N> Shared<N> {
         if !choice.substituting || limit == u64::MAX {
             return u64::MAX;
         }
-        (self.policy.config.primary_read_share * limit as f64).ceil() as u64
+        // Less what the product may be off by: a fifth of 15 is 3, not 4.
+        (self.policy.config.primary_read_share * limit as f64 - 1e-9).ceil() as u64
     }
 
     /// As [`pick`](Self::pick), but overtakes nobody.
@@ -181,8 +188,12 @@ impl<N> Shared<N> {
         error.is_retryable() && !self.policy.config.max_wait.is_zero()
     }
 
-    /// As [`pick`](Self::pick), but waits for a node as long as it may. Counts refusals.
+    /// As [`pick`](Self::pick), but waits for a node as long as it may, first for one that has what the
+    /// session must see, then for a place. Counts refusals.
     pub(crate) async fn wait(&self, need: Need<'_>) -> Result<Option<Pick<N>>, RouteError> {
+        if let Need::Read(session, tried) = need {
+            self.catch_up(session, tried).await;
+        }
         let (config, kind) = (&self.policy.config, need.kind());
         let mut last = match self.try_pick(need) {
             Err(error) if self.waits_for(error) => error,
@@ -229,12 +240,17 @@ impl<N> Shared<N> {
             seat.node.notice.send_modify(|notice| notice.removed = true);
             removed.push(Arc::downgrade(&seat.node));
         }
-        for seat in roster.seats.iter().filter(|seat| !is_in(&before, seat.node.id)) {
+        let monitored = self.monitored.load(Relaxed);
+        for seat in roster.seats.iter_mut().filter(|seat| !is_in(&before, seat.node.id)) {
             self.watch(&seat.node);
+            if monitored {
+                seat.await_word();
+            }
         }
         self.publish(&roster);
         // Before the nodes that are gone, whose drop is the caller's code again.
         drop(roster);
+        self.members_changed.notify_one();
         Ok(result)
     }
 
@@ -246,9 +262,17 @@ impl<N> Shared<N> {
 
     /// Takes note of what a node's monitor saw.
     pub(crate) fn observe(&self, name: &str, observation: Observation) -> Observed {
+        self.observe_where(|node| node.name == name, observation)
+    }
+
+    fn observe_where(
+        &self,
+        is_it: impl Fn(&Node<N>) -> bool,
+        observation: Observation,
+    ) -> Observed {
         let now = Instant::now();
         let mut roster = self.roster.lock();
-        let Some(at) = roster.seats.iter().position(|seat| seat.node.name == name) else {
+        let Some(at) = roster.seats.iter().position(|seat| is_it(&seat.node)) else {
             return Observed::NoSuchNode;
         };
         let mut role = observation.role;
@@ -278,6 +302,38 @@ impl<N> Shared<N> {
         drop(roster);
         self.observed.notify_waiters();
         observed
+    }
+
+    /// As [`Self::observe`], for the node with this identity: a name may be given anew.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn observe_node(&self, id: u64, observation: Observation) {
+        self.observe_where(|node| node.id == id, observation);
+    }
+
+    /// From now on a monitor says what nodes are. Returns which was declared the primary, or `None`
+    /// if the set has a monitor already.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn begin_monitoring(&self) -> Option<Option<String>> {
+        let mut roster = self.roster.lock();
+        if self.monitored.swap(true, Relaxed) {
+            return None;
+        }
+        self.policy.set_probed(true);
+        let declared = roster.seats.iter().find(|seat| seat.role == Role::Primary);
+        let declared = declared.map(|seat| seat.node.name.clone());
+        roster.expects_primary = true;
+        roster.seats.iter_mut().for_each(Seat::await_word);
+        self.publish(&roster);
+        Some(declared)
+    }
+
+    /// The monitor has ended; what it said last holds on.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn end_monitoring(&self) {
+        let roster = self.roster.lock();
+        self.monitored.store(false, Relaxed);
+        self.policy.set_probed(self.probe.is_some());
+        self.publish(&roster);
     }
 
     /// A node has said that it is not the primary.

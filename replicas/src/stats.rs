@@ -26,6 +26,10 @@ pub struct ReplicasStats {
     pub draining: u64,
     /// Requests that were given no node.
     pub refused_total: u64,
+    /// Reads that waited for a replica to come as far as their session must see.
+    pub token_waits_total: u64,
+    /// Of these, those for which none came so far in time.
+    pub token_waits_missed_total: u64,
 }
 
 /// A snapshot of one node. `started_total` is the sum of what succeeded, failed, was cancelled and is in
@@ -100,7 +104,16 @@ impl ReplicasStats {
 
     /// Hands every figure to `emit`. Names ending in `_total` are counters, the others gauges.
     pub fn visit(&self, emit: &mut Emit<'_>) {
-        let Self { strategy, nodes, panic, waiting, draining, refused_total } = self;
+        let Self {
+            strategy,
+            nodes,
+            panic,
+            waiting,
+            draining,
+            refused_total,
+            token_waits_total,
+            token_waits_missed_total,
+        } = self;
         emit("replicas_strategy", &[("strategy", strategy)], 1.0);
         for node in nodes {
             node.visit(emit);
@@ -109,6 +122,8 @@ impl ReplicasStats {
         emit("replicas_waiting", &[], *waiting as f64);
         emit("replicas_draining", &[], *draining as f64);
         emit("replicas_refused_total", &[], *refused_total as f64);
+        emit("replicas_token_waits_total", &[], *token_waits_total as f64);
+        emit("replicas_token_waits_missed_total", &[], *token_waits_missed_total as f64);
     }
 }
 

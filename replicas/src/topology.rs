@@ -92,14 +92,14 @@ impl<N> Topology<N> {
         let zone = policy.config.zone.as_deref();
         let local = among(&|seat| zone.is_some() && seat.settings.zone.as_deref() == zone);
         let limited = among(&|seat| seat.settings.max_in_flight.is_some());
-        let trials_due = !policy.probed && !fit.intersection(ejected).is_empty();
+        let trials_due = !policy.is_probed() && !fit.intersection(ejected).is_empty();
         let (weights, next_step) = weights(&seats, &selection, policy, now);
         let turns_of = |members: NodeSet| turns(members, &weights, next_step.is_some());
         Self {
             turns: turns_of(serving),
             local_turns: turns_of(serving.intersection(local)),
             everyone: turns_of((0..seats.len()).collect()),
-            trials: !policy.probed,
+            trials: !policy.is_probed(),
             zone_overload: policy.config.zone_overload,
             weights,
             timed: selection.wants_latency(),
@@ -143,6 +143,15 @@ impl<N> Topology<N> {
         suspects.count() < most.max(1)
     }
 
+    /// Those of the nodes with these identities that are still there.
+    pub(crate) fn of(&self, ids: &[u64]) -> NodeSet {
+        if ids.is_empty() {
+            return NodeSet::default();
+        }
+        let seats = self.seats.iter().enumerate();
+        seats.filter(|(_, seat)| ids.contains(&seat.node.id)).map(|(at, _)| at).collect()
+    }
+
     /// As many requests as the node may have at once.
     pub(crate) fn limit(&self, at: usize) -> u64 {
         self.seats[at].settings.max_in_flight.unwrap_or(u64::MAX)
@@ -152,6 +161,13 @@ impl<N> Topology<N> {
     pub(crate) fn full(&self) -> NodeSet {
         let is_full = |at: &usize| self.seats[*at].node.in_flight() >= self.limit(*at);
         self.limited.iter().filter(is_full).collect()
+    }
+}
+
+impl<N> Seat<N> {
+    /// Takes nothing until a monitor has seen what the node is.
+    pub(crate) fn await_word(&mut self) {
+        (self.role, self.excluded) = (Role::None, Some(Exclusion::Unknown));
     }
 }
 

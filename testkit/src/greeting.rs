@@ -54,11 +54,28 @@ pub(crate) const NGINX_PATH: &str = "/testkit-greeting";
 
 /// nginx: the master listens before it has a worker, so a worker has to answer.
 pub(crate) fn nginx(addr: SocketAddr) -> io::Result<bool> {
+    Ok(http_status(addr, NGINX_PATH)? == 204)
+}
+
+/// Patroni: it says that it lives, whatever its PostgreSQL does.
+pub(crate) fn patroni(addr: SocketAddr) -> io::Result<bool> {
+    Ok(http_status(addr, "/liveness")? == 200)
+}
+
+/// etcd: it is healthy once it has a leader, which takes a moment also when it is alone.
+pub(crate) fn etcd(addr: SocketAddr) -> io::Result<bool> {
+    Ok(http_status(addr, "/health")? == 200)
+}
+
+/// The status of the answer to a `GET`.
+pub(crate) fn http_status(addr: SocketAddr, path: &str) -> io::Result<u16> {
     let mut stream = connect(addr)?;
-    stream.write_all(format!("GET {NGINX_PATH} HTTP/1.0\r\n\r\n").as_bytes())?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {addr}\r\n\r\n").as_bytes())?;
+    // "HTTP/1.1 200"
     let mut answer = [0; 12];
     stream.read_exact(&mut answer)?;
-    Ok(&answer == b"HTTP/1.1 204")
+    let status = std::str::from_utf8(&answer[9..]).ok().and_then(|digits| digits.parse().ok());
+    status.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// AMQP 0-9-1: the answer to the protocol header is the method frame `connection.start`

@@ -16,6 +16,7 @@ mod wait;
 
 mod nats;
 mod nginx;
+mod patroni;
 mod pgbouncer;
 mod postgres;
 mod proxy;
@@ -26,6 +27,7 @@ mod redis;
 pub use error::Error;
 pub use nats::Nats;
 pub use nginx::{Nginx, NginxBuilder};
+pub use patroni::{PatroniCluster, PatroniMember};
 pub use pgbouncer::{PgBouncer, PgBouncerBuilder};
 pub use postgres::{PgBuilder, PgCluster, PgNode};
 pub use proxy::FaultProxy;

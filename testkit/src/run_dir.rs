@@ -82,7 +82,7 @@ fn sweep(base: &Path) -> io::Result<()> {
         if owner.is_ok_and(|file| file.try_lock().is_err()) {
             continue;
         }
-        kill_leftovers(&path)?;
+        kill_inhabitants(&path)?;
         // An owner who is just ending removes it too.
         for node in fs::read_dir(&path).into_iter().flatten().flatten() {
             shared_memory::free(&node.path());
@@ -93,9 +93,14 @@ fn sweep(base: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Ends processes that a killed test left behind: a stopped walreceiver, for one, gets no
-/// parent death signal. They are known by their working folder inside the dead test's folder.
-fn kill_leftovers(dir: &Path) -> io::Result<()> {
+/// Kills (SIGKILL) the processes whose working folder is in this one, and returns how many there
+/// were.
+///
+/// That is how servers are known that nobody here is the parent of: those which a killed test left
+/// behind (a stopped walreceiver, for one, gets no parent death signal), and those which Patroni
+/// starts.
+pub(crate) fn kill_inhabitants(dir: &Path) -> io::Result<usize> {
+    let mut alive = 0;
     for entry in fs::read_dir("/proc")? {
         let entry = entry?;
         let lives_here =
@@ -106,9 +111,10 @@ fn kill_leftovers(dir: &Path) -> io::Result<()> {
         {
             // It may have ended meanwhile.
             let _ = kill_process(pid, Signal::KILL);
+            alive += 1;
         }
     }
-    Ok(())
+    Ok(alive)
 }
 
 #[cfg(test)]

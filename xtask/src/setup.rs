@@ -16,7 +16,7 @@ struct Package {
 
 /// Everything the tests need beyond Rust. A test that finds a binary missing fails and names
 /// the package; it is never skipped.
-const PACKAGES: [Package; 7] = [
+const PACKAGES: [Package; 9] = [
     Package {
         name: "postgresql",
         binaries: &["initdb", "postgres", "pg_rewind", "psql"],
@@ -53,6 +53,12 @@ const PACKAGES: [Package; 7] = [
         binaries: &["pgbouncer"],
         reason: "pool runs its unnamed statements through it, in transaction mode",
     },
+    Package {
+        name: "patroni",
+        binaries: &["patroni"],
+        reason: "replicas follows a PostgreSQL cluster that fails over by itself",
+    },
+    Package { name: "etcd-server", binaries: &["etcd"], reason: "Patroni keeps in it who leads" },
 ];
 
 /// Who we are to apt.

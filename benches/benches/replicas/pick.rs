@@ -83,13 +83,25 @@ fn print(name: &str, alone: &[f64], both: Option<&[f64]>) {
 }
 
 pub(crate) fn run(effort: Effort, runtime: &Runtime) -> anyhow::Result<()> {
-    let count = effort.of(4_000, 2);
+    picks(effort.of(4_000, 2))?;
+    calls(effort, runtime)
+}
+
+fn picks(count: usize) -> anyhow::Result<()> {
     title("Picking one of three nodes and ending it, in ns; no call");
     row("", &["1 thread", "median", "2 threads", "median"].map(ToOwned::to_owned));
     let strategies =
         [Strategy::RoundRobin, Strategy::Weighted, Strategy::LeastLoaded, Strategy::PeakEwma];
-    for strategy in strategies {
-        let set = set(strategy)?;
+    let limited = Strategy::LeastLoaded;
+    let sets = strategies.map(|strategy| (strategy.as_str(), set(strategy)));
+    for (name, set) in sets.into_iter().chain([("least_loaded, max_in_flight", set(limited))]) {
+        let set = set?;
+        if name.ends_with("max_in_flight") {
+            set.change(|members| {
+                let names: Vec<String> = members.names().map(ToOwned::to_owned).collect();
+                names.iter().try_for_each(|name| members.set_max_in_flight(name, Some(50)))
+            })?;
+        }
         let make = || {
             let (set, session) = (set.clone(), Session::new());
             move || {
@@ -99,11 +111,15 @@ pub(crate) fn run(effort: Effort, runtime: &Runtime) -> anyhow::Result<()> {
             }
         };
         let both = on_two(count, make);
-        print(strategy.as_str(), &batches(count, make()), Some(&both));
+        print(name, &batches(count, make()), Some(&both));
         let stats = set.stats();
         ensure!(stats.nodes.iter().all(|node| node.in_flight == 0), "a pick was not counted out");
     }
+    Ok(())
+}
 
+fn calls(effort: Effort, runtime: &Runtime) -> anyhow::Result<()> {
+    let count = effort.of(4_000, 2);
     title("The same through a service that answers at once, in ns");
     row("", &["1 thread", "median", "2 threads", "median"].map(ToOwned::to_owned));
     let bare = || {

@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use escala_cache::RedisStore;
 use escala_cluster::{Breaker, BreakerConfig};
 use escala_observability::{Credentials, Observability, ObservabilityConfig};
 use escala_queue::{Lane, MemoryEngine, Overflow, Queue};
-use escala_replicas::{Pick, Replicas, ReplicasConfig, Session, Strategy};
+use escala_replicas::postgres::Monitor;
+use escala_replicas::{
+    Replicas, ReplicasConfig, Session, SessionHandle, SessionLayer, Strategy, Token, WriteError,
+};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::access::Access;
@@ -18,11 +22,16 @@ use super::domain::{Done, NewOrder, NewTransfer, PlacedOrder, Transfer};
 use super::jobs;
 use super::lane_runtime::LaneRuntime;
 use super::problem::Problem;
+use super::sessions;
 use super::settings::Settings;
 use super::store::{self, Keyed, Node, StoreError};
 
 /// Connections that only the lanes use: a job never queues behind a thousand requests.
 const JOB_CONNECTIONS: usize = 4;
+/// The name of the primary at the start, whatever becomes of it.
+const PRIMARY: &str = "primary";
+/// How long a write looks for a primary: some promotions take no longer.
+const WRITE_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a standby may take to replay the seed, and how often it is asked.
 const REPLAY_PATIENCE: Duration = Duration::from_secs(30);
 const REPLAY_POLL: Duration = Duration::from_millis(20);
@@ -43,10 +52,15 @@ pub struct Parts {
     pub db: Replicas<Node>,
     /// The same nodes by name, primary first.
     pub nodes: Vec<(&'static str, Node)>,
-    /// The primary as the lanes use it.
-    pub jobs_db: Node,
-    /// Where a cache fill reads.
-    pub(super) fill: Session,
+    /// The nodes that are or may become the primary, as the lanes use them.
+    jobs_nodes: Vec<(&'static str, Node)>,
+    /// Tells the router who is the primary and how far the replicas have come; `None` where there is
+    /// nothing to tell.
+    pub(super) monitor: Option<Monitor>,
+    /// What a cache fill must see: everything that was removed from the caches because it changed.
+    pub(super) fill: Mutex<Session>,
+    /// Whose requests these are, as far as it matters for what they must see.
+    pub(super) sessions: SessionLayer,
     /// Reads that no cache answered, whatever the node.
     pub database_reads: AtomicU64,
     /// Values and whole answers.
@@ -97,11 +111,12 @@ impl App {
     async fn connect(settings: Settings, seeding: Seeding) -> anyhow::Result<Self> {
         settings.validate()?;
         let lanes = LaneRuntime::start()?;
-        let Database { primary, replicas, jobs_db, fill } =
+        let Database { primary, replicas, jobs_nodes, fill } =
             open_database(&settings, seeding, &lanes).await?;
         let db = router(&settings, &primary, &replicas)?;
+        let monitor = monitor(&db, &replicas).await?;
         let replicas = replicas.into_iter().map(|(name, _, node)| (name, node));
-        let nodes = std::iter::once(("primary", primary)).chain(replicas).collect();
+        let nodes = std::iter::once((PRIMARY, primary)).chain(replicas).collect();
         let redis = match &settings.redis_url {
             Some(url) => Some(RedisStore::connect(url.as_str()).await.context("REDIS_URL")?),
             None => None,
@@ -110,8 +125,10 @@ impl App {
         let app = Self(Arc::new(Parts {
             db,
             nodes,
-            jobs_db,
-            fill,
+            jobs_nodes,
+            monitor,
+            fill: Mutex::new(fill),
+            sessions: sessions::layer(&settings)?,
             database_reads: AtomicU64::new(0),
             caches: Caches::new(redis.as_ref(), &settings.tenants)?,
             access: Access::new(&settings),
@@ -138,19 +155,29 @@ impl App {
     ///
     /// # Errors
     /// As [`Node::place_order`].
-    pub async fn place_order(&self, order: Keyed<NewOrder>) -> Result<Done<PlacedOrder>, Problem> {
-        let app = self.clone();
+    pub async fn place_order(
+        &self,
+        session: &SessionHandle,
+        order: Keyed<NewOrder>,
+    ) -> Result<Done<PlacedOrder>, Problem> {
+        let (app, session) = (self.clone(), session.clone());
         to_its_end(async move {
-            let primary = app.db.write()?;
-            let placed = judge(primary, async |node| node.place_order(order).await).await?;
-            let Done { value, replayed } = placed;
+            let place = |node: Node| {
+                let order = order.clone();
+                async move { node.place_order(order).await }
+            };
+            let Done { value, replayed, token } = app.write(&session, place).await?;
+            // Before the removal: whoever fills the gap must see what made it.
+            if let Some(token) = token {
+                app.fill.lock().wrote(token);
+            }
             // For a repeated key too: the first answer may have been lost with its connection after
             // the commit, and then nobody has done this yet.
             app.caches.ordered(&value.placed, value.affiliates).await;
             if !value.placed.order.settled {
                 jobs::enqueue(&app, jobs::settle(value.placed.order.id)).await;
             }
-            Ok(Done { value: value.placed, replayed })
+            Ok(Done { value: value.placed, replayed, token })
         })
         .await
     }
@@ -159,15 +186,58 @@ impl App {
     ///
     /// # Errors
     /// As [`Node::transfer`].
-    pub async fn transfer(&self, transfer: Keyed<NewTransfer>) -> Result<Done<Transfer>, Problem> {
-        let app = self.clone();
+    pub async fn transfer(
+        &self,
+        session: &SessionHandle,
+        transfer: Keyed<NewTransfer>,
+    ) -> Result<Done<Transfer>, Problem> {
+        let (app, session) = (self.clone(), session.clone());
         to_its_end(async move {
-            let primary = app.db.write()?;
-            let done = judge(primary, async |node| node.transfer(transfer).await).await?;
+            let transfer = |node: Node| {
+                let transfer = transfer.clone();
+                async move { node.transfer(transfer).await }
+            };
+            let done = app.write(&session, transfer).await?;
             jobs::enqueue(&app, jobs::book(done.value.id)).await;
             Ok(done)
         })
         .await
+    }
+
+    /// Writes on the primary, and has the session see it from now on. A write that was not sent, or
+    /// met a node that is no primary any more, goes to the next one for a while.
+    async fn write<T, F>(
+        &self,
+        session: &SessionHandle,
+        write: impl FnMut(Node) -> F + Send,
+    ) -> Result<Done<T>, Problem>
+    where
+        F: Future<Output = Result<Done<T>, StoreError>> + Send,
+    {
+        let written = session.write_with(&self.db, WRITE_PATIENCE, StoreError::fault, write).await;
+        match &written {
+            Ok(done) => done.token.into_iter().for_each(|token| session.wrote(token)),
+            // Whoever asks what became of it must be told.
+            Err(WriteError::Operation(error)) if error.is_unknown() => {
+                session.wrote(Token::unplaced(SystemTime::now()));
+            }
+            Err(_) => {}
+        }
+        Ok(written.map_err(|error| error.into_operation().unwrap_or(StoreError::NoNode))?)
+    }
+
+    /// The primary as the lanes use it.
+    pub(super) fn jobs_db(&self) -> Result<&Node, StoreError> {
+        let primary = self.db.primary().ok_or(StoreError::NoNode)?;
+        let node = self.jobs_nodes.iter().find(|(name, _)| *name == primary);
+        node.map(|(_, node)| node).ok_or(StoreError::NoNode)
+    }
+
+    /// Closes every connection.
+    pub(super) async fn close(&self) {
+        for (_, node) in self.nodes.iter().chain(&self.jobs_nodes) {
+            node.close().await;
+        }
     }
 }
 
@@ -175,19 +245,6 @@ async fn to_its_end<T: Send + 'static>(
     work: impl Future<Output = Result<T, Problem>> + Send + 'static,
 ) -> Result<T, Problem> {
     tokio::spawn(work).await.unwrap_or_else(|_| Err(Problem::internal()))
-}
-
-/// Tells the router how the node did.
-async fn judge<T>(
-    node: Pick<Node>,
-    write: impl AsyncFnOnce(Node) -> Result<T, StoreError>,
-) -> Result<T, StoreError> {
-    let result = write(Node::clone(&node)).await;
-    match &result {
-        Err(error) if error.is_node_failure() => node.failed(),
-        _ => node.succeeded(),
-    }
-    result
 }
 
 /// Whether a database server may be written to at the start.
@@ -201,7 +258,7 @@ enum Seeding {
 struct Database {
     primary: Node,
     replicas: Vec<(&'static str, u32, Node)>,
-    jobs_db: Node,
+    jobs_nodes: Vec<(&'static str, Node)>,
     fill: Session,
 }
 
@@ -218,7 +275,8 @@ async fn open_database(
         let (primary, replicas) = store::open_embedded(&file).await.with_context(told)?;
         // The file's readers see a commit at once, so a fill may read on any of them.
         let fill = Session::default();
-        return Ok(Database { jobs_db: primary.clone(), primary, replicas, fill });
+        let jobs_nodes = vec![(PRIMARY, primary.clone())];
+        return Ok(Database { primary, replicas, jobs_nodes, fill });
     };
     let primary = Node::connect(url, settings.db_pool_size.into()).await.context("DATABASE_URL")?;
     match seeding {
@@ -234,16 +292,24 @@ async fn open_database(
         let url = url.clone();
         lanes.spawn(async move { Node::connect(&url, JOB_CONNECTIONS).await }).await?
     };
-    let jobs_db = jobs_db.context("DATABASE_URL")?;
+    let mut jobs_nodes = vec![(PRIMARY, jobs_db.context("DATABASE_URL")?)];
     let mut replicas = Vec::new();
     for (name, weight, url) in settings.replica_urls() {
         let node = Node::lazy(url, settings.db_pool_size.into()).context(name)?;
         wait_for_seed(name, &node).await?;
         replicas.push((name, weight, node));
+        let url = url.to_owned();
+        let jobs_db = lanes.spawn(async move { Node::lazy(&url, JOB_CONNECTIONS) }).await?;
+        jobs_nodes.push((name, jobs_db.context(name)?));
     }
     // A standby may lag behind the removal that made a fill necessary, and the stale value would
-    // stay for the entry's whole lifetime: fills read the primary.
-    Ok(Database { primary, replicas, jobs_db, fill: Session::pinned_to_primary() })
+    // stay for the entry's whole lifetime. Alone, this process knows how far a standby must have
+    // come; of removals that arrive by Redis it does not, and fills on the primary.
+    let fill = match &settings.redis_url {
+        None => Session::new(),
+        Some(_) => Session::pinned_to_primary(),
+    };
+    Ok(Database { primary, replicas, jobs_nodes, fill })
 }
 
 /// Waits until the standby has replayed the seed, so that its first read finds the tables. One that
@@ -280,6 +346,24 @@ fn router(
         builder = builder.replica(*name, *weight, node.clone());
     }
     Ok(builder.build()?)
+}
+
+/// Has the servers themselves say who is the primary and how far each replica has come: without that
+/// no replica could serve a client that wrote.
+async fn monitor(
+    db: &Replicas<Node>,
+    replicas: &[(&'static str, u32, Node)],
+) -> anyhow::Result<Option<Monitor>> {
+    if !matches!(replicas, [(_, _, Node::Postgres(_)), ..]) {
+        return Ok(None);
+    }
+    let connect = |_: &str, node: &Node| {
+        let node = node.clone();
+        async move { node.connect_apart().await.map_err(Into::into) }
+    };
+    let monitor = Monitor::builder(connect).start(db)?;
+    monitor.settled().await;
+    Ok(Some(monitor))
 }
 
 fn queue(settings: &Settings) -> anyhow::Result<Queue> {

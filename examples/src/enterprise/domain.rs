@@ -1,5 +1,6 @@
 //! What the server deals in. Money is in cents and never a float.
 
+use escala_replicas::Token;
 use serde::{Deserialize, Serialize};
 
 /// A price of a symbol: what `GET /api/trading/quotes/{symbol}` answers.
@@ -152,6 +153,18 @@ pub struct Done<T> {
     pub value: T,
     /// True if the `Idempotency-Key` was known: nothing was done this time.
     pub replayed: bool,
+    /// What a node must have come to that shows it; `None` where every node shows it at once.
+    pub token: Option<Token>,
+}
+
+impl<T> Done<T> {
+    pub(super) fn now(value: T) -> Self {
+        Self { value, replayed: false, token: None }
+    }
+
+    pub(super) fn replayed(value: T) -> Self {
+        Self { value, replayed: true, token: None }
+    }
 }
 
 /// An order just placed, with what it changed.

@@ -49,7 +49,7 @@ fn job(kind: &'static str, id: i64) -> Job {
 /// # Errors
 /// The database refuses; a lane that is full only ends the sweep early, the next one goes on.
 pub(super) async fn sweep(app: &App) -> Result<usize, StoreError> {
-    let (orders, transfers) = app.jobs_db.unfinished().await?;
+    let (orders, transfers) = app.jobs_db()?.unfinished().await?;
     let jobs = orders.into_iter().map(settle).chain(transfers.into_iter().map(book));
     let mut swept = 0;
     for job in jobs {
@@ -95,11 +95,15 @@ async fn work(app: &App, job: &Job) -> Outcome {
         return Outcome::Dead("the payload is not an id".to_owned());
     };
     match &*job.kind {
-        SETTLE => outcome(app.jobs_db.settle(id).await.as_ref().err()),
-        BOOK => outcome(app.jobs_db.book(id).await.as_ref().err()),
+        SETTLE | BOOK => outcome(write(app, &job.kind, id).await.as_ref().err()),
         REBUILD => rebuild_report(app, id).await,
         other => Outcome::Dead(format!("nobody works on {other}")),
     }
+}
+
+async fn write(app: &App, kind: &str, id: i64) -> Result<(), StoreError> {
+    let db = app.jobs_db()?;
+    if kind == SETTLE { db.settle(id).await } else { db.book(id).await }
 }
 
 /// Done without an error; what is not there will not come, anything else is tried again.

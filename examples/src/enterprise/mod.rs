@@ -16,6 +16,7 @@ mod problem;
 mod reads;
 mod routes;
 mod run;
+mod sessions;
 mod settings;
 pub mod store;
 
@@ -25,6 +26,7 @@ use std::process::ExitCode;
 pub use app::App;
 pub use caches::Caches;
 pub use run::{router, serve_until};
+pub(crate) use sessions::TOKEN_HEADER;
 pub use settings::{Secret, Settings, cpus};
 
 /// Longest body a route accepts, in bytes: the largest legal one has under 300.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use escala_cache::{Entry, LoadError, Previous};
-use escala_replicas::Session;
+use escala_replicas::{ReadError, Role, Session, SessionHandle};
 
 use super::app::App;
 use super::caches::{quote_entry, report_entry};
@@ -26,7 +26,7 @@ impl App {
         let (app, name) = (self.clone(), symbol.to_owned());
         let load = async move |_: Previous<_>| {
             let read_ms = now_ms();
-            let quote = app.read_quote(&app.fill, &name).await;
+            let quote = app.read_quote(&app.fill(), &name).await;
             found(quote).map(|quote| match quote {
                 Some(quote) => quote_entry(quote, read_ms),
                 None => Entry::absent(),
@@ -48,7 +48,7 @@ impl App {
                 let missing = Arc::clone(&missing);
                 async move { node.quotes(&missing).await }
             };
-            let quotes = app.read_on(&app.fill, read).await?;
+            let quotes = app.read_on(&app.fill(), read).await?;
             let entry = |quote: Quote| (quote.symbol.clone(), quote_entry(quote, read_ms));
             Ok(quotes.into_iter().map(entry).collect::<HashMap<_, _>>())
         };
@@ -82,7 +82,7 @@ impl App {
             let after = Arc::clone(&after);
             async move { node.catalogue(&after).await }
         };
-        self.read_on(&self.fill, read).await
+        self.read_on(&self.fill(), read).await
     }
 
     /// A user's report, cached. `None`: there is no such user.
@@ -93,39 +93,51 @@ impl App {
         let app = self.clone();
         let load = async move |_: Previous<_>| {
             let read = |node: Node| async move { node.report(user).await };
-            let report = found(app.read_on(&app.fill, read).await)?;
+            let report = found(app.read_on(&app.fill(), read).await)?;
             Ok(report.map_or_else(Entry::absent, report_entry))
         };
         self.caches.reports.get_or_load_with(&user, load).await
     }
 
-    /// A user's cash, from a replica.
+    /// A user's cash, from a replica that has what the session did to it.
     ///
     /// # Errors
     /// There is no such user; no node answers.
-    pub async fn balance(&self, user: i64) -> Result<Balance, StoreError> {
-        self.read_on(&Session::default(), |node: Node| async move { node.balance(user).await })
-            .await
+    pub async fn balance(&self, session: &SessionHandle, user: i64) -> Result<Balance, StoreError> {
+        self.read_for(session, |node: Node| async move { node.balance(user).await }).await
     }
 
-    /// An order, from the primary: its client may have placed it a moment ago.
+    /// An order, from a replica that has all that the session placed. Of one that it does not know,
+    /// the primary is asked: somebody may have been told its number by whoever placed it.
     ///
     /// # Errors
     /// There is no such order; no node answers.
-    pub async fn order(&self, id: i64) -> Result<Order, StoreError> {
+    pub async fn order(&self, session: &SessionHandle, id: i64) -> Result<Order, StoreError> {
         let read = |node: Node| async move { node.order(id).await };
-        self.read_on(&Session::pinned_to_primary(), read).await
+        match self.read_for(session, read).await {
+            Err(StoreError::Absent { .. })
+                if session.served().is_none_or(|served| served.role != Role::Primary) =>
+            {
+                self.read_on(&Session::pinned_to_primary(), read).await
+            }
+            result => result,
+        }
     }
 
     /// Has a report computed anew in the background lane.
     ///
     /// # Errors
     /// There is no such user; the lane is full.
-    pub async fn rebuild_report(&self, user: i64) -> Result<(), Problem> {
-        self.balance(user).await?;
+    pub async fn rebuild_report(&self, session: &SessionHandle, user: i64) -> Result<(), Problem> {
+        self.balance(session, user).await?;
         let rebuild = super::jobs::rebuild(user);
         self.queue.enqueue(rebuild).await.map_err(|_| Problem::lane_full())?;
         Ok(())
+    }
+
+    /// What a fill must see by now.
+    fn fill(&self) -> Session {
+        self.fill.lock().clone()
     }
 
     /// Reads on a node that answers; the next one is asked if a node is away.
@@ -138,9 +150,25 @@ impl App {
         F: Future<Output = Result<T, StoreError>> + Send,
     {
         self.database_reads.fetch_add(1, Ordering::Relaxed);
-        let read = self.db.read_with(session, StoreError::is_node_failure, read);
-        read.await.map_err(|error| error.into_operation().unwrap_or(StoreError::NoNode))
+        self.db.read_with(session, StoreError::fault, read).await.map_err(failure)
     }
+
+    /// As [`read_on`](Self::read_on), for a client, who may be told which node it was.
+    async fn read_for<T, F>(
+        &self,
+        session: &SessionHandle,
+        read: impl FnMut(Node) -> F + Send,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>> + Send,
+    {
+        self.database_reads.fetch_add(1, Ordering::Relaxed);
+        session.read_with(&self.db, StoreError::fault, read).await.map_err(failure)
+    }
+}
+
+fn failure(error: ReadError<StoreError>) -> StoreError {
+    error.into_operation().unwrap_or(StoreError::NoNode)
 }
 
 /// That there is nothing is an answer, not a failure.

@@ -94,15 +94,8 @@ pub async fn serve_until(app: App, listener: TcpListener, drain: Drain) -> anyho
     sweeper.await.context("sweeper")?;
     let exit = sampling.await;
     tracing::info!(?exit, "sampling is done");
-    close(&app).await;
+    app.close().await;
     Ok(())
-}
-
-async fn close(app: &App) {
-    for (_, node) in &app.nodes {
-        node.close().await;
-    }
-    app.jobs_db.close().await;
 }
 
 async fn sweep_until(app: App, stop: impl Future<Output = ()>) {
@@ -128,7 +121,10 @@ pub fn router(app: &App) -> Router {
         .layer(app.obs.http_layer())
         // Inside the metrics, so that a panic is counted as the 500 it becomes.
         .layer(CatchPanicLayer::custom(|_| Problem::internal().into_response()))
-        .layer(DefaultBodyLimit::max(BODY_LIMIT));
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        // Outside of the page cache, which keeps nothing that carries a token: none does that is a
+        // page.
+        .layer(app.sessions.clone());
     Router::new()
         // A breaker an area: trading goes on while affiliate reports fail.
         .merge(trading::routes(app))
@@ -156,6 +152,11 @@ pub(super) fn watch(app: &App) {
     obs.source("http_cache", move |emit| pages.stats().visit(emit));
     let db = app.db.clone();
     obs.source("replicas", move |emit| db.stats().visit(emit));
+    if let Some(monitor) = app.monitor.clone() {
+        obs.source("monitor", move |emit| monitor.stats().visit(emit));
+    }
+    let sessions = app.sessions.clone();
+    obs.source("sessions", move |emit| sessions.stats().visit(emit));
     let nodes = app.nodes.clone();
     obs.source("pool", move |emit| {
         for (name, node) in &nodes {

@@ -82,6 +82,11 @@ pub struct Settings {
     #[arg(long, env = "TENANTS", value_name = "TENANTS", value_delimiter = ',')]
     pub tenants: Vec<String>,
 
+    /// Seals the tokens by which clients see their own writes: 32 or more random characters, the same
+    /// for all processes; absent: one of this process.
+    #[arg(long, env = "SESSION_SECRET", value_name = "SESSION_SECRET", hide_env_values = true)]
+    pub session_secret: Option<Secret>,
+
     /// Redis as the cache's second layer.
     #[arg(long, env = "REDIS_URL", value_name = "REDIS_URL", hide_env_values = true)]
     pub redis_url: Option<String>,
@@ -344,7 +349,11 @@ impl Settings {
                 *url = None;
             }
         }
-        for secret in [&mut settings.metrics_password, &mut settings.admin_token] {
+        for secret in [
+            &mut settings.metrics_password,
+            &mut settings.admin_token,
+            &mut settings.session_secret,
+        ] {
             if secret.as_ref().is_some_and(|secret| secret.0.is_empty()) {
                 *secret = None;
             }
@@ -366,6 +375,9 @@ impl Settings {
         }
         if self.admin_token.as_ref().is_some_and(|token| !is_strong(&token.0)) {
             return fail("ADMIN_TOKEN", &"(hidden)", "must be 16 to 1024 visible ASCII characters");
+        }
+        if self.session_secret.as_ref().is_some_and(|secret| secret.0.len() < 32) {
+            return fail("SESSION_SECRET", &"(hidden)", "must have at least 32 bytes");
         }
         let named =
             |tenant: &String| tenant.len() <= 64 && tenant.bytes().all(|b| b.is_ascii_graphic());

@@ -12,6 +12,8 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::enterprise::TOKEN_HEADER;
+
 /// More headers than any server of ours sends.
 const MOST_HEADERS: usize = 32;
 /// Longest answer that is read: the dashboard's JSON has some 100 KiB.
@@ -22,6 +24,8 @@ pub(super) struct Client {
     server: SocketAddr,
     stream: TcpStream,
     host: String,
+    /// What the server gave for the user's last write, so that the user's reads see it.
+    token: Option<String>,
     /// Reused from request to request.
     request: String,
     received: BytesMut,
@@ -51,18 +55,20 @@ impl Client {
         let stream = TcpStream::connect(server).await.context("connect")?;
         stream.set_nodelay(true)?;
         let host = server.to_string();
-        Ok(Self { server, stream, host, request: String::new(), received: BytesMut::new() })
+        let (request, received) = (String::new(), BytesMut::new());
+        Ok(Self { server, stream, host, token: None, request, received })
     }
 
     /// Begins anew: after a failure an answer that comes late would be taken for the next one.
     pub(super) async fn reconnect(&mut self) -> anyhow::Result<()> {
-        *self = Self::connect(self.server).await?;
+        let token = self.token.take();
+        *self = Self { token, ..Self::connect(self.server).await? };
         Ok(())
     }
 
     pub(super) async fn get(&mut self, path: &str) -> anyhow::Result<Answer> {
-        self.request.clear();
-        write!(self.request, "GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", self.host)?;
+        self.begin("GET", path)?;
+        self.request.push_str("\r\n");
         self.answered().await
     }
 
@@ -72,8 +78,7 @@ impl Client {
         key: Option<&str>,
         body: &str,
     ) -> anyhow::Result<Answer> {
-        self.request.clear();
-        write!(self.request, "POST {path} HTTP/1.1\r\nhost: {}\r\n", self.host)?;
+        self.begin("POST", path)?;
         if let Some(key) = key {
             write!(self.request, "idempotency-key: {key}\r\n")?;
         }
@@ -83,6 +88,15 @@ impl Client {
             "content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
         )?;
         self.answered().await
+    }
+
+    fn begin(&mut self, method: &str, path: &str) -> anyhow::Result<()> {
+        self.request.clear();
+        write!(self.request, "{method} {path} HTTP/1.1\r\nhost: {}\r\n", self.host)?;
+        if let Some(token) = &self.token {
+            write!(self.request, "{TOKEN_HEADER}: {token}\r\n")?;
+        }
+        Ok(())
     }
 
     /// Sends the request and reads its answer whole.
@@ -96,7 +110,12 @@ impl Client {
                     self.receive().await?;
                 }
                 let head = self.received.split_to(length).freeze();
-                return Ok(Answer { status, head, body: self.received.split_to(body).freeze() });
+                let body = self.received.split_to(body).freeze();
+                let answer = Answer { status, head, body };
+                if let Some(token) = answer.header(TOKEN_HEADER) {
+                    self.token = Some(token.to_owned());
+                }
+                return Ok(answer);
             }
             self.receive().await?;
         }

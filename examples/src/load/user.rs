@@ -1,6 +1,7 @@
 //! One user: asks, and checks the content of every answer, not only its status.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use axum::http::StatusCode;
@@ -14,6 +15,10 @@ use crate::enterprise::domain::{
     QuoteList, Transfer,
 };
 use crate::enterprise::store::{PAGE, SYMBOLS, bid_and_ask, referred_users, symbol_name};
+
+/// How often, at most, a replica is asked for what it has not got yet, and the pauses between.
+const REPLAY_POLLS: usize = 100;
+const REPLAY_POLL: Duration = Duration::from_millis(20);
 
 /// A user with a connection and a memory of what was acknowledged.
 pub(super) struct User {
@@ -224,7 +229,18 @@ impl User {
         Ok(missing)
     }
 
+    /// A replica may show the settlement, which was not this user's doing, a moment later.
     async fn order_is_settled(&mut self, id: i64) -> anyhow::Result<bool> {
+        for _ in 0..REPLAY_POLLS {
+            if self.order_shows_settled(id).await? {
+                return Ok(true);
+            }
+            tokio::time::sleep(REPLAY_POLL).await;
+        }
+        Ok(false)
+    }
+
+    async fn order_shows_settled(&mut self, id: i64) -> anyhow::Result<bool> {
         let answer = self.client.get(&format!("/api/trading/orders/{id}")).await?;
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(false);

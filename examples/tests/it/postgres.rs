@@ -3,16 +3,23 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::http::{Request, StatusCode, header};
 use serde_json::Value;
-use testkit::PgCluster;
+use testkit::{PgCluster, PgNode};
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
+use crate::api::{Answer, Server, order};
 use crate::process::{Enterprise, command, output};
 
 fn node<'a>(status: &'a Value, name: &str) -> &'a Value {
     let nodes = status["database"]["nodes"].as_array().expect("nodes");
     nodes.iter().find(|node| node["name"] == name).expect(name)
+}
+
+fn count(value: &Value) -> u64 {
+    value.as_u64().unwrap_or(0)
 }
 
 #[tokio::test]
@@ -79,4 +86,111 @@ async fn postgres_and_redis_everything_succeeds_and_reads_are_spread() {
         assert!((found - expected).abs() < 12.0, "{shares:?} instead of 37.5, 37.5, 25");
     }
     assert!(shares[2] < shares[0] && shares[2] < shares[1], "{shares:?}: weights have no effect");
+    // Each read and write has a reason: those of clients that wrote, on replicas too, their tokens.
+    let picks = |name: &str, reason: &str| {
+        let nodes = report["database_nodes"].as_array().expect("nodes");
+        let node = nodes.iter().find(|node| node["name"] == name).expect(name);
+        let all: u64 = node["reasons"].as_object().expect("reasons").values().map(count).sum();
+        assert_eq!(all, count(&node["operations"]), "{node}");
+        count(&node["reasons"][reason])
+    };
+    assert!(picks("primary", "write") > 0, "{report}");
+    for name in ["replica-1", "replica-2", "replica-3"] {
+        assert!(picks(name, "balanced") > 0 && picks(name, "ryw_token") > 0, "{report}");
+    }
+    assert!(out.contains("by reason") && out.contains("ryw_token"), "{out}");
+}
+
+/// A server over a primary and three standbys that apply everything two seconds late.
+async fn lagging() -> (PgCluster, Server) {
+    let builder = PgCluster::builder().standbys(3);
+    let cluster = builder.setting("recovery_min_apply_delay", "2s").start().await.expect("cluster");
+    let urls = cluster.standbys().iter().map(PgNode::url);
+    let mut arguments = vec!["--database-url".to_owned(), cluster.primary().url()];
+    for (n, url) in urls.enumerate() {
+        arguments.extend([format!("--db-read-replica-{}", n + 1), url]);
+    }
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let server = Server::start(&arguments).await;
+    (cluster, server)
+}
+
+/// A client that keeps its cookie, if it has one.
+struct Client<'a> {
+    server: &'a Server,
+    cookie: Option<String>,
+}
+
+impl Client<'_> {
+    async fn get(&self, path: &str) -> Answer {
+        let mut request = Request::get(path);
+        if let Some(cookie) = &self.cookie {
+            request = request.header(header::COOKIE, cookie);
+        }
+        self.server.send(request.body(Body::empty()).expect("request")).await
+    }
+
+    async fn order(&mut self, user: i64, symbol: &str) -> Value {
+        let answer = self.server.post("/api/trading/orders", None, order(user, symbol, 1)).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
+        assert_eq!(answer.headers[header::CACHE_CONTROL], "no-store");
+        let cookie = answer.headers[header::SET_COOKIE].to_str().expect("text");
+        self.cookie = cookie.split(';').next().map(str::to_owned);
+        answer.json
+    }
+
+    async fn cash(&self, user: i64) -> (i64, String) {
+        let answer = self.get(&format!("/api/financial/balance/{user}")).await;
+        (answer.json["cash_cents"].as_i64().expect("cash"), node_of(&answer))
+    }
+}
+
+/// Who served it, and why.
+fn node_of(answer: &Answer) -> String {
+    let header = |name: &str| answer.headers[name].to_str().expect("text").to_owned();
+    format!("{} {}", header("x-escala-node"), header("x-escala-reason"))
+}
+
+#[tokio::test]
+async fn a_client_sees_its_own_order_while_every_replica_lags() {
+    let (_cluster, server) = lagging().await;
+    let mut mine = Client { server: &server, cookie: None };
+    let other = Client { server: &server, cookie: None };
+    // The seed has arrived everywhere before the server starts.
+    let (seeded, _) = other.cash(7).await;
+    let mut cash = seeded;
+    for _ in 0..20 {
+        let placed = mine.order(7, "S0001").await;
+        cash -= placed["cost_cents"].as_i64().expect("cost");
+        let path = format!("/api/trading/orders/{}", placed["id"]);
+        let seen = mine.get(&path).await;
+        assert_eq!(seen.status, StatusCode::OK, "{}", seen.text);
+        assert_eq!(node_of(&seen), "primary ryw_token");
+        assert_eq!(mine.cash(7).await, (cash, "primary ryw_token".to_owned()));
+        // The page of the quote was removed by the order, and filled anew.
+        let quote = mine.get("/api/trading/quotes/S0001").await;
+        assert_eq!(quote.json["volume"], placed["volume"]);
+        // Somebody else who was told its number.
+        let told = other.get(&path).await;
+        assert_eq!(told.status, StatusCode::OK);
+    }
+    // Somebody else reads on a replica, and sees none of it for two seconds.
+    let (stale, node) = other.cash(7).await;
+    assert!(stale > cash && node.starts_with("replica-"), "{stale} {cash} {node}");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let (seen, node) = mine.cash(7).await;
+        assert_eq!(seen, cash);
+        if node.starts_with("replica-") {
+            assert!(node.ends_with(" ryw_token"), "{node}");
+            break;
+        }
+        assert!(Instant::now() < deadline, "the replicas never had it");
+        sleep(Duration::from_millis(100)).await;
+    }
+    let status = server.get("/api/enterprise/cluster/status").await.json;
+    assert_eq!(status["sessions"]["refused_total"], 0, "{status}");
+    assert_eq!(status["sessions"]["issued_total"], 20, "{status}");
+    let lags = status["replication"]["nodes"].as_array().expect("nodes").len();
+    assert_eq!(lags, 4, "{status}");
 }

@@ -236,6 +236,11 @@ impl PgConnection {
         Ok(prepared)
     }
 
+    /// Whether a statement can be run without being prepared first.
+    pub(super) fn knows(&self, sql: &str) -> bool {
+        self.prepared(sql).is_some()
+    }
+
     /// What is prepared already.
     fn prepared(&self, sql: &str) -> Option<Prepared> {
         let known = self.unnamed.as_ref().and_then(|known| known.lock().get(sql));

@@ -240,6 +240,19 @@ impl PgPool {
         self.acquire().await?.batch_execute(sql).await
     }
 
+    /// Makes a connection for something that needs one of its own, such as whoever watches the server:
+    /// by the hosts, TLS, session settings and `connect_timeout` of this pool, but none of its
+    /// connections. It is the driver's own, in no figure and under no limit, and closed when it is
+    /// dropped and has its answers.
+    ///
+    /// # Errors
+    /// [`PoolError::Connect`].
+    pub async fn connect_apart(&self) -> Result<tokio_postgres::Client, PoolError> {
+        let connected = self.pool.shared.manager.manager.connect_apart().await;
+        let connected = connected.map_err(|error| PoolError::Connect(Arc::new(error)))?;
+        Ok(connected.client)
+    }
+
     /// The figures of this moment.
     #[must_use]
     pub fn stats(&self) -> PoolStats {

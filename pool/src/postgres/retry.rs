@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use super::PgPool;
+use super::connection::Params;
 use super::transaction::{Home, PgTransaction, TransactionOptions};
+use super::{PgPool, Row};
 use crate::acquire::Acquire;
 use crate::error::PoolError;
 
@@ -17,6 +18,9 @@ use crate::error::PoolError;
 const FIRST_BACKOFF: Duration = Duration::from_millis(5);
 /// The longest wait before any retry.
 const LONGEST_BACKOFF: Duration = Duration::from_millis(500);
+
+/// What the query after a commit answered.
+type Rows = Result<Vec<Row>, PoolError>;
 
 impl PgPool {
     /// Runs a closure in a transaction and commits, and does all of it again, up to five times, when
@@ -49,7 +53,7 @@ impl PgPool {
         Fut: Future<Output = Result<T, E>>,
         E: From<PoolError>,
     {
-        self.transaction_at(TransactionOptions::new(), Location::caller(), work)
+        self.transaction_alone(TransactionOptions::new(), Location::caller(), work)
     }
 
     /// As [`transaction`](Self::transaction), of a certain kind.
@@ -69,10 +73,10 @@ impl PgPool {
         Fut: Future<Output = Result<T, E>>,
         E: From<PoolError>,
     {
-        self.transaction_at(*options, Location::caller(), work)
+        self.transaction_alone(*options, Location::caller(), work)
     }
 
-    async fn transaction_at<T, E, F, Fut>(
+    async fn transaction_alone<T, E, F, Fut>(
         &self,
         options: TransactionOptions,
         place: &'static Location<'static>,
@@ -83,9 +87,56 @@ impl PgPool {
         Fut: Future<Output = Result<T, E>>,
         E: From<PoolError>,
     {
+        Ok(self.transaction_at(options, place, None, work).await?.0)
+    }
+
+    /// As [`transaction_with`](Self::transaction_with), and commits by
+    /// [`PgTransaction::commit_and_query`]: what the query answered, or why it did not, is told
+    /// beside what the closure returned. After a closure that ends the transaction itself the query
+    /// runs by itself.
+    ///
+    /// # Errors
+    /// As [`transaction`](Self::transaction).
+    #[track_caller]
+    pub fn transaction_and_query<T, E, F, Fut>(
+        &self,
+        options: &TransactionOptions,
+        sql: &str,
+        params: Params<'_>,
+        work: F,
+    ) -> impl Future<Output = Result<(T, Rows), E>>
+    where
+        F: Fn(PgTransaction) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        E: From<PoolError>,
+    {
+        let (options, place) = (*options, Location::caller());
+        async move {
+            let then = Some((sql, params));
+            let (value, rows) = self.transaction_at(options, place, then, work).await?;
+            let rows = match rows {
+                Some(rows) => rows,
+                None => self.query(sql, params).await,
+            };
+            Ok((value, rows))
+        }
+    }
+
+    async fn transaction_at<T, E, F, Fut>(
+        &self,
+        options: TransactionOptions,
+        place: &'static Location<'static>,
+        then: Option<(&str, Params<'_>)>,
+        work: F,
+    ) -> Result<(T, Option<Rows>), E>
+    where
+        F: Fn(PgTransaction) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        E: From<PoolError>,
+    {
         let mut attempts = 1;
         loop {
-            let (result, lost) = self.attempt(&options, place, &work).await;
+            let (result, lost) = self.attempt(&options, place, then, &work).await;
             if result.is_ok() || !lost || attempts >= options.attempts {
                 return result;
             }
@@ -100,8 +151,9 @@ impl PgPool {
         &self,
         options: &TransactionOptions,
         place: &'static Location<'static>,
+        then: Option<(&str, Params<'_>)>,
         work: &F,
-    ) -> (Result<T, E>, bool)
+    ) -> (Result<(T, Option<Rows>), E>, bool)
     where
         F: Fn(PgTransaction) -> Fut,
         Fut: Future<Output = Result<T, E>>,
@@ -120,20 +172,23 @@ impl PgPool {
             // Ended by the closure itself, or still in use somewhere.
             let kept = Arc::strong_count(&home) > 1;
             let kept = if kept { Err(PoolError::TransactionKept.into()) } else { Ok(()) };
-            return (kept.and(worked), false);
+            return (kept.and(worked).map(|value| (value, None)), false);
         };
         // Whatever the closure made of that error.
         let conflict = tx.met_conflict();
         match worked {
             Ok(value) => {
-                let committed = tx.commit().await;
+                let committed = match then {
+                    Some((sql, params)) => tx.commit_and_query(sql, params).await.map(Some),
+                    None => tx.commit().await.map(|()| None),
+                };
                 let lost = committed.as_ref().is_err_and(|error| match error.sqlstate() {
                     Some("40001" | "40P01") => true,
                     // The closure went on after the conflict, as if nothing were.
                     Some("25P02") => conflict,
                     _ => false,
                 });
-                (committed.map(|()| value).map_err(E::from), lost)
+                (committed.map(|rows| (value, rows)).map_err(E::from), lost)
             }
             Err(error) => {
                 // What this does not achieve in time is done by the drop of the lease.

@@ -202,23 +202,60 @@ impl PgTransaction {
     /// If the future is dropped, the transaction is committed or rolled back as a whole.
     pub async fn commit(mut self) -> Result<(), PoolError> {
         self.ready().await?;
+        commit(&self.end()).await
+    }
+
+    /// Makes the transaction last, and asks one thing more in the same round trip: both are sent
+    /// before either is answered. The query runs after the commit, in a transaction of its own, so
+    /// it sees what was committed; for example how far the log of the server had come by then.
+    ///
+    /// ```no_run
+    /// # use escala_pool::{PgPool, PoolError};
+    /// # async fn rename(pool: &PgPool) -> Result<(), PoolError> {
+    /// let mut tx = pool.begin().await?;
+    /// tx.execute("update users set name = 'b' where id = 1", &[]).await?;
+    /// let position = "select pg_current_wal_insert_lsn()::text";
+    /// // The transaction is done whatever became of the query.
+    /// match tx.commit_and_query(position, &[]).await? {
+    ///     Ok(rows) => println!("done at {}", rows[0].get::<_, String>(0)),
+    ///     Err(error) => println!("done, at a position unknown: {error}"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// The first time on a connection the query has to be prepared, which takes round trips of its
+    /// own after the commit.
+    ///
+    /// # Errors
+    /// The outer result is that of [`commit`](Self::commit) alone, and without a commit there is no
+    /// answer. The inner one is that of [`PgLease::query`]; after it the transaction is as committed
+    /// as after a success. DDL that makes the prepared query stale is one of its errors.
+    ///
+    /// # Cancellation
+    /// As that of [`commit`](Self::commit); the query may have run or not.
+    pub async fn commit_and_query(
+        mut self,
+        sql: &str,
+        params: Params<'_>,
+    ) -> Result<Result<Vec<Row>, PoolError>, PoolError> {
+        self.ready().await?;
         let lease = self.end();
         let conn = lease.conn();
-        // Where there is nothing to commit, the server is made to say so in its own words: the
-        // first statement is refused and the second skipped.
-        let (end, commits) = match conn.wire.transaction() {
-            TransactionStatus::Active => ("COMMIT", true),
-            TransactionStatus::Failed => ("SELECT 1; COMMIT", false),
-            TransactionStatus::Idle => ("SAVEPOINT ended; COMMIT", false),
-        };
-        // On what was known to be gone before it was never sent.
-        let sends = commits && !conn.is_gone();
-        match lease.batch_execute(end).await {
-            Err(PoolError::Postgres(error)) if sends && lost_server(&error) => {
-                Err(PoolError::CommitUnknown(error))
-            }
-            result => result,
+        // A transaction that will not be committed takes no query with it, and preparing one first
+        // could fail the transaction.
+        let together = conn.wire.transaction() == TransactionStatus::Active && conn.knows(sql);
+        if !together {
+            commit(&lease).await?;
+            return Ok(lease.query(sql, params).await);
         }
+        // In this order on the wire.
+        let (committed, rows) = tokio::join! {
+            biased;
+            commit(&lease),
+            lease.query(sql, params),
+        };
+        committed.map(|()| rows)
     }
 
     /// Takes the transaction back. Unlike a drop, it says when that is done.
@@ -263,6 +300,25 @@ impl Drop for PgTransaction {
             let returned = Self { lease, depth: 0, undo: self.undo, home: home_again };
             *home.0.lock() = Some(returned);
         }
+    }
+}
+
+async fn commit(lease: &PgLease) -> Result<(), PoolError> {
+    let conn = lease.conn();
+    // Where there is nothing to commit, the server is made to say so in its own words: the first
+    // statement is refused and the second skipped.
+    let (end, commits) = match conn.wire.transaction() {
+        TransactionStatus::Active => ("COMMIT", true),
+        TransactionStatus::Failed => ("SELECT 1; COMMIT", false),
+        TransactionStatus::Idle => ("SAVEPOINT ended; COMMIT", false),
+    };
+    // On what was known to be gone before it was never sent.
+    let sends = commits && !conn.is_gone();
+    match lease.batch_execute(end).await {
+        Err(PoolError::Postgres(error)) if sends && lost_server(&error) => {
+            Err(PoolError::CommitUnknown(error))
+        }
+        result => result,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod batch;
 mod cancels;
+mod commits;
 mod connecting;
 mod copy;
 #[cfg(feature = "axum")]

@@ -5,7 +5,7 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn policy(probed: bool) -> Policy {
-    Policy { config: ReplicasConfig::default(), probed }
+    Policy::new(ReplicasConfig::default(), probed)
 }
 
 /// A failure that alone says nothing of shares.

@@ -10,6 +10,8 @@ use tokio::time::Instant;
 
 mod accounting;
 mod config;
+#[cfg(feature = "discovery")]
+mod discovery;
 mod ejection;
 mod failover;
 mod flapping;
@@ -22,8 +24,11 @@ mod postgres;
 mod probe;
 mod route;
 mod service;
+#[cfg(feature = "axum")]
+mod session;
 mod stats;
 mod strategies;
+mod tokens;
 mod waiting;
 mod zones;
 

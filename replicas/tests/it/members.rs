@@ -317,3 +317,55 @@ async fn a_replica_that_returns_or_joins_starts_slowly() {
     trial.succeeded();
     assert_eq!(shares(&slow, 110)["new"], 10);
 }
+
+/// Readers that never pause while nodes come, go, change their weight, limit, role and strategy.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_under_load_fail_no_read_and_lose_no_count() {
+    let values: Vec<Arc<usize>> = (0..40).map(Arc::new).collect();
+    let db = Replicas::builder(Arc::clone(&values[0])).replica("keep", 1, Arc::clone(&values[1]));
+    let db = db.config(steady()).build().unwrap();
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let readers: Vec<_> = (0..8)
+        .map(|_| {
+            let (db, stop) = (db.clone(), Arc::clone(&stop));
+            tokio::spawn(async move {
+                let mut reads = 0_u64;
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    let operation = async |node: Arc<usize>| {
+                        tokio::task::yield_now().await;
+                        if *node % 5 == 4 { Err("ill") } else { Ok(*node) }
+                    };
+                    db.read_with(&Session::new(), |_| true, operation).await.unwrap();
+                    reads += 1;
+                }
+                reads
+            })
+        })
+        .collect();
+    let strategies = [Strategy::Weighted, Strategy::PeakEwma, Strategy::LeastLoaded];
+    for (at, value) in values.iter().enumerate().skip(2) {
+        let name = at.to_string();
+        let member = Member::replica(&name, Arc::clone(value)).max_in_flight(3);
+        db.change(|members| members.add(member)).unwrap();
+        db.set_strategy(strategies[at % 3]);
+        tokio::task::yield_now().await;
+        let excluded = Observation::new(Role::Replica).excluded(Exclusion::Lag);
+        assert_eq!(db.observe(&name, excluded), Observed::Applied);
+        assert_eq!(db.observe(&name, Observation::new(Role::Replica)), Observed::Applied);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        db.change(|members| {
+            members.set_weight("keep", u32::try_from(at).unwrap())?;
+            members.remove(&name)
+        })
+        .unwrap();
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    for reader in readers {
+        assert!(reader.await.unwrap() > 0);
+    }
+    assert_eq!((in_flight(&db), db.stats().draining), (0, 0));
+    assert_eq!(names(&db), ["primary", "keep"]);
+    for value in &values[2..] {
+        released(value).await;
+    }
+}

@@ -1,5 +1,10 @@
 //! A real primary and three streaming standbys, killed and frozen under load.
 
+#[cfg(feature = "postgres")]
+mod positions;
+#[cfg(feature = "postgres")]
+mod sessions;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -12,6 +17,19 @@ use tokio::time::timeout;
 use tokio_postgres::{Client, NoTls};
 
 use crate::{eventually, in_flight, node};
+
+#[cfg(feature = "postgres")]
+mod lag;
+#[cfg(feature = "postgres")]
+mod monitor;
+#[cfg(all(feature = "postgres", feature = "patroni"))]
+mod patroni;
+#[cfg(feature = "postgres")]
+mod promotion;
+#[cfg(feature = "postgres")]
+mod reads;
+#[cfg(feature = "postgres")]
+mod watched;
 
 const REPLICAS: [&str; 3] = ["replica-1", "replica-2", "replica-3"];
 

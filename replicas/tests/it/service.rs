@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::task::Poll;
+use std::time::Duration;
 
 use escala_replicas::{
-    BoxError, Outcome, Reason, ReplicaService, Replicas, Route, RouteError, Routed,
+    BoxError, Member, Outcome, Reason, ReplicaService, Replicas, Route, RouteError, Routed, Session,
 };
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Service, ServiceExt};
@@ -183,4 +184,60 @@ async fn results_are_judged_by_the_classifier() {
     let stats = node(&db, "replica-1");
     assert!(!stats.healthy);
     assert_eq!((stats.succeeded_total, stats.failed_total), (10, 3));
+}
+
+/// One replica of one place, for which requests may wait.
+fn narrow() -> (Replicas<Node>, Handle<Ask, &'static str>) {
+    let (replica, handle) = mock::pair();
+    let db = Replicas::with_members([Member::replica("replica-1", replica).max_in_flight(1)]);
+    let db = db.config(steady().max_wait(Duration::from_secs(5)).max_waiters(1));
+    (db.build().unwrap(), handle)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_waits_for_a_place_and_then_for_its_node() {
+    let (db, mut replica) = narrow();
+    let held = db.read(&Session::new()).unwrap();
+    let mut service = db.service();
+    let mut queued = task::spawn(service.ready().await.unwrap().call(Ask(Route::Read)));
+    assert_pending!(queued.poll());
+    assert_eq!((db.stats().waiting, in_flight(&db)), (1, 1));
+    // One may wait; the service stays ready for what it refuses.
+    let refused = service.ready().await.unwrap().call(Ask(Route::Read)).await.unwrap_err();
+    assert_eq!(refused.downcast_ref(), Some(&RouteError::Saturated));
+    held.succeeded();
+    assert!(queued.is_woken());
+    assert_pending!(queued.poll());
+    assert_eq!((db.stats().waiting, in_flight(&db)), (0, 1));
+    let (_, reply) = replica.next_request().await.unwrap();
+    reply.send_response("after all");
+    assert_eq!(assert_ready!(queued.poll()).unwrap(), "after all");
+    assert_eq!(in_flight(&db), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_dropped_while_it_waits_leaves_nothing_behind() {
+    let (db, _replica) = narrow();
+    let held = db.read(&Session::new()).unwrap();
+    // Before it was polled, while it queues, and when a place was freed that it has not seen.
+    drop(db.service().call(Ask(Route::Read)));
+    let mut queued = task::spawn(db.service().call(Ask(Route::Read)));
+    assert_pending!(queued.poll());
+    drop(queued);
+    let mut queued = task::spawn(db.service().call(Ask(Route::Read)));
+    assert_pending!(queued.poll());
+    drop(held);
+    assert!(queued.is_woken());
+    drop(queued);
+    assert_eq!((db.stats().waiting, in_flight(&db)), (0, 0));
+    assert_eq!(db.read(&Session::new()).unwrap().name(), "replica-1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waits_too_long_is_refused() {
+    let (db, _replica) = narrow();
+    let _held = db.read(&Session::new()).unwrap();
+    let error = db.service().oneshot(Ask(Route::Read)).await.unwrap_err();
+    assert_eq!(error.downcast_ref(), Some(&RouteError::Saturated));
+    assert_eq!((db.stats().waiting, db.stats().refused_total), (0, 1));
 }

@@ -46,10 +46,10 @@ async fn every_figure_is_visited_with_its_labels() {
     assert_eq!(figure("replicas_picks_total{node=primary,reason=panic_mode}"), Some(0.0));
     assert_eq!(figure("replicas_refused_total{}"), Some(0.0));
     assert_eq!(figure("replicas_strategy{strategy=least_loaded}"), Some(1.0));
-    for name in ["panic", "waiting", "draining"] {
+    for name in ["panic", "waiting", "draining", "token_waits_total", "token_waits_missed_total"] {
         assert_eq!(figure(&format!("replicas_{name}{{}}")), Some(0.0), "{name}");
     }
-    assert_eq!(seen.len(), 4 * (11 + Reason::ALL.len()) + 5);
+    assert_eq!(seen.len(), 4 * (11 + Reason::ALL.len()) + 7);
 }
 
 #[tokio::test(start_paused = true)]

@@ -57,6 +57,7 @@ pub struct PgBuilder {
     settings: Vec<(String, String)>,
     access: String,
     certificates: Option<Certificates>,
+    own_system: bool,
     search: Search,
 }
 
@@ -69,6 +70,7 @@ impl Default for PgBuilder {
             settings: Vec::new(),
             access: String::new(),
             certificates: None,
+            own_system: false,
             search: Search::default().then_in(tools::version_folders()),
         }
     }
@@ -113,6 +115,14 @@ impl PgBuilder {
         self
     }
 
+    /// Runs `initdb` for this cluster alone, so that its `system_identifier` is no other's. The
+    /// others are copies of one template.
+    #[must_use]
+    pub fn own_system(mut self) -> Self {
+        self.own_system = true;
+        self
+    }
+
     /// Looks for the programs elsewhere.
     #[cfg(test)]
     pub(crate) fn search(mut self, search: Search) -> Self {
@@ -133,7 +143,11 @@ impl PgBuilder {
             let template = template::folder(&tools)?;
             let cluster = ports::retry(|| {
                 let cluster = self.lay_out(&tools)?;
-                for_each_node(&cluster.nodes, |node| {
+                let template = match self.own_system {
+                    true => template::make(&tools, &cluster.dir.path().join("origin"))?,
+                    false => template.clone(),
+                };
+                for_each(&cluster.nodes, |node| {
                     node.fill(&template)?;
                     node.allow(&self.access)?;
                     if let Some(certificates) = &self.certificates {
@@ -162,7 +176,7 @@ impl PgBuilder {
                 Ok(PgNode::new(tools, dir.path(), &name, port, &settings))
             })
             .collect();
-        Ok(Cluster { nodes: nodes?, _dir: dir })
+        Ok(Cluster { nodes: nodes?, dir })
     }
 
     fn lines(&self) -> String {
@@ -182,9 +196,9 @@ impl PgBuilder {
 }
 
 /// Does something with all nodes at once and reports the first failure.
-pub(crate) fn for_each_node(
-    nodes: &[PgNode],
-    act: impl Fn(&PgNode) -> Result<(), Error> + Sync,
+pub(crate) fn for_each<T: Sync>(
+    nodes: &[T],
+    act: impl Fn(&T) -> Result<(), Error> + Sync,
 ) -> Result<(), Error> {
     thread::scope(|scope| {
         let act = &act;

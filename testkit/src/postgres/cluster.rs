@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustix::process::Signal;
 
 use crate::Error;
-use crate::postgres::builder::{PgBuilder, for_each_node};
+use crate::postgres::builder::{PgBuilder, for_each};
 use crate::postgres::node::PgNode;
 use crate::run_dir::RunDir;
 use crate::wait;
@@ -32,7 +32,7 @@ pub struct PgCluster {
 #[derive(Debug)]
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<PgNode>,
-    pub(crate) _dir: RunDir,
+    pub(crate) dir: RunDir,
 }
 
 impl PgCluster {
@@ -167,6 +167,16 @@ impl PgCluster {
         self.on(self.standby(i), |_, node| node.server().start()).await
     }
 
+    /// Shuts a node down in order (SIGINT): it ends its sessions, and a primary sends its standbys
+    /// all it has. They start again by [`start_primary`](Self::start_primary) and
+    /// [`start_standby`](Self::start_standby).
+    ///
+    /// # Errors
+    /// When the system refuses the signal.
+    pub async fn stop(&self, node: &PgNode) -> Result<(), Error> {
+        self.on(node, |_, node| node.server().stop(Signal::INT, wait::PATIENCE)).await
+    }
+
     /// Kills all processes of the first primary (SIGKILL) and returns when they are gone.
     ///
     /// # Errors
@@ -252,7 +262,7 @@ impl Cluster {
     }
 
     fn end(&self) {
-        let _ = for_each_node(&self.nodes, |node| {
+        let _ = for_each(&self.nodes, |node| {
             node.end();
             Ok(())
         });

@@ -4,7 +4,9 @@ mod builder;
 mod cluster;
 mod node;
 mod template;
-mod tools;
+pub(crate) mod tools;
+
+pub(crate) use builder::for_each;
 
 pub use builder::PgBuilder;
 pub use cluster::PgCluster;

@@ -33,15 +33,23 @@ pub(crate) fn folder(tools: &Tools) -> Result<PathBuf, Error> {
     }
     let draft = base.join(format!("{name}.draft"));
     clear(&draft).map_err(failed())?;
-    fs::create_dir(&draft).and_then(|()| tools.account().own(&draft)).map_err(failed())?;
-    tools.initdb(&draft.join("data"))?;
-    tools.shrink(&draft.join("data"))?;
-    let access = draft.join("data/pg_hba.conf");
+    make(tools, &draft)?;
+    fs::rename(&draft, &parent).map_err(failed())?;
+    Ok(template)
+}
+
+/// Makes a data folder in a new folder: one with a `system_identifier` of its own.
+pub(crate) fn make(tools: &Tools, parent: &Path) -> Result<PathBuf, Error> {
+    let failed = || Error::io(format!("make {}", parent.display()));
+    fs::create_dir(parent).and_then(|()| tools.account().own(parent)).map_err(failed())?;
+    let data = parent.join("data");
+    tools.initdb(&data)?;
+    tools.shrink(&data)?;
+    let access = data.join("pg_hba.conf");
     let mut rules = fs::read_to_string(&access).map_err(failed())?;
     rules.push_str(REPLICATION);
     fs::write(&access, rules).map_err(failed())?;
-    fs::rename(&draft, &parent).map_err(failed())?;
-    Ok(template)
+    Ok(data)
 }
 
 /// Removes what a killed test left of its draft.

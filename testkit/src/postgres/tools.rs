@@ -40,6 +40,11 @@ impl Tools {
         self.account
     }
 
+    /// Where the programs of this installation are.
+    pub(crate) fn folder(&self) -> &Path {
+        self.server.parent().unwrap_or(Path::new("/"))
+    }
+
     /// The version in full, such as `15.18`.
     pub(crate) fn version(&self) -> Result<String, Error> {
         let text = process::run("postgres", Command::new(&self.server).arg("--version"))?;

@@ -1,7 +1,7 @@
 //! What a machine without the servers is told.
 
 use super::*;
-use crate::{Nats, NginxBuilder, PgBouncer, PgBuilder, RabbitMq, RedisBuilder};
+use crate::{Nats, NginxBuilder, PatroniCluster, PgBouncer, PgBuilder, RabbitMq, RedisBuilder};
 
 fn nowhere() -> Search {
     Search { folders: vec![PathBuf::from("/nonexistent")] }
@@ -25,6 +25,7 @@ async fn a_missing_server_names_its_debian_package() {
         RabbitMq::start_from(nowhere()).await.err(),
         NginxBuilder::default().search(nowhere()).start().await.err(),
         PgBouncer::builder(crate::ports::loopback(1)).search(nowhere()).start().await.err(),
+        PatroniCluster::start_from(3, nowhere()).await.err(),
     ];
     let messages = missing.map(|error| {
         let error = error.expect("nothing can start");
@@ -40,6 +41,7 @@ async fn a_missing_server_names_its_debian_package() {
             "rabbitmq-server not found: install the Debian package rabbitmq-server",
             "nginx not found: install the Debian package nginx",
             "pgbouncer not found: install the Debian package pgbouncer",
+            "patroni not found: install the Debian package patroni",
         ]
     );
 }

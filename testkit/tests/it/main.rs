@@ -2,6 +2,7 @@
 
 mod brokers;
 mod nginx;
+mod patroni;
 mod pgbouncer;
 mod postgres;
 mod proxy;

@@ -158,6 +158,26 @@ async fn two_clusters_do_not_meet() {
 }
 
 #[tokio::test]
+async fn a_primary_that_is_shut_down_in_order_loses_nothing() {
+    let pg = with_table(1).await;
+    insert(&pg, pg.primary(), 1).await;
+    pg.stop(pg.primary()).await.unwrap();
+    assert_eq!(pg.primary().pid(), None);
+    assert_eq!(pg.sql(pg.standby(0), COUNT).await.unwrap(), "1");
+}
+
+#[tokio::test]
+async fn clusters_are_copies_of_one_system_unless_they_ask_for_their_own() {
+    const SYSTEM: &str = "select system_identifier from pg_control_system()";
+    let own = PgCluster::builder().standbys(1).own_system();
+    let (one, two, own) =
+        tokio::try_join!(PgCluster::start(0), PgCluster::start(0), own.start()).unwrap();
+    let system = one.sql(one.primary(), SYSTEM).await.unwrap();
+    assert_eq!(two.sql(two.primary(), SYSTEM).await.unwrap(), system);
+    assert_ne!(own.sql(own.primary(), SYSTEM).await.unwrap(), system);
+}
+
+#[tokio::test]
 async fn dropping_a_cluster_ends_frozen_nodes_and_removes_the_data() {
     let pg = PgCluster::start(2).await.unwrap();
     let pids: Vec<u32> = [pg.primary(), pg.standby(0), pg.standby(1)]

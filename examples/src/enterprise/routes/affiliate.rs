@@ -5,6 +5,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use escala_replicas::SessionHandle;
 
 use super::number;
 use super::page::PERSONAL;
@@ -25,10 +26,11 @@ async fn report(State(app): State<App>, Path(user): Path<String>) -> Result<Resp
 /// Accepted now, computed in the background lane.
 async fn rebuild(
     State(app): State<App>,
+    session: SessionHandle,
     Path(user): Path<String>,
 ) -> Result<impl IntoResponse, Problem> {
     let user = number("user", &user)?;
-    app.rebuild_report(user).await?;
+    app.rebuild_report(&session, user).await?;
     let location = format!("/api/affiliate/{user}/report");
     let answer = Json(serde_json::json!({ "user": user, "status": "accepted" }));
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], answer))

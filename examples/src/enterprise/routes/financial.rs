@@ -5,6 +5,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use escala_replicas::SessionHandle;
 
 use super::page::PERSONAL;
 use super::{REPLAYED, at_least_one, keyed, number};
@@ -18,13 +19,18 @@ pub(in crate::enterprise) fn routes() -> Router<App> {
         .route("/api/financial/transfers", post(transfer))
 }
 
-async fn balance(State(app): State<App>, Path(user): Path<String>) -> Result<Response, Problem> {
-    let balance = app.balance(number("user", &user)?).await?;
+async fn balance(
+    State(app): State<App>,
+    session: SessionHandle,
+    Path(user): Path<String>,
+) -> Result<Response, Problem> {
+    let balance = app.balance(&session, number("user", &user)?).await?;
     Ok((PERSONAL, Json(balance)).into_response())
 }
 
 async fn transfer(
     State(app): State<App>,
+    session: SessionHandle,
     headers: HeaderMap,
     Body(transfer): Body<NewTransfer>,
 ) -> Result<Response, Problem> {
@@ -34,7 +40,7 @@ async fn transfer(
     if transfer.from == transfer.to {
         return Err(Problem::invalid("to", transfer.to, "must differ from \"from\""));
     }
-    let done = app.transfer(keyed(&headers, transfer)?).await?;
+    let done = app.transfer(&session, keyed(&headers, transfer)?).await?;
     Ok(match done.replayed {
         true => (StatusCode::OK, [REPLAYED], Json(done.value)).into_response(),
         false => (StatusCode::CREATED, Json(done.value)).into_response(),

@@ -6,6 +6,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{delete, get};
 use axum::{Json, Router};
+use escala_replicas::postgres::Monitor;
 use serde_json::{Value, json};
 
 use crate::enterprise::app::App;
@@ -44,6 +45,8 @@ async fn cluster(State(app): State<App>) -> Json<Value> {
             "USE_PROMETHEUS": settings.use_prometheus,
         },
         "database": app.db.stats(),
+        "replication": app.monitor.as_ref().map(Monitor::stats),
+        "sessions": app.sessions.stats(),
         "breakers": app.breakers.each_ref().map(escala_cluster::Breaker::stats),
         "health_score": app.obs.health_score(),
     }))
@@ -58,7 +61,7 @@ async fn queues(State(app): State<App>) -> Json<escala_queue::QueueStats> {
 }
 
 async fn audit(State(app): State<App>) -> Result<Json<Audit>, Problem> {
-    Ok(Json(app.jobs_db.audit().await?))
+    Ok(Json(app.jobs_db()?.audit().await?))
 }
 
 async fn caches(State(app): State<App>) -> Json<Value> {

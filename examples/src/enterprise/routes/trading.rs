@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use escala_cluster::BreakerLayer;
+use escala_replicas::SessionHandle;
 use serde::Deserialize;
 
 use super::page::{self, PERSONAL, page};
@@ -120,13 +121,14 @@ fn could_be(symbol: &str) -> Result<(), Problem> {
 
 async fn place_order(
     State(app): State<App>,
+    session: SessionHandle,
     headers: HeaderMap,
     Body(order): Body<NewOrder>,
 ) -> Result<Response, Problem> {
     at_least_one("user", order.user)?;
     could_be(&order.symbol)?;
     within("quantity", order.quantity, MOST_PIECES, "must be from 1 to 1000000")?;
-    let done = app.place_order(keyed(&headers, order)?).await?;
+    let done = app.place_order(&session, keyed(&headers, order)?).await?;
     let location = format!("/api/trading/orders/{}", done.value.order.id);
     let answer = ([(header::LOCATION, location)], Json(done.value));
     Ok(match done.replayed {
@@ -135,7 +137,11 @@ async fn place_order(
     })
 }
 
-async fn order(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Problem> {
-    let order: Order = app.order(number("order", &id)?).await?;
+async fn order(
+    State(app): State<App>,
+    session: SessionHandle,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let order: Order = app.order(&session, number("order", &id)?).await?;
     Ok((PERSONAL, Json(order)).into_response())
 }

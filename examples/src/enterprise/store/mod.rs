@@ -6,6 +6,8 @@ mod server;
 mod sqlite;
 
 use escala_pool::{BatchError, ConfigError, Emit, PoolError, PoolStats, SqlitePool};
+use escala_replicas::Fault;
+use escala_replicas::session::postgres::fault_of_code;
 
 pub use schema::{SYMBOLS, USER_CASH_CENTS, USERS, bid_and_ask, referred_users, symbol_name};
 pub use server::Server;
@@ -76,6 +78,31 @@ impl StoreError {
             Self::Batch(error) => error.is_connection(),
             _ => false,
         }
+    }
+
+    /// Whose fault is it: may another node do better?
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        let pool = match self {
+            Self::Pool(error) => Some(error),
+            Self::Batch(error) => error.cause(),
+            _ => None,
+        };
+        match pool {
+            Some(error) if error.is_saturated() => Fault::Operation,
+            Some(PoolError::Connect(_) | PoolError::ConnectTimeout { .. }) => Fault::NotSent,
+            Some(error @ PoolError::Postgres(_)) => match error.sqlstate() {
+                Some(code) => fault_of_code(code),
+                None => Fault::from(error.is_connection()),
+            },
+            _ => Fault::from(self.is_node_failure()),
+        }
+    }
+
+    /// Is nobody to know whether it was done?
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        matches!(self, Self::Pool(PoolError::CommitUnknown(_)))
     }
 
     /// Is the node alive with too much to do?
@@ -163,6 +190,17 @@ impl Node {
     /// The database refuses, or holds another version of the data.
     pub async fn seed(&self) -> Result<()> {
         on_each!(self, seed())
+    }
+
+    /// A connection of its own, past the pool, for whoever watches the server.
+    ///
+    /// # Errors
+    /// The node is away, or embedded.
+    pub async fn connect_apart(&self) -> Result<escala_pool::postgres::tokio_postgres::Client> {
+        match self {
+            Self::Postgres(server) => Ok(server.pool.connect_apart().await?),
+            Self::Sqlite(_) => Err(StoreError::NoNode),
+        }
     }
 
     /// One round trip.

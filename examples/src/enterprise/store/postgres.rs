@@ -2,8 +2,9 @@
 
 use std::future::Future;
 
-use escala_pool::postgres::Row;
+use escala_pool::postgres::{Row, TransactionOptions};
 use escala_pool::{PgTransaction, PoolError};
+use escala_replicas::session::postgres as position;
 
 use super::server::{self, Server, order_of};
 use super::{Keyed, Result, StoreError, schema};
@@ -107,19 +108,26 @@ pub(super) async fn report(server: &Server, user: i64) -> Result<AffiliateReport
 }
 
 /// Runs a transaction, and once more when a request with the same key came first: its second run
-/// finds what that one did. What met another transaction is run again by the pool.
-async fn once<T, F, Fut>(server: &Server, work: F) -> Result<T>
+/// finds what that one did. What met another transaction is run again by the pool. Where the log
+/// stood after the commit comes along with the commit's answer.
+async fn once<T, F, Fut>(server: &Server, work: F) -> Result<Done<T>>
 where
     F: Fn(PgTransaction) -> Fut,
-    Fut: Future<Output = Result<T>>,
+    Fut: Future<Output = Result<Done<T>>>,
 {
+    let options = TransactionOptions::new();
     let mut attempt = 1;
     loop {
-        match server.pool.transaction(&work).await {
+        let commit = server.pool.transaction_and_query(&options, position::POSITION, &[], &work);
+        match commit.await {
             Err(StoreError::Pool(error)) if attempt < ATTEMPTS && came_second(&error) => {
                 attempt += 1;
             }
-            result => return result,
+            Err(error) => return Err(error),
+            Ok((done, rows)) => {
+                let rows = rows.unwrap_or_default();
+                return Ok(Done { token: Some(position::token(rows.first())), ..done });
+            }
         }
     }
 }
@@ -142,7 +150,7 @@ async fn place_order_in(
 ) -> Result<Done<Placement>> {
     let NewOrder { user, ref symbol, quantity } = order.request;
     if let Some(value) = replayed_order(tx, order).await? {
-        return Ok(Done { value, replayed: true });
+        return Ok(Done::replayed(value));
     }
     let sql = "select price_cents from symbols where symbol = $1";
     let row = tx.query_opt(sql, &[symbol]).await?;
@@ -166,7 +174,7 @@ async fn place_order_in(
     let symbol = symbol.clone();
     let order = Order { id, user, symbol, quantity, price_cents, cost_cents, settled: false };
     let value = Placement { placed: PlacedOrder { order, volume }, affiliates };
-    Ok(Done { value, replayed: false })
+    Ok(Done::now(value))
 }
 
 /// What the key's first use did, if it was used.
@@ -230,7 +238,7 @@ async fn transfer_in(
                 return Err(StoreError::KeyReused { key: key.clone() });
             }
             let value = Transfer { id: row.get(0), from, to, amount_cents };
-            return Ok(Done { value, replayed: true });
+            return Ok(Done::replayed(value));
         }
     }
     // Both rows in the order of their ids: two opposite transfers cannot wait for each other.
@@ -251,7 +259,7 @@ async fn transfer_in(
         .query_one(sql, &[&from, &to, &amount_cents, &transfer.key, &transfer.fingerprint])
         .await?
         .get(0);
-    Ok(Done { value: Transfer { id, from, to, amount_cents }, replayed: false })
+    Ok(Done::now(Transfer { id, from, to, amount_cents }))
 }
 
 pub(super) async fn settle(server: &Server, order: i64) -> Result<()> {

@@ -157,7 +157,7 @@ pub(super) async fn place_order(
 fn place_order_in(tx: &Connection, order: &Keyed<NewOrder>) -> Result<Done<Placement>> {
     let NewOrder { user, ref symbol, quantity } = order.request;
     if let Some(value) = replayed_order(tx, order)? {
-        return Ok(Done { value, replayed: true });
+        return Ok(Done::replayed(value));
     }
     let price: i64 = tx
         .prepare_cached("select price_cents from symbols where symbol = ?1")?
@@ -191,7 +191,7 @@ fn place_order_in(tx: &Connection, order: &Keyed<NewOrder>) -> Result<Done<Place
     let symbol = symbol.clone();
     let order = Order { id, user, symbol, quantity, price_cents, cost_cents, settled: false };
     let value = Placement { placed: PlacedOrder { order, volume }, affiliates };
-    Ok(Done { value, replayed: false })
+    Ok(Done::now(value))
 }
 
 /// What the key's first use did, if it was used.
@@ -272,7 +272,7 @@ fn transfer_in(tx: &Connection, transfer: &Keyed<NewTransfer>) -> Result<Done<Tr
                 return Err(StoreError::KeyReused { key: key.clone() });
             }
             let value = Transfer { id, from, to, amount_cents };
-            return Ok(Done { value, replayed: true });
+            return Ok(Done::replayed(value));
         }
     }
     take_cash(tx, from, amount_cents)?;
@@ -289,7 +289,7 @@ fn transfer_in(tx: &Connection, transfer: &Keyed<NewTransfer>) -> Result<Done<Tr
              values (?1, ?2, ?3, ?4, ?5)",
         )?
         .insert(params![from, to, amount_cents, transfer.key, transfer.fingerprint])?;
-    Ok(Done { value: Transfer { id, from, to, amount_cents }, replayed: false })
+    Ok(Done::now(Transfer { id, from, to, amount_cents }))
 }
 
 pub(super) async fn settle(pool: &SqlitePool, order: i64) -> Result<()> {

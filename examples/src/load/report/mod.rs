@@ -59,6 +59,8 @@ pub(super) struct NodeLine {
     pub(super) operations: u64,
     /// Of the reads of all replicas, in percent.
     pub(super) share: f64,
+    /// Why it was picked, and how often; the most frequent first.
+    pub(super) reasons: Vec<(String, u64)>,
 }
 
 /// All lanes together.
@@ -139,6 +141,7 @@ impl Report {
                 healthy: node["healthy"].as_bool().unwrap_or(false),
                 operations: count(&node["started_total"]),
                 share: 0.0,
+                reasons: reasons(&node["picks"]),
             })
             .collect();
         let is_replica = |line: &NodeLine| line.role == "replica";
@@ -203,9 +206,10 @@ impl Report {
             .nodes()
             .iter()
             .map(|node| {
+                let reasons: BTreeMap<_, _> = node.reasons.iter().cloned().collect();
                 json!({ "name": node.name, "role": node.role, "weight": node.weight,
                         "healthy": node.healthy, "operations": node.operations,
-                        "read_share_percent": node.share })
+                        "read_share_percent": node.share, "reasons": reasons })
             })
             .collect();
         let consistency = match self.consistency.as_slice() {
@@ -243,6 +247,15 @@ impl Report {
             },
         })
     }
+}
+
+/// Those that led to a pick at all.
+fn reasons(picks: &Value) -> Vec<(String, u64)> {
+    let picks = picks.as_array().into_iter().flatten();
+    let counted = picks.map(|pick| (text(&pick["reason"]), count(&pick["picks_total"])));
+    let mut reasons: Vec<_> = counted.filter(|(_, count)| *count > 0).collect();
+    reasons.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    reasons
 }
 
 fn reads<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> u64 {

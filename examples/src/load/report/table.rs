@@ -110,6 +110,11 @@ fn server(out: &mut String, report: &Report) {
             String::new(),
             format!("{} operations, {share}", node.operations),
         );
+        let reasons: Vec<_> =
+            node.reasons.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+        if !reasons.is_empty() {
+            line("    by reason", String::new(), reasons.join(", "));
+        }
     }
     caching(&mut line, report);
     let scores = report.health_score_after_burst().zip(report.health_score());

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 /// Whose turn it is, and roughly what time. On a cache line of its own, since every pick writes it.
 #[derive(Debug)]
 #[repr(align(64))]
-pub(crate) struct Pace {
+pub(crate) struct Rota {
     /// Never set back, so that exactness survives a change of the snapshot.
     turn: AtomicU64,
     /// Milliseconds after `start` when the clock was last read.
@@ -15,7 +15,7 @@ pub(crate) struct Pace {
     start: Instant,
 }
 
-impl Pace {
+impl Rota {
     pub(crate) fn new() -> Self {
         Self { turn: AtomicU64::new(0), millis: AtomicU32::new(0), start: Instant::now() }
     }

@@ -1,0 +1,126 @@
+//! What a monitor says a replica lags, beside what it does lag. The errors are printed.
+
+use std::time::Duration;
+
+use escala_replicas::postgres::MonitorConfig;
+use escala_replicas::{Exclusion, Role};
+use testkit::PgCluster;
+use tokio::time::{Instant, sleep};
+
+use super::watched::{Events, Watched, watch, watch_with};
+use crate::eventually;
+
+/// Far above the budget of 250 ms, which the bench shows, and far below what a wrong measure says.
+const TOLERANCE: Duration = Duration::from_secs(1);
+
+/// Writes a row on the primary every 20 ms until `time` is over.
+async fn write_for(cluster: &PgCluster, time: Duration) -> Instant {
+    let (client, connection) =
+        tokio_postgres::connect(&cluster.primary().url(), tokio_postgres::NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    client.batch_execute("create table if not exists t (at timestamptz)").await.unwrap();
+    let first = Instant::now();
+    while first.elapsed() < time {
+        client.batch_execute("insert into t values (now())").await.unwrap();
+        sleep(Duration::from_millis(20)).await;
+    }
+    drop(client);
+    connection.await.unwrap().unwrap();
+    first
+}
+
+/// The lag that readers of the freshness see now: what it was, and the time since if there was any.
+fn lag(watched: &Watched, name: &str) -> Duration {
+    let freshness = watched.freshness(name);
+    let lag = freshness.lag.unwrap();
+    let since = freshness.observed_at.unwrap().elapsed();
+    if lag.is_zero() { lag } else { lag + since }
+}
+
+fn check(phase: &str, told: Duration, real: Duration) {
+    let error = told.abs_diff(real);
+    #[expect(clippy::print_stdout, reason = "how far it is off is what one wants to see")]
+    {
+        println!("{phase}: told {told:?}, real {real:?}, error {error:?}");
+    }
+    //DEL: told {told:?}, real {real:?}, error {error:?}");
+    assert!(error < TOLERANCE, "{phase}: told {told:?}, real {real:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lag_is_right_when_idle_paused_and_caught_up_again() {
+    let cluster = PgCluster::start(3).await.unwrap();
+    let watched = watch(&cluster).await;
+    write_for(&cluster, Duration::from_millis(100)).await;
+    let all = || (1..=3).all(|i| watched.freshness(&format!("n{i}")).lag == Some(Duration::ZERO));
+    eventually("all replicas have caught up", all).await;
+    sleep(Duration::from_secs(3)).await;
+    check("idle", lag(&watched, "n1"), Duration::ZERO);
+
+    cluster.pause_replay(0).await.unwrap();
+    let paused = write_for(&cluster, Duration::from_secs(3)).await;
+    check("replay paused", lag(&watched, "n1"), paused.elapsed());
+    check("its neighbour", lag(&watched, "n2"), Duration::ZERO);
+    assert!(watched.freshness("n1").lag_bytes.unwrap() > 0);
+
+    cluster.resume_replay(0).await.unwrap();
+    eventually("it has caught up", || lag(&watched, "n1").is_zero()).await;
+    check("recovered", lag(&watched, "n1"), Duration::ZERO);
+    assert_eq!(watched.freshness("n1").lag_bytes, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lag_is_right_with_a_frozen_walreceiver() {
+    let cluster = PgCluster::start(2).await.unwrap();
+    let watched = watch(&cluster).await;
+    write_for(&cluster, Duration::from_millis(300)).await;
+    cluster.freeze(0).unwrap();
+    let frozen = write_for(&cluster, Duration::from_secs(3)).await;
+    check("walreceiver frozen", lag(&watched, "n1"), frozen.elapsed());
+    // The popular check is fooled, and so would a look at the receiver's status be.
+    let fooled = "select pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() \
+                  and (select status = 'streaming' from pg_stat_wal_receiver)";
+    assert_eq!(cluster.sql(cluster.standby(0), fooled).await.unwrap(), "t");
+    cluster.thaw(0).unwrap();
+    eventually("it has caught up", || lag(&watched, "n1").is_zero()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_too_far_behind_is_excluded_until_it_has_caught_up() {
+    let cluster = PgCluster::start(2).await.unwrap();
+    let config = MonitorConfig::default().max_lag(Duration::from_secs(1));
+    let watched = watch_with(&cluster, config).await;
+    let excluded = |name: &str| {
+        let stats = watched.db.stats();
+        stats.node(name).map(|node| (node.role, node.excluded)).unwrap()
+    };
+    cluster.pause_replay(0).await.unwrap();
+    write_for(&cluster, Duration::from_secs(3)).await;
+    assert_eq!(excluded("n1"), (Role::Replica, Some(Exclusion::Lag)));
+    assert_eq!(excluded("n2"), (Role::Replica, None));
+    cluster.resume_replay(0).await.unwrap();
+    eventually("it is admitted", || excluded("n1") == (Role::Replica, None)).await;
+    let told: Vec<String> = about(&watched.events, "n1");
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].contains("bytes behind") && told[1] == "n1 has caught up", "{told:?}");
+    assert_eq!(watched.monitor.stats().lag_exclusions_total, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_alone_exclude() {
+    let cluster = PgCluster::start(1).await.unwrap();
+    let watched = watch_with(&cluster, MonitorConfig::default().max_lag_bytes(1 << 20)).await;
+    cluster.pause_replay(0).await.unwrap();
+    let fill = "create table big as select repeat('x', 1000) from generate_series(1, 3000)";
+    cluster.sql(cluster.primary(), fill).await.unwrap();
+    let is_excluded = || watched.db.stats().node("n1").unwrap().excluded == Some(Exclusion::Lag);
+    eventually("it is excluded", is_excluded).await;
+    assert!(watched.freshness("n1").lag_bytes.unwrap() > 1 << 20);
+    cluster.resume_replay(0).await.unwrap();
+    eventually("it is admitted", || !is_excluded()).await;
+}
+
+fn about(events: &Events, node: &str) -> Vec<String> {
+    let events = events.all().into_iter().filter(|event| event.node() == node);
+    events.map(|event| event.to_string()).collect()
+}

@@ -1,0 +1,356 @@
+//! Reads that must see something: which replicas may serve them, and how they wait for one.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use escala_replicas::{
+    Fault, Observation, Observed, Reason, Replicas, Role, Route, RouteError, Routed, Session,
+    Strategy, TOKEN_LIFE, Token, WriteError,
+};
+use tokio::time::{Instant, advance, sleep, timeout};
+use tower::{ServiceExt, service_fn};
+
+use crate::{Name, documented, in_flight, steady};
+
+const MS: Duration = Duration::from_millis(1);
+const REPLICAS: [Name; 3] = ["replica-1", "replica-2", "replica-3"];
+
+fn token(position: u64) -> Token {
+    Token::new(7, 1, position, SystemTime::now())
+}
+
+fn writer(position: u64) -> Session {
+    let mut session = Session::new();
+    session.wrote(token(position));
+    session
+}
+
+/// The monitor says that a node has come so far and lags by so much.
+fn observe<N>(db: &Replicas<N>, name: &str, position: u64, lag: Duration) {
+    let role = if name == "primary" { Role::Primary } else { Role::Replica };
+    let seen = Observation::new(role).of_system(7).at(1, position).lag(Some(lag), None);
+    assert_eq!(db.observe(name, seen), Observed::Applied);
+}
+
+fn observed(strategy: Strategy, positions: [u64; 3]) -> Replicas<Name> {
+    let db = documented(strategy);
+    observe(&db, "primary", 100, Duration::ZERO);
+    for (name, position) in REPLICAS.into_iter().zip(positions) {
+        observe(&db, name, position, MS);
+    }
+    db
+}
+
+fn read(db: &Replicas<Name>, session: &Session) -> (Name, Reason) {
+    let pick = db.read(session).unwrap();
+    (*pick, pick.reason())
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_replicas_that_have_the_write_serve_its_session() {
+    for strategy in [Strategy::Weighted, Strategy::LeastLoaded, Strategy::RoundRobin] {
+        let db = observed(strategy, [99, 100, 101]);
+        let session = writer(100);
+        for _ in 0..10 {
+            let (name, reason) = read(&db, &session);
+            assert!(["replica-2", "replica-3"].contains(&name), "{name}");
+            assert_eq!(reason, Reason::RywToken);
+        }
+        assert_eq!(read(&db, &writer(102)), ("primary", Reason::RywToken));
+        let mut unplaced = Session::new();
+        unplaced.wrote(Token::unplaced(SystemTime::now()));
+        assert_eq!(read(&db, &unplaced), ("primary", Reason::RywToken));
+        // Others are served by all.
+        let others: Vec<Name> = (0..8).map(|_| read(&db, &Session::new()).0).collect();
+        assert!(REPLICAS.iter().all(|name| others.contains(name)), "{others:?}");
+        assert_eq!(in_flight(&db), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_monitor_the_primary_reads_until_the_token_expires() {
+    let db = documented(Strategy::Weighted);
+    let session = writer(1);
+    let start = Instant::now();
+    let pick = db.wait_read(&session).await.unwrap();
+    assert_eq!((*pick, pick.reason()), ("primary", Reason::RywToken));
+    assert_eq!(start.elapsed(), Duration::ZERO, "nobody to wait for");
+    advance(TOKEN_LIFE).await;
+    assert_eq!(read(&db, &session), ("replica-1", Reason::Weighted));
+    let bounded = Session::new().max_lag(Duration::from_secs(1));
+    assert_eq!(read(&db, &bounded), ("primary", Reason::LagExcluded));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bound_passes_over_replicas_that_lag_more() {
+    let db = observed(Strategy::Weighted, [0, 0, 0]);
+    observe(&db, "replica-1", 0, Duration::from_secs(3));
+    observe(&db, "replica-2", 0, Duration::from_millis(900));
+    let bounded = Session::new().max_lag(Duration::from_secs(1));
+    for _ in 0..8 {
+        assert!(["replica-2", "replica-3"].contains(&read(&db, &bounded).0));
+    }
+    // Nobody looked again: who was 900 ms behind may be 1,001 ms behind.
+    advance(101 * MS).await;
+    assert_eq!(read(&db, &bounded), ("replica-3", Reason::Weighted));
+    advance(899 * MS).await;
+    assert_eq!(read(&db, &bounded), ("primary", Reason::LagExcluded));
+    // A look is all it takes.
+    let kick = db.kicks("replica-3").unwrap();
+    let look = async {
+        kick.notified().await;
+        observe(&db, "replica-3", 0, MS);
+    };
+    let (pick, ()) = tokio::join!(db.wait_read(&bounded), look);
+    assert_eq!(*pick.unwrap(), "replica-3");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_waits_for_the_replica_that_is_coming() {
+    let db = observed(Strategy::Weighted, [0, 0, 0]);
+    let start = Instant::now();
+    let catch_up = async {
+        sleep(7 * MS).await;
+        observe(&db, "replica-3", 50, MS);
+        sleep(MS).await;
+        observe(&db, "replica-2", 100, MS);
+    };
+    let session = writer(100);
+    let (pick, ()) = tokio::join!(db.wait_read(&session), catch_up);
+    let pick = pick.unwrap();
+    assert_eq!((*pick, pick.reason()), ("replica-2", Reason::RywToken));
+    assert_eq!(start.elapsed(), 8 * MS);
+    let stats = db.stats();
+    assert_eq!((stats.token_waits_total, stats.token_waits_missed_total), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_waits_no_longer_than_it_may() {
+    let db = observed(Strategy::Weighted, [0, 0, 0]);
+    let start = Instant::now();
+    let pick = db.wait_read(&writer(100)).await.unwrap();
+    assert_eq!((*pick, pick.reason()), ("primary", Reason::RywToken));
+    assert_eq!(start.elapsed(), 50 * MS);
+    assert_eq!(db.stats().token_waits_missed_total, 1);
+
+    // Nor at all for one that cannot make it: too far behind, of another timeline or database.
+    for seen in [
+        Observation::new(Role::Replica).of_system(7).at(1, 0).lag(Some(2_000 * MS), None),
+        Observation::new(Role::Replica).of_system(7).at(2, 500).lag(Some(MS), None),
+        Observation::new(Role::Replica).of_system(8).at(1, 500).lag(Some(MS), None),
+        Observation::new(Role::None),
+    ] {
+        for name in REPLICAS {
+            assert_eq!(db.observe(name, seen), Observed::Applied);
+        }
+        let start = Instant::now();
+        assert_eq!(*db.wait_read(&writer(100)).await.unwrap(), "primary");
+        assert_eq!(start.elapsed(), Duration::ZERO, "{seen:?}");
+    }
+    let impatient = Replicas::builder("primary").replica("replica-1", 1, "replica-1");
+    let impatient = impatient.config(steady().token_wait(Duration::ZERO)).build().unwrap();
+    observe(&impatient, "replica-1", 0, MS);
+    let start = Instant::now();
+    assert_eq!(*impatient.wait_read(&writer(100)).await.unwrap(), "primary");
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_who_wait_share_the_looks_they_ask_for() {
+    let db = observed(Strategy::Weighted, [0, 0, 0]);
+    let mut looks = 0_u64;
+    let kick = db.kicks("replica-1").unwrap();
+    let monitor = async {
+        loop {
+            kick.notified().await;
+            looks += 1;
+            observe(&db, "replica-1", looks, MS);
+        }
+    };
+    let session = Arc::new(writer(100));
+    let readers = (0..100).map(|_| {
+        let (db, session) = (db.clone(), Arc::clone(&session));
+        async move { *db.wait_read(&session).await.unwrap() }
+    });
+    let readers = futures_util::future::join_all(readers);
+    let names = tokio::select! {
+        names = readers => names,
+        () = monitor => unreachable!(),
+    };
+    assert!(names.iter().all(|name| *name == "primary"), "it was looked at too seldom for that");
+    // At once and every 2 ms for 50 ms, however many wait.
+    assert!((20..=26).contains(&looks), "{looks} looks");
+    let stats = db.stats();
+    assert_eq!((stats.token_waits_total, stats.token_waits_missed_total), (100, 100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_than_may_wait_go_to_the_primary() {
+    let config = steady().max_waiters(1);
+    let db = Replicas::builder("primary").replica("r", 1, "r").config(config).build().unwrap();
+    observe(&db, "r", 0, MS);
+    let session = writer(100);
+    let first = db.wait_read(&session);
+    let second = async {
+        // The first one waits by then.
+        sleep(MS).await;
+        let start = Instant::now();
+        assert_eq!(*db.wait_read(&session).await.unwrap(), "primary");
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        observe(&db, "r", 100, MS);
+    };
+    let (first, ()) = tokio::join!(first, second);
+    assert_eq!(*first.unwrap(), "r");
+    // One that is dropped makes room.
+    let session = writer(200);
+    assert!(timeout(MS, db.wait_read(&session)).await.is_err());
+    let late = async {
+        sleep(MS).await;
+        observe(&db, "r", 200, MS);
+    };
+    let (pick, ()) = tokio::join!(db.wait_read(&session), late);
+    assert_eq!(*pick.unwrap(), "r");
+    assert_eq!(in_flight(&db), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_conflicts_goes_on_elsewhere_and_blames_nobody() {
+    let db = observed(Strategy::Weighted, [100, 100, 0]);
+    let mut asked = Vec::new();
+    let answer = db
+        .read_with(
+            &writer(100),
+            |fault: &Fault| *fault,
+            |node: Name| {
+                asked.push(node);
+                let primary = node == "primary";
+                async move { if primary { Ok(node) } else { Err(Fault::Conflict) } }
+            },
+        )
+        .await;
+    assert_eq!(answer, Ok("primary"));
+    asked.sort_unstable();
+    assert_eq!(asked, ["primary", "replica-1", "replica-2"], "not one without the write");
+    for name in REPLICAS {
+        let node = crate::node(&db, name);
+        assert_eq!((node.failed_total, node.healthy), (0, true));
+    }
+    assert_eq!(in_flight(&db), 0);
+}
+
+struct Read(Session);
+
+impl Routed for Read {
+    fn route(&self) -> Route {
+        Route::Read
+    }
+
+    fn session(&self) -> Option<&Session> {
+        Some(&self.0)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_service_waits_too() {
+    let node = |name: Name| service_fn(move |_: Read| async move { Ok::<_, std::io::Error>(name) });
+    let db = Replicas::builder(node("primary")).replica("r", 1, node("r")).config(steady());
+    let db = db.build().unwrap();
+    observe(&db, "r", 0, MS);
+    let late = async {
+        sleep(5 * MS).await;
+        observe(&db, "r", 100, MS);
+    };
+    let (answer, ()) = tokio::join!(db.service().oneshot(Read(writer(100))), late);
+    assert_eq!(answer.unwrap(), "r");
+    assert_eq!(db.service().oneshot(Read(writer(101))).await.unwrap(), "primary");
+    assert_eq!(db.service().oneshot(Read(Session::pinned_to_primary())).await.unwrap(), "primary");
+    assert_eq!(in_flight(&db), 0);
+}
+
+fn promoted(db: &Replicas<Name>, name: &str) {
+    let seen = Observation::new(Role::Primary).of_system(7).at(2, 100);
+    assert_eq!(db.observe(name, seen), Observed::Applied);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_follows_the_primary() {
+    let db = observed(Strategy::Weighted, [100, 100, 100]);
+    let kick = db.kicks("replica-1").unwrap();
+    let monitor = async {
+        kick.notified().await;
+        sleep(300 * MS).await;
+        promoted(&db, "replica-1");
+    };
+    let mut asked = Vec::new();
+    let write = db.write_with(
+        Duration::from_secs(5),
+        |fault: &Fault| *fault,
+        |node: Name| {
+            asked.push(node);
+            async move { if node == "primary" { Err(Fault::NotPrimary) } else { Ok(node) } }
+        },
+    );
+    let (written, ()) = tokio::join!(write, monitor);
+    assert_eq!(written, Ok("replica-1"));
+    assert_eq!(asked, ["primary", "replica-1"], "it takes nothing once it has refused");
+    assert_eq!(in_flight(&db), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_is_made_again_only_if_it_had_no_effect() {
+    for (fault, attempts) in [
+        (Fault::Node, 1..=1),
+        (Fault::Conflict, 1..=1),
+        (Fault::Operation, 1..=1),
+        (Fault::NotSent, 5..=20),
+    ] {
+        let db = documented(Strategy::Weighted);
+        let mut asked = 0;
+        let start = Instant::now();
+        let written: Result<(), _> = db
+            .write_with(
+                Duration::from_secs(1),
+                |fault: &Fault| *fault,
+                |_| {
+                    asked += 1;
+                    async move { Err(fault) }
+                },
+            )
+            .await;
+        assert_eq!(written, Err(WriteError::Operation(fault)));
+        assert!(attempts.contains(&asked), "{fault:?}: {asked}");
+        assert!(start.elapsed() <= Duration::from_secs(1), "{:?}", start.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_without_a_primary_waits_and_then_says_so() {
+    let db = observed(Strategy::Weighted, [100, 100, 100]);
+    assert_eq!(db.observe("primary", Observation::new(Role::None)), Observed::Applied);
+    let write = |within| {
+        let classify = |fault: &Fault| *fault;
+        db.write_with(within, classify, |node: Name| async move { Ok::<_, Fault>(node) })
+    };
+    let error = write(300 * MS).await.unwrap_err();
+    assert_eq!(error, WriteError::NoNode(RouteError::PrimaryUnknown));
+    let later = async {
+        sleep(500 * MS).await;
+        promoted(&db, "replica-2");
+    };
+    let (written, ()) = tokio::join!(write(Duration::from_secs(5)), later);
+    assert_eq!(written, Ok("replica-2"));
+    let balancer = Replicas::without_primary().replica("r", 1, "r").build().unwrap();
+    let classify = |fault: &Fault| *fault;
+    let never = balancer.write_with(Duration::from_secs(5), classify, |_| async { Ok(()) });
+    assert_eq!(never.await, Err(WriteError::NoNode(RouteError::NoPrimary)), "and at once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_answers_with_its_own_error_rather_than_that_there_is_no_primary() {
+    let db = observed(Strategy::Weighted, [100, 100, 100]);
+    let classify = |fault: &Fault| *fault;
+    let write = db.write_with(300 * MS, classify, |_| async { Err::<(), _>(Fault::NotPrimary) });
+    assert_eq!(write.await, Err(WriteError::Operation(Fault::NotPrimary)));
+    let node = crate::node(&db, "primary");
+    assert_eq!((node.role, node.started_total), (Role::None, 1));
+}
