@@ -99,7 +99,10 @@ impl Desk {
             let now = Instant::now();
             let step = match &report.result {
                 Ok(sample) => books.engine.saw(name, sample, report.asked, now),
-                Err(error) => books.engine.missed(name, &error.to_string(), now),
+                Err(error) => {
+                    set.forget_node(id);
+                    books.engine.missed(name, &error.to_string(), now)
+                }
             };
             vec![step]
         });
