@@ -27,6 +27,7 @@ async fn values_that_cannot_be() {
     check(&[("USE_PROMETHEUS", "maybe")], &["USE_PROMETHEUS", "maybe", "true"], None).await;
     check(&[("PRE_STOP", "soon")], &["PRE_STOP", "soon"], None).await;
     check(&[("ADMIN_TOKEN", "hunter2")], &["ADMIN_TOKEN", "16"], Some("hunter2")).await;
+    check(&[("SESSION_SECRET", "hunter2")], &["SESSION_SECRET", "32"], Some("hunter2")).await;
     check(&[("TENANTS", "acme,a b")], &["TENANTS", "a b", "visible"], None).await;
     check(&[("METRICS_USER", "ops")], &["METRICS_PASSWORD"], None).await;
     check(&[("SCALE_DOWN_THRESHOLD", "80")], &["SCALE_DOWN_THRESHOLD", "80", "below"], None).await;
