@@ -57,7 +57,7 @@ fn main() -> anyhow::Result<()> {
     for _ in 0..rounds {
         for contender in &mut contenders {
             let run = load::closed_loop(contender.address, PATH, CONNECTIONS, round);
-            let requests = clients.block_on(run)?;
+            let requests = clients.block_on(run)?.count;
             contender.rates.push(requests as f64 / round.as_secs_f64());
         }
     }

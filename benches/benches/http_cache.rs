@@ -102,7 +102,7 @@ impl Contender {
     fn measure(&mut self, clients: &Runtime, round: Duration) -> anyhow::Result<()> {
         let before = time_on_cpu(self.pid)?;
         let run = load::closed_loop(self.address, PATH, CONNECTIONS, round);
-        let answers = clients.block_on(run).context(self.name)?;
+        let answers = clients.block_on(run).context(self.name)?.count;
         let spent = time_on_cpu(self.pid)?.saturating_sub(before);
         self.answers += answers;
         self.rates.push(answers as f64 / round.as_secs_f64());

@@ -4,6 +4,8 @@
 //!   Redis, how often is it there, and how much memory does it take?
 //! - `cargo bench -p escala-benches --bench http_cache`: what is left of bare axum when the HTTP
 //!   cache answers, and how does `cache-proxy` do beside nginx?
+//! - `cargo bench -p escala-benches --bench gateway`: how many requests does `gateway` pass on beside
+//!   nginx, and how long do they take?
 //! - `cargo bench -p escala-benches --bench http`: what is left of bare axum's requests per second
 //!   with our whole stack on a cached read, and with the usual alternatives?
 //! - `cargo bench -p escala-benches --bench layers`: what does each layer and handle add to a call?

@@ -19,7 +19,7 @@ use crate::flight::{Flights, Join};
 use crate::freshness::EarlyRefresh;
 use crate::key::CacheKey;
 use crate::load::{self, Landed, Previous};
-use crate::memory::{MemoryLayer, Read, Slot};
+use crate::memory::{MemoryLayer, Read};
 use crate::removals::Removals;
 use crate::shared::Shared;
 use crate::stats::CacheStats;
@@ -129,21 +129,21 @@ where
         Self { core: Arc::new(core) }
     }
 
-    /// The value under `key` in memory or in the shared layer, which then fills memory for the
-    /// rest of its life.
+    /// The value under `key` in memory or in the shared layer. What is found there goes into
+    /// memory for the rest of its life; into a full memory only if it was asked for shortly before.
     pub async fn get<Q>(&self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
         Q: CacheKey + ToOwned<Owned = K> + ?Sized,
     {
-        match self.core.memory.read(key, &self.core.removals) {
+        let held = match self.core.memory.read(key, &self.core.removals) {
             Read::Hit(content) | Read::Renew(content) => return content,
-            Read::StandIn(_) | Read::Suspect(_) | Read::Miss => {}
-        }
+            read => read.is_held(),
+        };
         self.core.shared.as_ref()?;
         // Boxed, so that a hit does not carry the room for this.
-        let found = Box::pin(self.core.promote(key.to_owned())).await;
-        found.filter(Slot::is_fresh).and_then(|slot| slot.content)
+        let found = Box::pin(self.core.promote(key, held)).await;
+        found.filter(|found| found.fresh).and_then(|found| found.content)
     }
 
     /// The value under `key`, be it fresh or, within its stale time, stale.
@@ -154,17 +154,17 @@ where
         K: Borrow<Q>,
         Q: CacheKey + ToOwned<Owned = K> + ?Sized,
     {
-        let found = self.lookup_memory(key);
+        let (found, held) = self.glance(key);
         if found.as_ref().is_some_and(|found| !found.stale) || self.core.shared.is_none() {
             return found;
         }
         // Another process may have something fresh.
-        let Some(slot) = Box::pin(self.core.promote(key.to_owned())).await else { return found };
-        let stale = !slot.is_fresh();
+        let Some(promoted) = Box::pin(self.core.promote(key, held)).await else { return found };
+        let stale = !promoted.fresh;
         if stale && found.is_some() {
             return found;
         }
-        slot.content.map(|value| Found { value, stale })
+        promoted.content.map(|value| Found { value, stale })
     }
 
     /// As [`lookup`](Self::lookup), in memory alone and without waiting.
@@ -173,13 +173,24 @@ where
         K: Borrow<Q>,
         Q: CacheKey + ToOwned<Owned = K> + ?Sized,
     {
-        let (content, stale) = match self.core.memory.read(key, &self.core.removals) {
+        self.glance(key).0
+    }
+
+    /// What memory has under `key`, and whether anything lies there at all.
+    fn glance<Q>(&self, key: &Q) -> (Option<Found<V>>, bool)
+    where
+        K: Borrow<Q>,
+        Q: CacheKey + ToOwned<Owned = K> + ?Sized,
+    {
+        let read = self.core.memory.read(key, &self.core.removals);
+        let held = read.is_held();
+        let (content, stale) = match read {
             Read::Hit(content) => (content, false),
             Read::Renew(content) => (content, !self.core.memory.is_fresh(key)),
             Read::StandIn(slot) => (slot.content, true),
-            Read::Suspect(_) | Read::Miss => (None, true),
+            Read::Suspect(_) | Read::Remains | Read::Miss => (None, true),
         };
-        content.map(|value| Found { value, stale })
+        (content.map(|value| Found { value, stale }), held)
     }
 
     /// The value under `key`, loaded from the source if no layer has it.
@@ -205,7 +216,8 @@ where
     {
         match self.core.memory.read(key, &self.core.removals) {
             Read::Hit(Some(value)) => Ok(value),
-            read => self.load_missing(key.to_owned(), read, load).await,
+            // Boxed, so that a hit does not carry the room for this.
+            read => Box::pin(self.core.load(key, read, load)).await,
         }
     }
 
@@ -249,7 +261,7 @@ where
             Read::Hit(content) => Ok(content),
             read => {
                 // Boxed, so that a hit does not carry the room for this.
-                Box::pin(Arc::clone(&self.core).fetch(key.to_owned(), read, false, load)).await
+                Box::pin(self.core.fetch(key, read, false, load)).await
             }
         }
     }
@@ -285,7 +297,7 @@ where
                     found.extend(content.map(|value| (key, value)));
                     continue;
                 }
-                Read::StandIn(_) | Read::Suspect(_) | Read::Miss => {}
+                Read::StandIn(_) | Read::Suspect(_) | Read::Remains | Read::Miss => {}
             }
             match self.core.join(&key, false, Joins::Current) {
                 Join::Hit(content) => found.extend(content.map(|value| (key, value))),
@@ -324,12 +336,7 @@ where
         Fut: Future<Output = Result<V, E>> + Send + 'static,
     {
         let core = Arc::clone(&self.core);
-        let load = move |_: Previous<V>| async move { load().await.map(Entry::new) };
-        // Boxed, so that a hit does not carry the room for this.
-        Box::pin(async move {
-            let content = core.fetch(key, read, true, load).await?;
-            content.ok_or(LoadError::Aborted)
-        })
+        async move { core.load(&key, read, load).await }
     }
 
     /// What the cache has done so far.

@@ -186,7 +186,8 @@ impl From<String> for CacheConfig {
 #[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct Memory {
-    /// Most entries, or bytes, held; past it the least valuable leave. Default: 1,000 entries,
+    /// Most entries, or bytes, held; past it the least valuable leave, and a value found in the
+    /// shared layer comes in only if its key was asked for shortly before. Default: 1,000 entries,
     /// the documented system's: some megabytes of ordinary values.
     pub capacity: u64,
     /// What [`capacity`](Self::capacity) counts. Default: entries.

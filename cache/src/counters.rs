@@ -23,7 +23,12 @@ struct Lane(AtomicU64);
 impl Counter {
     #[inline]
     pub(crate) fn add_one(&self) {
-        self.lanes[lane()].0.fetch_add(1, Ordering::Relaxed);
+        self.add(1);
+    }
+
+    #[inline]
+    pub(crate) fn add(&self, more: usize) {
+        self.lanes[lane()].0.fetch_add(more as u64, Ordering::Relaxed);
     }
 
     pub(crate) fn get(&self) -> u64 {

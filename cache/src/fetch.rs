@@ -1,6 +1,7 @@
 //! How a caller comes by what memory does not simply have: it joins a load, begins one, lets
 //! something old stand in, or reads the shared layer.
 
+use std::borrow::Borrow;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,7 +18,7 @@ use crate::key::CacheKey;
 use crate::load::{self, Landed, Previous};
 use crate::memory::{Read, Slot};
 use crate::removals::Verdict;
-use crate::shared::{Looked, View};
+use crate::shared::{Found, View};
 
 /// How often a caller may find that what it joined was removed before it asked. Flights of one
 /// key follow each other, so the second one it joins began after it asked.
@@ -28,6 +29,14 @@ enum First<V> {
     Found(Option<V>),
     /// With what a load must know to write there, if the look could tell.
     Nothing(Option<View>),
+}
+
+/// What a reader is given of the shared layer.
+pub(crate) struct Promoted<V> {
+    /// `None`: the source says that there is nothing.
+    pub(crate) content: Option<V>,
+    /// If not, it may only stand in.
+    pub(crate) fresh: bool,
 }
 
 /// What a caller makes of a flight under way.
@@ -52,27 +61,48 @@ where
         scaled(ttl, 1.0 - self.jitter * fastrand::f64()).min(ttl)
     }
 
+    /// The value under a key that memory does not simply have.
+    pub(crate) async fn load<Q, E, F, Fut>(
+        self: &Arc<Self>,
+        key: &Q,
+        read: Read<V>,
+        load: F,
+    ) -> Result<V, LoadError<E>>
+    where
+        K: Borrow<Q>,
+        Q: CacheKey + ToOwned<Owned = K> + ?Sized,
+        E: Send + Sync + 'static,
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<V, E>> + Send + 'static,
+    {
+        let load = move |_: Previous<V>| async move { load().await.map(Entry::new) };
+        self.fetch(key, read, true, load).await?.ok_or(LoadError::Aborted)
+    }
+
     /// The content under a key that memory does not simply have.
-    pub(crate) async fn fetch<E, F, Fut>(
-        self: Arc<Self>,
-        key: K,
+    pub(crate) async fn fetch<Q, E, F, Fut>(
+        self: &Arc<Self>,
+        key: &Q,
         read: Read<V>,
         wants_value: bool,
         load: F,
     ) -> Result<Option<V>, LoadError<E>>
     where
+        K: Borrow<Q>,
+        Q: CacheKey + ToOwned<Owned = K> + ?Sized,
         E: Send + Sync + 'static,
         F: FnOnce(Previous<V>) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Entry<V>, E>> + Send + 'static,
     {
-        coherence::listen(&self).await;
+        coherence::listen(self).await;
         let mut seen = None;
-        if matches!(read, Read::Miss) {
-            match self.look_first(&key, wants_value).await {
+        if matches!(read, Read::Remains | Read::Miss) {
+            match self.look_first(key, read.is_held(), wants_value).await {
                 First::Found(content) => return Ok(content),
                 First::Nothing(view) => seen = view,
             }
         }
+        let key = key.to_owned();
         let stand_in = match read {
             Read::Renew(content) if content.is_some() || !wants_value => {
                 self.refresh(&key, wants_value, load);
@@ -92,7 +122,7 @@ where
                 Join::Lead(lead, landing) => {
                     let Some(load) = load.take() else { break };
                     let seen = seen.take();
-                    load::spawn(load::fly(Arc::clone(&self), lead, wants_value, seen, load));
+                    load::spawn(load::fly(Arc::clone(self), lead, wants_value, seen, load));
                     landing
                 }
             };
@@ -138,7 +168,7 @@ where
                 Read::Hit(content) | Read::Renew(content) => {
                     (content.is_some() || !wants_value).then_some(content)
                 }
-                Read::StandIn(_) | Read::Suspect(_) | Read::Miss => None,
+                Read::StandIn(_) | Read::Suspect(_) | Read::Remains | Read::Miss => None,
             }
         })
     }
@@ -182,33 +212,77 @@ where
 
     /// Looks into the shared layer without a task of its own, if nobody else does: what is there
     /// needs no flight.
-    async fn look_first(&self, key: &K, wants_value: bool) -> First<V> {
+    async fn look_first<Q>(&self, key: &Q, held: bool, wants_value: bool) -> First<V>
+    where
+        K: Borrow<Q>,
+        Q: CacheKey + ToOwned<Owned = K> + ?Sized,
+    {
         let Some(shared) = &self.shared else { return First::Nothing(None) };
-        let Some(ticket) = self.flights.promote_alone(key) else { return First::Nothing(None) };
+        let ticket = match self.memory.admits(key, held) {
+            true => self.flights.promote_alone(&key.to_owned()).map(Some),
+            // Whoever flies for it has asked for it, so the doorkeeper would know it.
+            false => self.flights.trusts_shared(key).then_some(None),
+        };
+        let Some(ticket) = ticket else { return First::Nothing(None) };
         let loaded = self.removals.now();
-        let text = key.text();
-        let Ok(Looked { found, view }) = shared.look(&text).await else {
+        let Ok(looked) = shared.look_key(key).await else {
             return First::Nothing(None);
         };
-        match found {
-            None => First::Nothing(Some(view)),
+        match looked.found {
+            None => First::Nothing(Some(looked.view())),
             // A flight knows what to do with what may only stand in.
             Some(found) if found.fresh_left.is_zero() => First::Nothing(None),
             Some(found) if found.content.is_none() && wants_value => First::Nothing(None),
-            Some(found) => {
-                let slot = self.slot_of(found, loaded, &text);
-                self.fill_memory(&ticket, key, &slot);
-                First::Found(slot.content)
-            }
+            Some(found) => First::Found(self.settle(ticket.as_ref(), found, loaded).content),
         }
     }
 
+    /// The value under a key in the shared layer, which fills memory if that admits it. `held`:
+    /// memory has something under the key.
+    pub(crate) async fn promote<Q>(self: &Arc<Self>, key: &Q, held: bool) -> Option<Promoted<V>>
+    where
+        K: Borrow<Q>,
+        Q: CacheKey + ToOwned<Owned = K> + ?Sized,
+    {
+        coherence::listen(self).await;
+        let ticket = match self.memory.admits(key, held) {
+            true => Some(self.flights.promote(&key.to_owned())?),
+            false if self.flights.trusts_shared(key) => None,
+            false => return None,
+        };
+        let loaded = self.removals.now();
+        match self.shared.as_ref()?.look_key(key).await {
+            Ok(looked) => Some(self.settle(ticket.as_ref(), looked.found?, loaded)),
+            Err(_) => self.unconfirmed(key),
+        }
+    }
+
+    /// Makes a find of the shared layer ready for its reader, and puts it into memory with the
+    /// ticket for that.
+    fn settle(
+        &self,
+        ticket: Option<&Ticket<K, Landed<V>>>,
+        found: Found<V>,
+        loaded: u64,
+    ) -> Promoted<V> {
+        let fresh = !found.fresh_left.is_zero();
+        let Some(ticket) = ticket else {
+            self.memory.decline();
+            return Promoted { content: found.content, fresh };
+        };
+        let slot = self.slot_of(found, loaded, &ticket.key().text());
+        let content = slot.content.clone();
+        self.fill_memory(ticket, slot);
+        Promoted { content, fresh }
+    }
+
     /// Puts what the shared layer had into memory, unless something newer came.
-    fn fill_memory(&self, ticket: &Ticket<K, Landed<V>>, key: &K, slot: &Slot<V>) {
+    fn fill_memory(&self, ticket: &Ticket<K, Landed<V>>, slot: Slot<V>) {
+        let key = ticket.key();
         let stored = ticket.publish(false, || {
             // A load that ended meanwhile brought something newer.
             if !self.memory.has_hit(key, &self.removals) {
-                self.memory.insert(key.clone(), slot.clone());
+                self.memory.insert(key.clone(), slot);
             }
         });
         if !stored {
@@ -216,25 +290,14 @@ where
         }
     }
 
-    /// Reads the shared layer and fills memory from it.
-    pub(crate) async fn promote(self: &Arc<Self>, key: K) -> Option<Slot<V>> {
-        coherence::listen(self).await;
-        let ticket = self.flights.promote(&key)?;
-        let loaded = self.removals.now();
-        let text = key.text();
-        let found = match self.shared.as_ref()?.look(&text).await {
-            Ok(looked) => looked.found?,
-            Err(_) => return self.unconfirmed(&key),
-        };
-        let slot = self.slot_of(found, loaded, &text);
-        self.fill_memory(&ticket, &key, &slot);
-        Some(slot)
-    }
-
     /// What memory has although the shared layer cannot confirm it, if that is the policy.
-    fn unconfirmed(&self, key: &K) -> Option<Slot<V>> {
+    fn unconfirmed<Q>(&self, key: &Q) -> Option<Promoted<V>>
+    where
+        K: Borrow<Q>,
+        Q: CacheKey + ?Sized,
+    {
         let (slot, verdict) = self.memory.previous(key, &self.removals)?;
         let keeps = verdict == Verdict::Suspect && self.while_deaf == WhileDeaf::Keep;
-        keeps.then_some(slot)
+        keeps.then(|| Promoted { fresh: slot.is_fresh(), content: slot.content })
     }
 }

@@ -13,6 +13,8 @@
 //!    write before its own, so that the older write cannot land last.
 //! 4. While the shared part of a removal or insertion is under way ([`Hold`]), new flights do not
 //!    read the shared layer: what stands there may be what is being removed or replaced.
+//! 5. A read of the shared layer that fills nothing can leave nothing behind, so it needs no ticket:
+//!    it only asks whether its key is held.
 //!
 //! Slots exist only while something is under way, so memory is bounded by the callers.
 

@@ -88,6 +88,9 @@ where
     previous: Option<Slot<V>>,
     /// It must be confirmed before it may be used.
     suspect: bool,
+    /// Whether memory admits what the shared layer has. What several callers wait for, or one has
+    /// missed, it does.
+    admitted: bool,
 }
 
 #[expect(
@@ -121,6 +124,7 @@ where
             view: None,
             previous: previous.map(|(slot, _)| slot),
             suspect,
+            admitted: true,
             lead,
         }
     }
@@ -145,9 +149,9 @@ where
     /// Takes the shared layer's answer: lands with its value, or learns what it has.
     fn digest(mut self, looked: Result<Looked<V>, StoreError>) -> Digested<'a, K, V> {
         let found = match looked {
-            Ok(Looked { found, view }) => {
-                self.view = Some(view);
-                found
+            Ok(looked) => {
+                self.view = Some(looked.view());
+                looked.found
             }
             Err(_) => return self.unconfirmed(),
         };
@@ -169,8 +173,15 @@ where
         // Who refreshes what is fresh asks for something newer.
         let serves =
             is_newer || self.suspect || !self.previous.as_ref().is_some_and(Slot::is_fresh);
-        if usable && serves {
+        if usable && serves && self.admitted {
             self.land(slot);
+            return Digested::Landed;
+        }
+        if usable && serves {
+            self.core.memory.decline();
+            let Lead { ticket, runway, .. } = self.lead;
+            drop(ticket);
+            runway.send_replace(Some(Ok(Landed::of(&slot))));
             return Digested::Landed;
         }
         if serves {

@@ -1,5 +1,6 @@
 //! The layer in memory: typed values, bounded in number or weight, each with its own end.
 
+mod doorkeeper;
 mod engine;
 
 use std::borrow::Borrow;
@@ -8,6 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use ahash::RandomState;
+
+use self::doorkeeper::Doorkeeper;
 use self::engine::{Departures, Entries, Weigh};
 use crate::clock::{self, Tick};
 use crate::config::{Memory, Unit};
@@ -36,6 +40,11 @@ pub(crate) struct MemoryLayer<K, V> {
     unit: Unit,
     hits: Counter,
     misses: Counter,
+    /// Finds in the shared layer that did not come in.
+    declined: Counter,
+    doorkeeper: Doorkeeper,
+    /// Of the doorkeeper; the engine keeps its own to itself.
+    hasher: RandomState,
     departures: Arc<Departures>,
     early: EarlyRefresh,
 }
@@ -76,7 +85,16 @@ pub(crate) enum Read<V> {
     StandIn(Slot<V>),
     /// The shared layer must confirm it.
     Suspect(Slot<V>),
+    /// What was removed, or is too old for any use, still lies there.
+    Remains,
     Miss,
+}
+
+impl<V> Read<V> {
+    /// Whether something lies under the key, fit for use or not.
+    pub(crate) fn is_held(&self) -> bool {
+        !matches!(self, Self::Miss)
+    }
 }
 
 impl<K, V> MemoryLayer<K, V>
@@ -99,6 +117,9 @@ where
             unit: config.unit,
             hits: Counter::default(),
             misses: Counter::default(),
+            declined: Counter::default(),
+            doorkeeper: Doorkeeper::default(),
+            hasher: RandomState::new(),
             departures,
             early,
         }
@@ -131,6 +152,29 @@ where
     {
         let Some(slot) = self.get(key) else { return Read::Miss };
         self.judge(slot, clock::now(), removals)
+    }
+
+    /// Whether anything lies under `key`, fit for use or not.
+    pub(crate) fn holds(&self, key: &K) -> bool {
+        self.entries.contains(key)
+    }
+
+    /// Whether what the shared layer has under `key` is to come in: always while there is room,
+    /// or something in whose place it comes (`held`). A memory that is full takes in what was
+    /// asked for of late, so that a walk through the shared layer does not push out what is in
+    /// use.
+    pub(crate) fn admits<Q>(&self, key: &Q, held: bool) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        held || !self.entries.is_full(self.capacity)
+            || self.doorkeeper.knows(self.hasher.hash_one(key), || self.entries.size().0)
+    }
+
+    /// Counts a find that was not admitted.
+    pub(crate) fn decline(&self) {
+        self.declined.add_one();
     }
 
     /// Whether [`look`](Self::look) would find a hit. Cheap where nothing is, and does not count
@@ -219,6 +263,7 @@ where
             bytes: (self.unit == Unit::Bytes).then_some(weight),
             capacity: self.capacity,
             evictions: self.departures.evicted.load(Ordering::Relaxed),
+            declined: self.declined.get(),
             removals: self.departures.removed.load(Ordering::Relaxed),
             replacements: self.departures.replaced.load(Ordering::Relaxed),
         }
@@ -251,14 +296,14 @@ where
         let mut suspect = false;
         if let Some(extra) = &slot.extra {
             match removals.judge(&extra.guard) {
-                Verdict::Removed => return Read::Miss,
+                Verdict::Removed => return Read::Remains,
                 Verdict::Expired(at) => moments = moments.expired(at),
                 Verdict::Suspect => suspect = true,
                 Verdict::Current => {}
             }
         }
         match moments.usage(now) {
-            Use::Nothing => Read::Miss,
+            Use::Nothing => Read::Remains,
             _ if suspect => Read::Suspect(slot),
             Use::Serve => Read::Hit(slot.content),
             Use::ServeAndConsider => {

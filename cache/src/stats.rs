@@ -66,6 +66,9 @@ pub struct LayerStats {
     pub capacity: u64,
     /// Entries that left for want of room.
     pub evictions: u64,
+    /// Values found in the shared layer that did not come in: there was no room, and nobody had
+    /// asked for them of late.
+    pub declined: u64,
     /// Entries that were removed. quick_cache does not tell.
     pub removals: u64,
     /// Entries that another took the place of. quick_cache does not tell.
@@ -176,13 +179,23 @@ impl CacheStats {
 
 impl LayerStats {
     fn visit(&self, name: &str, emit: &mut Emit<'_>) {
-        let Self { hits, misses, entries, bytes, capacity, evictions, removals, replacements } =
-            self;
+        let Self {
+            hits,
+            misses,
+            entries,
+            bytes,
+            capacity,
+            evictions,
+            declined,
+            removals,
+            replacements,
+        } = self;
         let labels = [("cache", name), ("layer", "memory")];
         emit("cache_hits_total", &labels, figure(*hits));
         emit("cache_misses_total", &labels, figure(*misses));
         emit("cache_entries", &labels, figure(*entries));
         emit("cache_capacity", &labels, figure(*capacity));
+        emit("cache_declined_total", &labels, figure(*declined));
         if let Some(bytes) = bytes {
             emit("cache_bytes", &labels, figure(*bytes));
         }

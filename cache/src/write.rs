@@ -138,7 +138,7 @@ where
         let ticket = self.core.flights.fence(key);
         let view = match &self.core.shared {
             Some(shared) if ticket.is_some() => {
-                shared.look(&key.text()).await.ok().map(|looked| looked.view)
+                shared.look(&key.text()).await.ok().map(|looked| looked.view())
             }
             _ => None,
         };

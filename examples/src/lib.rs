@@ -1,13 +1,16 @@
 //! The servers and the load test that put the six escala crates together.
 //!
 //! [`enterprise`] is the documented phase-3 server (trading, financial, affiliate); [`load`] drives
-//! it with 1,100 concurrent users and checks every answer; [`proxy`] is a caching reverse proxy. All
-//! are ordinary modules so that tests call them in process; the binaries in `src/bin` only start
-//! them.
+//! it with 1,100 concurrent users and checks every answer; [`proxy`] is a caching reverse proxy,
+//! [`gateway`] one that balances. All are ordinary modules so that tests call them in process; the
+//! binaries in `src/bin` only start them.
 
 pub mod enterprise;
+pub mod gateway;
 pub mod load;
 pub mod proxy;
+
+mod listen;
 
 /// A seventh of the server's CPU time went into the system's allocator.
 #[global_allocator]

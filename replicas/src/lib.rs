@@ -34,6 +34,8 @@ mod service;
 mod caught;
 #[cfg(feature = "discovery")]
 pub mod discovery;
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 

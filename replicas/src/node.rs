@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{
     AtomicBool, AtomicU64,
-    Ordering::{Relaxed, SeqCst},
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
 };
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -163,15 +163,18 @@ pub(crate) struct End {
 
 impl Tally {
     pub(crate) fn started(&self) -> u64 {
-        self.picks.iter().map(|count| count.load(Relaxed)).sum()
+        self.picks.iter().map(|count| count.load(Acquire)).sum()
     }
 
     /// Read while requests start and end this may be too low, by those, but never too high; and never
     /// lower than it was before.
     pub(crate) fn succeeded(&self) -> u64 {
+        // In this order, which is the reverse of that in which a request writes them: it is in flight
+        // before it has started and until it has failed or was cancelled, so it is missed nowhere.
         let started = self.started();
-        let others = [&self.failed, &self.cancelled, &self.in_flight];
-        let others: u64 = others.iter().map(|count| count.load(Relaxed)).sum();
+        let in_flight = self.in_flight.load(Acquire);
+        let failed = self.failed.load(Relaxed);
+        let others = in_flight + failed + self.cancelled.load(Relaxed);
         let succeeded = started.saturating_sub(others);
         self.succeeded.fetch_max(succeeded, Relaxed).max(succeeded)
     }
@@ -207,7 +210,7 @@ impl<N> Node<N> {
         } else if !add_below(&self.tally.in_flight, limit) {
             return false;
         }
-        self.tally.picks[reason as usize].fetch_add(1, Relaxed);
+        self.tally.picks[reason as usize].fetch_add(1, Release);
         true
     }
 
@@ -238,7 +241,8 @@ impl<N> Node<N> {
         if end.substituting {
             self.tally.substituting.fetch_sub(1, SeqCst);
         }
-        // Sequentially consistent for the sake of `Gate::freed`.
+        // Sequentially consistent for the sake of `Gate::freed`, and after the counts above for that
+        // of `Tally::succeeded`.
         self.tally.in_flight.fetch_sub(1, SeqCst);
         self.gate.freed();
         if end.measured {
@@ -268,7 +272,7 @@ impl<N> Node<N> {
     }
 
     /// Draws the conclusions for the node's latency.
-    fn learn(&self, end: End) {
+    pub(crate) fn learn(&self, end: End) {
         let refused = match end.outcome {
             Some(Outcome::Failure) => Some(PENALTY),
             Some(Outcome::Overloaded { retry_after }) => Some(retry_after.unwrap_or(PENALTY)),

@@ -87,6 +87,16 @@ impl<N> Pick<N> {
         self.end.outcome = Some(outcome);
     }
 
+    /// The node has answered. What is still to come, such as a body at the pace of its reader, says
+    /// nothing about how quick it is.
+    #[cfg(feature = "http")]
+    pub(crate) fn answered(&mut self) {
+        if self.end.since.is_some() {
+            self.node.learn(End { outcome: Some(Outcome::Success), ..self.end });
+            self.end.since = None;
+        }
+    }
+
     pub(crate) fn id(&self) -> u64 {
         self.node.id
     }

@@ -257,6 +257,14 @@ impl<N> Replicas<N> {
         &self.shared
     }
 
+    /// A node for a read that has failed on those with the ids `tried`; `None` when it has failed on
+    /// all that there are. Does not wait, as [`read`](Self::read), and counts no refusal: whoever is
+    /// refused may [wait](Self::wait_read).
+    #[cfg(feature = "http")]
+    pub(crate) fn read_untried(&self, tried: &[u64]) -> Result<Option<Pick<N>>, RouteError> {
+        self.shared.try_pick(Need::Read(&Session::new(), tried))
+    }
+
     /// What a request of the tower service starts with.
     pub(crate) fn begin(&self, request: &impl Routed) -> Begun<N>
     where

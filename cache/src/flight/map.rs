@@ -19,6 +19,8 @@ pub(crate) struct Flights<K, V> {
     hasher: RandomState,
     /// Removals by pattern or tag under way: they hold every key.
     sweeps: AtomicUsize,
+    /// Holds of single keys.
+    held: AtomicUsize,
     /// There is a shared layer that fills may be writing when something makes them void.
     writes: bool,
 }
@@ -71,7 +73,8 @@ where
     pub(crate) fn new(writes: bool) -> Self {
         let hasher = hasher();
         let shard = |_| Mutex::new(Shard::with_hasher(hasher.clone()));
-        Self { shards: std::array::from_fn(shard), hasher, sweeps: AtomicUsize::new(0), writes }
+        let (sweeps, held) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { shards: std::array::from_fn(shard), hasher, sweeps, held, writes }
     }
 
     /// Joins a flight for `key` that began at number `oldest` or later, or starts one at number
@@ -110,6 +113,18 @@ where
     /// key, which had better be joined.
     pub(crate) fn promote_alone(self: &Arc<Self>, key: &K) -> Option<Ticket<K, V>> {
         self.begin(key, Fills::Memory, Slot::is_idle)
+    }
+
+    /// Whether the shared layer is to be trusted for `key`, for a read that fills nothing. Takes
+    /// no lock unless some key is held.
+    pub(crate) fn trusts_shared<Q>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let held = self.held.load(Ordering::SeqCst) > 0
+            && self.shard(key).lock().get(key).is_some_and(|slot| slot.holds > 0);
+        !held && !self.is_sweeping()
     }
 
     /// As [`promote`](Self::promote), for a fill that may write the shared layer.
@@ -168,6 +183,7 @@ where
     /// [`void`](Self::void).
     pub(crate) fn hold(self: &Arc<Self>, key: K) -> Hold<K, V> {
         self.shard(&key).lock().entry(key.clone()).or_default().holds += 1;
+        self.held.fetch_add(1, Ordering::SeqCst);
         Hold { flights: Arc::clone(self), key: Some(key) }
     }
 
@@ -297,7 +313,10 @@ where
 impl<K: Hash + Eq, V> Drop for Hold<K, V> {
     fn drop(&mut self) {
         match &self.key {
-            Some(key) => self.flights.release(key, |slot| slot.holds -= 1),
+            Some(key) => {
+                self.flights.held.fetch_sub(1, Ordering::SeqCst);
+                self.flights.release(key, |slot| slot.holds -= 1);
+            }
             None => {
                 self.flights.sweeps.fetch_sub(1, Ordering::SeqCst);
             }

@@ -68,7 +68,9 @@ where
         Err(error) => vec![(); asking.len()].into_iter().map(|()| Err(error.clone())).collect(),
     };
     let answers: Vec<_> = answers;
-    for (duty, answer) in asking.into_iter().zip(answers) {
+    for (mut duty, answer) in asking.into_iter().zip(answers) {
+        let key = duty.lead.ticket.key();
+        duty.admitted = core.memory.admits(key, core.memory.holds(key));
         if let Digested::Load(duty) = duty.digest(answer) {
             loading.push(duty);
         }

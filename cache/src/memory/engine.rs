@@ -3,6 +3,8 @@
 use std::borrow::Borrow;
 use std::hash::Hash;
 use std::sync::Arc;
+#[cfg(feature = "quick_cache")]
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ahash::RandomState;
@@ -19,13 +21,16 @@ pub(crate) struct Departures {
     pub(crate) evicted: AtomicU64,
     pub(crate) removed: AtomicU64,
     pub(crate) replaced: AtomicU64,
+    /// The last to leave made room for another; of quick_cache alone.
+    #[cfg(feature = "quick_cache")]
+    full: AtomicBool,
 }
 
 /// A bounded map that chooses what to give up.
 pub(crate) enum Entries<K, T> {
     Moka(moka::sync::Cache<K, T, RandomState>),
     #[cfg(feature = "quick_cache")]
-    Quick(Box<quick::Cache<K, T>>),
+    Quick(Box<quick::Cache<K, T>>, Arc<Departures>),
 }
 
 impl<K, T> Entries<K, T>
@@ -42,7 +47,8 @@ where
             Engine::Moka => Self::Moka(moka(config.capacity, weigh, departures)),
             #[cfg(feature = "quick_cache")]
             Engine::QuickCache => {
-                Self::Quick(Box::new(quick::cache(config.capacity, weigh, departures)))
+                let cache = quick::cache(config.capacity, weigh, departures);
+                Self::Quick(Box::new(cache), Arc::clone(departures))
             }
         }
     }
@@ -56,7 +62,7 @@ where
         match self {
             Self::Moka(cache) => cache.get(key),
             #[cfg(feature = "quick_cache")]
-            Self::Quick(cache) => cache.get(key),
+            Self::Quick(cache, _) => cache.get(key),
         }
     }
 
@@ -68,7 +74,7 @@ where
         match self {
             Self::Moka(cache) => cache.contains_key(key),
             #[cfg(feature = "quick_cache")]
-            Self::Quick(cache) => cache.contains_key(key),
+            Self::Quick(cache, _) => cache.contains_key(key),
         }
     }
 
@@ -76,7 +82,7 @@ where
         match self {
             Self::Moka(cache) => cache.insert(key, entry),
             #[cfg(feature = "quick_cache")]
-            Self::Quick(cache) => cache.insert(key, entry),
+            Self::Quick(cache, _) => cache.insert(key, entry),
         }
     }
 
@@ -88,7 +94,10 @@ where
         match self {
             Self::Moka(cache) => cache.invalidate(key),
             #[cfg(feature = "quick_cache")]
-            Self::Quick(cache) => drop(cache.remove(key)),
+            Self::Quick(cache, departures) => {
+                cache.remove(key);
+                departures.full.store(false, Ordering::Relaxed);
+            }
         }
     }
 
@@ -103,12 +112,13 @@ where
                 }
             }
             #[cfg(feature = "quick_cache")]
-            Self::Quick(cache) => {
+            Self::Quick(cache, departures) => {
                 for (key, _) in cache.iter() {
                     if !keep(&key) {
                         cache.remove(&key);
                     }
                 }
+                departures.full.store(false, Ordering::Relaxed);
             }
         }
     }
@@ -117,7 +127,25 @@ where
         match self {
             Self::Moka(cache) => cache.invalidate_all(),
             #[cfg(feature = "quick_cache")]
-            Self::Quick(cache) => cache.clear(),
+            Self::Quick(cache, departures) => {
+                cache.clear();
+                departures.full.store(false, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Whether one more entry, of the average weight, would push another out. Cheap, and as late
+    /// as the engine's own accounts.
+    pub(crate) fn is_full(&self, capacity: u64) -> bool {
+        match self {
+            Self::Moka(cache) => {
+                let (entries, weight) = (cache.entry_count(), cache.weighted_size());
+                let average = weight.checked_div(entries).unwrap_or(0);
+                weight.saturating_add(average) > capacity
+            }
+            // To count what it holds would take the lock of every shard.
+            #[cfg(feature = "quick_cache")]
+            Self::Quick(_, departures) => departures.full.load(Ordering::Relaxed),
         }
     }
 
@@ -130,7 +158,7 @@ where
                 (cache.entry_count(), cache.weighted_size())
             }
             #[cfg(feature = "quick_cache")]
-            Self::Quick(cache) => (cache.len() as u64, cache.weight()),
+            Self::Quick(cache, _) => (cache.len() as u64, cache.weight()),
         }
     }
 }
@@ -201,6 +229,7 @@ mod quick {
 
         fn on_evict(&self, _: &mut (), _: K, _: T) {
             self.0.evicted.fetch_add(1, Ordering::Relaxed);
+            self.0.full.store(true, Ordering::Relaxed);
         }
     }
 

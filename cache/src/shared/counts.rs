@@ -2,14 +2,15 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::counters::Counter;
 use crate::stats::SharedLayerStats;
 
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    pub(super) hits: Count,
-    pub(super) misses: Count,
+    pub(super) hits: Counter,
+    pub(super) misses: Counter,
     pub(super) rejected: AtomicU64,
-    pub(super) distrusted: Count,
+    pub(super) distrusted: Counter,
     pub(super) writes: AtomicU64,
     pub(super) refused: AtomicU64,
     pub(super) oversized: AtomicU64,
@@ -17,15 +18,6 @@ pub(super) struct Counts {
     pub(super) suspended: AtomicU64,
     pub(super) replayed: AtomicU64,
     pub(super) told: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Count(AtomicU64);
-
-impl Count {
-    pub(super) fn add(&self, more: usize) {
-        self.0.fetch_add(more as u64, Ordering::Relaxed);
-    }
 }
 
 impl Counts {
@@ -45,10 +37,10 @@ impl Counts {
         } = self;
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         SharedLayerStats {
-            hits: read(&hits.0),
-            misses: read(&misses.0),
+            hits: hits.get(),
+            misses: misses.get(),
             rejected: read(rejected),
-            distrusted: read(&distrusted.0),
+            distrusted: distrusted.get(),
             writes: read(writes),
             refused: read(refused),
             oversized: read(oversized),

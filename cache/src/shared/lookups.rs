@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use super::control::Control;
 use crate::error::StoreError;
 use crate::shared::SharedStore;
 
@@ -56,13 +57,41 @@ struct Waiting {
 /// The keys of one lookup: most ask for one.
 pub(crate) type Keys = SmallVec<[String; 1]>;
 
+/// A key, and what stands under it.
+pub(crate) type Standing = (String, Option<Vec<u8>>);
+
 /// What one lookup found.
 #[derive(Debug)]
 pub(crate) struct Answer {
     /// What stands under the control key, not older than any of the values.
-    pub(crate) control: Control,
+    pub(crate) record: Record,
     /// Each key asked for, in their order, and what stands there.
-    pub(crate) found: SmallVec<[(String, Option<Vec<u8>>); 1]>,
+    pub(crate) found: SmallVec<[Standing; 1]>,
+}
+
+/// What stands under the control key.
+#[derive(Debug, Clone)]
+pub(crate) enum Record {
+    /// Read once for all lookups of a batch.
+    Readable(Control),
+    /// Nothing, or what is no record.
+    Unreadable(Option<Arc<[u8]>>),
+}
+
+impl Record {
+    fn of(bytes: Option<Vec<u8>>) -> Self {
+        match bytes.as_deref().and_then(Control::decode) {
+            Some(control) => Self::Readable(control),
+            None => Self::Unreadable(bytes.map(Arc::from)),
+        }
+    }
+
+    pub(crate) fn control(&self) -> Option<Control> {
+        match self {
+            Self::Readable(control) => Some(*control),
+            Self::Unreadable(_) => None,
+        }
+    }
 }
 
 impl Lookups {
@@ -125,50 +154,56 @@ impl Inner {
         let lengths: Vec<usize> = lookups.iter().map(Keys::len).collect();
         let mut keys = Vec::with_capacity(1 + lengths.iter().sum::<usize>());
         keys.push(self.control_key.clone());
-        keys.extend(lookups.into_iter().flatten());
+        for lookup in lookups {
+            keys.extend(lookup);
+        }
         // As it mostly is: then the keys need not be copied.
-        let (control, values) = if keys.len() <= 1 + MOST_KEYS && all_differ(&keys) {
+        let (record, values) = if keys.len() <= 1 + MOST_KEYS && all_differ(&keys) {
             self.ask_batch(&keys).await?
         } else {
             self.ask_in_batches(&keys[1..]).await?
         };
         let mut found = keys.into_iter().skip(1).zip(values);
-        let answers = lengths.into_iter().map(|length| Answer {
-            control: control.clone(),
-            found: found.by_ref().take(length).collect(),
-        });
-        Ok(answers.collect())
+        let mut answers = Vec::with_capacity(lengths.len());
+        for length in lengths {
+            let mut answer = Answer { record: record.clone(), found: SmallVec::new() };
+            // Pushed: to collect the one that most ask for was half of the work here.
+            for one in found.by_ref().take(length) {
+                answer.found.push(one);
+            }
+            answers.push(answer);
+        }
+        Ok(answers)
     }
 
     /// Asks for each key once.
-    async fn ask_in_batches(&self, keys: &[String]) -> Result<(Control, Values), StoreError> {
+    async fn ask_in_batches(&self, keys: &[String]) -> Result<(Record, Values), StoreError> {
         let Plan { distinct, places, mut uses } = Plan::new(keys);
-        let mut control = None;
+        let mut record = Record::Unreadable(None);
         let mut found = Vec::with_capacity(distinct.len());
         for chunk in distinct.chunks(MOST_KEYS) {
             let batch = std::iter::once(&self.control_key).chain(chunk.iter().copied());
             let batch: Vec<String> = batch.cloned().collect();
             // The last control record asked for is not older than any value.
             let (now, values) = self.ask_batch(&batch).await?;
-            control = now;
+            record = now;
             found.extend(values);
         }
         let value = |place: usize| {
             uses[place] -= 1;
             if uses[place] == 0 { found[place].take() } else { found[place].clone() }
         };
-        Ok((control, places.into_iter().map(value).collect::<Vec<_>>().into_iter()))
+        Ok((record, places.into_iter().map(value).collect::<Vec<_>>().into_iter()))
     }
 
     /// Asks for the control key and what follows it.
-    async fn ask_batch(&self, batch: &[String]) -> Result<(Control, Values), StoreError> {
+    async fn ask_batch(&self, batch: &[String]) -> Result<(Record, Values), StoreError> {
         let values = caught(async { self.store.get_many(batch).await }).await?;
         if values.len() != batch.len() {
             return Err(StoreError::failed("the store answered another number of keys"));
         }
         let mut values = values.into_iter();
-        let control = values.next().flatten().map(Arc::from);
-        Ok((control, values))
+        Ok((Record::of(values.next().flatten()), values))
     }
 
     /// The next batch of the line.
@@ -274,9 +309,6 @@ fn leave(line: &mut Line) {
         line.waiting.clear();
     }
 }
-
-/// What stands under the control key.
-type Control = Option<Arc<[u8]>>;
 
 /// What stands under each key asked for, in their order.
 type Values = std::vec::IntoIter<Option<Vec<u8>>>;

@@ -15,17 +15,16 @@ mod update;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use parking_lot::Mutex;
 use smallvec::{SmallVec, smallvec};
 
 use crate::codec::Codec;
 use crate::config::CacheConfig;
 use crate::error::StoreError;
 use crate::frame::{self, Fingerprint, Format, Meta, Opened, Stored};
-use crate::key;
+use crate::key::{self, CacheKey};
 use control::{Control, Marker, Trust};
 use counts::{Counts, raise};
-use lookups::{Answer, Keys, Lookups};
+use lookups::{Answer, Keys, Lookups, Record, Standing};
 use recovery::Recovery;
 pub use store::{SharedStore, Signal, StoreFuture, When};
 pub(crate) use update::Pulse;
@@ -42,7 +41,7 @@ pub(crate) struct Shared<V> {
     fence: Duration,
     /// How long a tag's removal must be remembered: as long as what it concerns may stand there.
     memory_of_tags: Duration,
-    recovery: Mutex<Recovery>,
+    recovery: Recovery,
     ticks: Ticks,
     counts: Counts,
     #[cfg(feature = "tracing")]
@@ -58,7 +57,16 @@ struct Names {
 /// What a look found.
 pub(crate) struct Looked<V> {
     pub(crate) found: Option<Found<V>>,
-    pub(crate) view: View,
+    control: Control,
+    bytes: Option<Vec<u8>>,
+}
+
+impl<V> Looked<V> {
+    /// What a load must know to write over this.
+    pub(crate) fn view(&self) -> View {
+        let Self { control, bytes, .. } = self;
+        View { control: *control, expected: bytes.as_deref().map(Fingerprint::of) }
+    }
 }
 
 /// What a look for several values found, in their order.
@@ -122,7 +130,7 @@ impl<V> Shared<V> {
             names,
             fence: config.load_timeout.saturating_add(SLACK),
             memory_of_tags: longest.saturating_add(config.load_timeout),
-            recovery: Mutex::new(Recovery::default()),
+            recovery: Recovery::default(),
             ticks: Ticks::default(),
             counts: Counts::default(),
             #[cfg(feature = "tracing")]
@@ -135,7 +143,22 @@ impl<V> Shared<V> {
     /// # Errors
     /// When the store cannot tell, or is not to be believed for the moment.
     pub(crate) async fn look(&self, text: &str) -> Result<Looked<V>, StoreError> {
-        let looked = self.look_at(smallvec![self.names.value(text)]).await?;
+        self.look_one(self.names.value(text)).await
+    }
+
+    /// As [`look`](Self::look), without the key's text in a string of its own.
+    ///
+    /// # Errors
+    /// As [`look`](Self::look).
+    pub(crate) async fn look_key(
+        &self,
+        key: &(impl CacheKey + ?Sized),
+    ) -> Result<Looked<V>, StoreError> {
+        self.look_one(self.names.value_of(key)).await
+    }
+
+    async fn look_one(&self, key: String) -> Result<Looked<V>, StoreError> {
+        let looked = self.look_at(smallvec![key]).await?;
         looked.into_iter().next().ok_or(StoreError::Suspended)
     }
 
@@ -202,12 +225,12 @@ impl<V> Shared<V> {
             let Ok(looked) = self.read(smallvec![key.clone()]).await else {
                 return Filled::Failed;
             };
-            let Some(Looked { view, .. }) = looked.into_iter().next() else {
+            let Some(looked) = looked.into_iter().next() else {
                 return Filled::Failed;
             };
             // Read first and compared, rather than written blindly: a write that is delivered
             // late, by a connection that was thought dead, must not undo what came after it.
-            match self.fill(text, &view, outgoing).await {
+            match self.fill(text, &looked.view(), outgoing).await {
                 Filled::Refused => {}
                 filled => return filled,
             }
@@ -287,8 +310,7 @@ impl<V> Shared<V> {
         if !self.store.set(key, claim.clone(), Some(self.fence), When::Absent).await? {
             return Ok(false);
         }
-        let control = self.lookups.get(Keys::new()).await?.control;
-        let now = control.as_deref().and_then(Control::decode);
+        let now = self.lookups.get(Keys::new()).await?.record.control();
         if now.is_none_or(|now| !now.admits(view.control)) {
             return Ok(false);
         }
@@ -309,27 +331,29 @@ impl<V> Shared<V> {
 
     /// Gives the keys back if the store was emptied meanwhile.
     async fn try_read(&self, keys: Keys) -> Result<Result<Looks<V>, Keys>, StoreError> {
-        let Answer { control, found } = self.lookups.get(keys).await?;
-        let control = match control.as_deref().and_then(Control::decode) {
-            Some(control) => control,
-            None => match self.begin(control.as_deref().map(<[u8]>::to_vec)).await? {
-                Some(control) => control,
-                None => return Ok(Err(keys_of(found))),
-            },
+        let Answer { record, found } = self.lookups.get(keys).await?;
+        let control = match record {
+            Record::Readable(control) => control,
+            Record::Unreadable(bytes) => {
+                match self.begin(bytes.as_deref().map(<[u8]>::to_vec)).await? {
+                    Some(control) => control,
+                    None => return Ok(Err(keys_of(found))),
+                }
+            }
         };
-        let open = |(key, bytes): &(String, Option<Vec<u8>>)| {
-            let view = View { control, expected: bytes.as_deref().map(Fingerprint::of) };
-            (bytes.as_deref().and_then(|bytes| self.open(key, bytes, control)), view)
+        let open = |(key, bytes): &Standing| {
+            bytes.as_deref().and_then(|bytes| self.open(key, bytes, control))
         };
         let opened: SmallVec<[_; 1]> = found.iter().map(open).collect();
         let Some(markers) = self.markers(control, &opened).await? else {
             return Ok(Err(keys_of(found)));
         };
-        let judge = |(opened, view): (Option<Opened<V>>, View)| Looked {
+        let judge = |(opened, (_, bytes)): (Option<Opened<V>>, Standing)| Looked {
             found: opened.and_then(|opened| Self::judge(opened, &markers)),
-            view,
+            control,
+            bytes,
         };
-        Ok(Ok(opened.into_iter().map(judge).collect()))
+        Ok(Ok(opened.into_iter().zip(found).map(judge).collect()))
     }
 
     /// What was done to the tags of these frames, as far as it may concern one of them; `None` if
@@ -337,9 +361,9 @@ impl<V> Shared<V> {
     async fn markers(
         &self,
         control: Control,
-        opened: &[(Option<Opened<V>>, View)],
+        opened: &[Option<Opened<V>>],
     ) -> Result<Option<Vec<(u64, Marker)>>, StoreError> {
-        let frames = opened.iter().filter_map(|(opened, _)| opened.as_ref());
+        let frames = opened.iter().flatten();
         let concerned = frames.filter(|frame| control.moved_since(&frame.meta));
         let mut tags: Vec<u64> = concerned.flat_map(|frame| &frame.meta.tags).copied().collect();
         tags.sort_unstable();
@@ -348,9 +372,8 @@ impl<V> Shared<V> {
             return Ok(Some(Vec::new()));
         }
         let keys = tags.iter().map(|tag| self.names.tag(*tag)).collect();
-        let Answer { control: now, found } = self.lookups.get(keys).await?;
-        let now = now.as_deref().and_then(Control::decode);
-        if now.is_none_or(|now| now.incarnation != control.incarnation) {
+        let Answer { record, found } = self.lookups.get(keys).await?;
+        if record.control().is_none_or(|now| now.incarnation != control.incarnation) {
             return Ok(None);
         }
         let decode = |bytes: Option<Vec<u8>>| Some(Marker::decode(&bytes?, control));
@@ -411,7 +434,15 @@ impl Names {
     }
 
     fn value(&self, text: &str) -> String {
-        [&self.prefix, "k:", text].concat()
+        [&self.prefix, VALUE, text].concat()
+    }
+
+    fn value_of(&self, key: &(impl CacheKey + ?Sized)) -> String {
+        let mut out = String::with_capacity(self.prefix.len() + VALUE.len() + USUAL_TEXT);
+        out.push_str(&self.prefix);
+        out.push_str(VALUE);
+        key.write_text(&mut out);
+        out
     }
 
     fn values(&self) -> String {
@@ -444,9 +475,15 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn keys_of(found: SmallVec<[(String, Option<Vec<u8>>); 1]>) -> Keys {
+fn keys_of(found: SmallVec<[Standing; 1]>) -> Keys {
     found.into_iter().map(|(key, _)| key).collect()
 }
+
+/// Stands in the name of each value.
+const VALUE: &str = "k:";
+
+/// Bytes that the text of a key mostly fits into.
+const USUAL_TEXT: usize = 32;
 
 /// More than any operation on a store may take.
 const SLACK: Duration = Duration::from_secs(5);

@@ -1,8 +1,11 @@
 //! Changes that did not reach the store are repeated until they have; until then the store is
 //! not believed, since what they should have taken away may stand there still.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::Shared;
 use super::counts::raise;
@@ -17,11 +20,35 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Default)]
 pub(super) struct Recovery {
+    owed: Mutex<Owed>,
+    /// Whether there are any, for those who only read the store.
+    any: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Owed {
     pending: Pending,
     /// Changes taken out of `pending` and being tried.
     trying: usize,
     /// A task is at work.
     running: bool,
+}
+
+impl Recovery {
+    fn with<T>(&self, work: impl FnOnce(&mut Owed) -> T) -> T {
+        let mut owed = self.owed.lock();
+        let done = work(&mut owed);
+        // Under the lock, so that the last to store it has seen the last state. Whoever reads the
+        // store after a removal has returned finds it, if the removal is owed.
+        self.any.store(owed.len() > 0, Ordering::Release);
+        done
+    }
+}
+
+impl Owed {
+    fn len(&self) -> usize {
+        self.pending.len() + self.trying
+    }
 }
 
 impl<V: Send + Sync + 'static> Shared<V> {
@@ -45,22 +72,22 @@ impl<V: Send + Sync + 'static> Shared<V> {
 
     /// Repeats `change` in the background until it has reached the store.
     pub(crate) fn repeat(self: &Arc<Self>, source: u64, change: Change) {
-        let mut recovery = self.recovery.lock();
-        recovery.pending.add(change);
-        if !recovery.running {
-            recovery.running = true;
-            load::spawn(replay(Running { shared: Arc::downgrade(self), done: false }, source));
-        }
+        self.recovery.with(|owed| {
+            owed.pending.add(change);
+            if !owed.running {
+                owed.running = true;
+                load::spawn(replay(Running { shared: Arc::downgrade(self), done: false }, source));
+            }
+        });
     }
 
     /// Tries all that is pending once; whether nothing is left.
     async fn try_pending(&self, source: u64) -> bool {
-        let changes = {
-            let mut recovery = self.recovery.lock();
-            let changes = recovery.pending.take();
-            recovery.trying = changes.len();
+        let changes = self.recovery.with(|owed| {
+            let changes = owed.pending.take();
+            owed.trying = changes.len();
             changes
-        };
+        });
         // Owned by a guard, so that a task that is dropped gives them back.
         let mut trying = Trying { shared: self, changes };
         while let Some(change) = trying.changes.last() {
@@ -78,16 +105,11 @@ impl<V: Send + Sync + 'static> Shared<V> {
 impl<V> Shared<V> {
     /// Whether every change of this process has reached the store.
     pub(super) fn is_trusted(&self) -> bool {
-        let recovery = self.recovery.lock();
-        recovery.pending.is_empty() && recovery.trying == 0
+        !self.recovery.any.load(Ordering::Acquire)
     }
 
     pub(crate) fn stats(&self) -> SharedLayerStats {
-        let pending = {
-            let recovery = self.recovery.lock();
-            recovery.pending.len() + recovery.trying
-        };
-        self.counts.stats(pending)
+        self.counts.stats(self.recovery.owed.lock().len())
     }
 }
 
@@ -110,17 +132,18 @@ struct Running<V> {
 impl<V> Running<V> {
     /// Gives the place up if nothing came meanwhile, in one step with the look.
     fn end_if_done(&mut self, shared: &Shared<V>) -> bool {
-        let mut recovery = shared.recovery.lock();
-        self.done = recovery.pending.is_empty();
-        recovery.running = !self.done;
-        self.done
+        shared.recovery.with(|owed| {
+            self.done = owed.pending.is_empty();
+            owed.running = !self.done;
+            self.done
+        })
     }
 }
 
 impl<V> Drop for Running<V> {
     fn drop(&mut self) {
         if let Some(shared) = self.shared.upgrade().filter(|_| !self.done) {
-            shared.recovery.lock().running = false;
+            shared.recovery.with(|owed| owed.running = false);
         }
     }
 }
@@ -132,10 +155,11 @@ struct Trying<'a, V> {
 
 impl<V> Drop for Trying<'_, V> {
     fn drop(&mut self) {
-        let mut recovery = self.shared.recovery.lock();
-        recovery.trying = 0;
-        for change in self.changes.drain(..) {
-            recovery.pending.add(change);
-        }
+        self.shared.recovery.with(|owed| {
+            owed.trying = 0;
+            for change in self.changes.drain(..) {
+                owed.pending.add(change);
+            }
+        });
     }
 }

@@ -7,7 +7,7 @@ use smallvec::smallvec;
 
 use super::control::{Control, Marker};
 use super::counts::raise;
-use super::{ATTEMPTS, Found, Looked, Outgoing, Shared, Signal, When};
+use super::{ATTEMPTS, Found, Outgoing, Shared, Signal, When};
 use crate::change::{Change, Message};
 use crate::error::StoreError;
 use crate::frame;
@@ -133,7 +133,9 @@ impl<V> Shared<V> {
     async fn expire_key(&self, text: &str) -> Result<(), StoreError> {
         for _ in 0..ATTEMPTS {
             let looked = self.read(smallvec![self.names.value(text)]).await?.into_iter().next();
-            let Some(Looked { found: Some(found), view }) = looked else { return Ok(()) };
+            let Some(looked) = looked else { return Ok(()) };
+            let view = looked.view();
+            let Some(found) = looked.found else { return Ok(()) };
             let Found { content, meta, fresh_left, stale_left } = found;
             if fresh_left.is_zero() {
                 return Ok(());

@@ -18,6 +18,7 @@ mod lifetime;
 mod many;
 mod matching;
 mod model;
+mod promotion;
 #[cfg(feature = "redis")]
 mod redis;
 mod shared;

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
-use escala_cache::{Cache, Coherence, EarlyRefresh, Entry, Previous};
+#[cfg(feature = "quick_cache")]
+use escala_cache::Engine;
+use escala_cache::{Cache, Coherence, EarlyRefresh, Entry, Memory, Previous};
 use proptest::prelude::*;
 use tokio::time::{Instant, sleep};
 
@@ -105,8 +107,14 @@ impl World {
     fn new(seed: u64, loss: u64, shared: bool) -> Self {
         let store = FakeStore::default();
         store.unsteady(seed, loss);
-        let process = |_| {
+        let process = |number| {
+            // The first has no room: what it finds once in the store does not come in.
+            let full = Memory::entries(1);
+            #[cfg(feature = "quick_cache")]
+            let full = full.engine(Engine::QuickCache);
+            let memory = if number == 0 { full } else { Memory::default() };
             let builder = builder("model")
+                .memory(memory)
                 .early_refresh(EarlyRefresh::After { share: 0.5 })
                 .ttl(Duration::from_millis(400))
                 .coherence(Coherence::default().heartbeat(HEARTBEAT));

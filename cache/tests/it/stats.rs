@@ -106,6 +106,7 @@ async fn visit_hands_out_every_figure_with_its_labels() {
         "cache_hits_total{cache=quotes,layer=memory} 1",
         "cache_misses_total{cache=quotes,layer=shared} 1",
         "cache_capacity{cache=quotes,layer=memory} 1000",
+        "cache_declined_total{cache=quotes,layer=memory} 0",
         "cache_load_outcomes_total{cache=quotes,outcome=success} 1",
         "cache_loads_in_flight{cache=quotes} 0",
     ] {

@@ -146,3 +146,25 @@ fn a_later_write_waits_for_the_earlier_one() {
         assert_eq!(world.flights.len(), 0);
     });
 }
+
+#[test]
+fn a_read_without_a_ticket_does_not_see_what_is_being_removed() {
+    loom::model(|| {
+        let world = World::new();
+        *world.memory.lock() = Some(1);
+        let remover = world.clone();
+        let remover = thread::spawn(move || {
+            let hold = remover.flights.hold(KEY);
+            remover.flights.void(&KEY, || *remover.memory.lock() = None);
+            // The source stands for the shared layer here.
+            *remover.source.lock() = 2;
+            drop(hold);
+        });
+        let removed = world.memory.lock().is_none();
+        if removed && world.flights.trusts_shared(&KEY) {
+            assert_eq!(*world.source.lock(), 2);
+        }
+        remover.join().unwrap();
+        assert!(world.flights.trusts_shared(&KEY));
+    });
+}

@@ -165,11 +165,16 @@ impl Latency {
     }
 }
 
-/// Microseconds in three digits.
-pub(super) fn histogram(samples: &[Sample]) -> Histogram<u64> {
+/// For microseconds in three digits.
+pub(super) fn empty() -> Histogram<u64> {
     // A sample holds at most an hour and some; the bounds take all of it.
-    let mut histogram = Histogram::new_with_bounds(1, u64::from(u32::MAX), 3)
-        .expect("the bounds are in order and three digits are allowed");
+    Histogram::new_with_bounds(1, u64::from(u32::MAX), 3)
+        .expect("the bounds are in order and three digits are allowed")
+}
+
+/// How long each took.
+pub(super) fn histogram(samples: &[Sample]) -> Histogram<u64> {
+    let mut histogram = empty();
     for sample in samples {
         histogram.saturating_record(u64::from(sample.took_us));
     }

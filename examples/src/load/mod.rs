@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use clap::Parser;
+use hdrhistogram::Histogram;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -103,7 +104,24 @@ pub async fn burst_of_reads(server: SocketAddr, users: usize) -> anyhow::Result<
     Ok(outcome.succeeded())
 }
 
-/// So many connections ask for the same path without a pause; how many answers came in the time.
+/// What came of a [`closed_loop`].
+#[derive(Debug)]
+pub struct Answers {
+    /// How many there were.
+    pub count: u64,
+    /// In microseconds.
+    latencies: Histogram<u64>,
+}
+
+impl Answers {
+    /// The time within which this share of the answers came, 0.0 to 1.0.
+    #[must_use]
+    pub fn quantile(&self, share: f64) -> Duration {
+        Duration::from_micros(self.latencies.value_at_quantile(share))
+    }
+}
+
+/// So many connections ask for the same path without a pause; what came in the time.
 ///
 /// # Errors
 /// A connection breaks, or an answer is not a success.
@@ -112,24 +130,31 @@ pub async fn closed_loop(
     path: &'static str,
     connections: usize,
     duration: Duration,
-) -> anyhow::Result<u64> {
+) -> anyhow::Result<Answers> {
     let mut working = JoinSet::new();
     let end = Instant::now() + duration;
     for _ in 0..connections {
         working.spawn(async move {
             let mut client = Client::connect(server).await?;
-            let mut answers = 0;
-            while Instant::now() < end {
+            // A histogram a connection would not fit into the processor's cache.
+            let mut took_us = Vec::new();
+            let mut asked = Instant::now();
+            while asked < end {
                 let Answer { status, .. } = client.get(path).await?;
                 anyhow::ensure!(status.is_success(), "{path}: {status}");
-                answers += 1;
+                let answered = Instant::now();
+                let took = answered.duration_since(asked).as_micros();
+                took_us.push(u32::try_from(took).unwrap_or(u32::MAX));
+                asked = answered;
             }
-            Ok(answers)
+            anyhow::Ok(took_us)
         });
     }
-    let mut answers = 0;
+    let mut latencies = measure::empty();
     while let Some(worked) = working.join_next().await {
-        answers += worked??;
+        for took_us in worked?? {
+            latencies.saturating_record(u64::from(took_us));
+        }
     }
-    Ok(answers)
+    Ok(Answers { count: latencies.len(), latencies })
 }

@@ -13,7 +13,7 @@ mod hop;
 mod run;
 mod settings;
 mod store;
-mod target;
+pub(crate) mod target;
 mod upstream;
 
 use std::ffi::OsString;

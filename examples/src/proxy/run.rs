@@ -1,8 +1,7 @@
 //! From settings to a served listener and back to a clean stop.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::net::{SocketAddr, TcpListener};
-use std::num::NonZeroUsize;
+use std::net::TcpListener;
 use std::process::ExitCode;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -11,7 +10,6 @@ use anyhow::{Context, anyhow};
 use axum::Router;
 use escala_cache::http::HttpCacheLayer;
 use escala_cluster::{Drain, DrainConfig, serve};
-use tokio::net::TcpSocket;
 use tower::Layer as _;
 use tracing_subscriber::EnvFilter;
 
@@ -20,11 +18,10 @@ use super::front::Front;
 use super::settings::Settings;
 use super::store;
 use super::upstream::Upstream;
+use crate::listen::{listen, listen_often, runtime};
 
 /// How long an orderly stop may take once no connection is accepted.
 const STOP_DEADLINE: Duration = Duration::from_secs(15);
-/// Connections that may wait to be accepted by one thread.
-const BACKLOG: u32 = 1_024;
 
 /// Runs the proxy; says on the error stream why it cannot.
 pub(super) fn main_until(settings: &Settings) -> ExitCode {
@@ -93,52 +90,6 @@ fn run(settings: &Settings) -> anyhow::Result<()> {
         thread.join().map_err(|_| anyhow!("a thread panicked"))??;
     }
     served.map(|_| ())
-}
-
-/// Listens; the address is the one that was found if any port will do.
-fn listen(option: &str, address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
-    let listener = TcpListener::bind(address)
-        .with_context(|| format!("{option}: {address} cannot be listened on"))?;
-    listener.set_nonblocking(true)?;
-    let address = listener.local_addr()?;
-    Ok((listener, address))
-}
-
-/// One socket a thread, among which the kernel spreads the connections: of threads that share a
-/// socket, one takes a whole burst before another has woken.
-///
-/// # Panics
-/// Outside of a runtime.
-fn listen_often(
-    option: &str,
-    address: SocketAddr,
-    times: Option<NonZeroUsize>,
-) -> anyhow::Result<(Vec<TcpListener>, SocketAddr)> {
-    // Finds the port, and that nobody has it: sockets that share one would not mind.
-    let (alone, address) = listen(option, address)?;
-    let times = times.map_or(1, NonZeroUsize::get);
-    if times == 1 {
-        return Ok((vec![alone], address));
-    }
-    drop(alone);
-    let shared = || {
-        let socket = match address {
-            SocketAddr::V4(_) => TcpSocket::new_v4(),
-            SocketAddr::V6(_) => TcpSocket::new_v6(),
-        }?;
-        socket.set_reuseaddr(true)?;
-        socket.set_reuseport(true)?;
-        socket.bind(address)?;
-        socket.listen(BACKLOG)?.into_std()
-    };
-    let listeners: std::io::Result<Vec<TcpListener>> = (0..times).map(|_| shared()).collect();
-    let listeners =
-        listeners.with_context(|| format!("{option}: {address} cannot be listened on"))?;
-    Ok((listeners, address))
-}
-
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().context("runtime")
 }
 
 /// Serves until the drain has ended, on every thread: what one has begun to load for the cache may

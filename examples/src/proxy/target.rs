@@ -7,10 +7,10 @@ use axum::http::{HeaderValue, Method, StatusCode, Uri, Version};
 
 /// A request that goes no further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
-    pub(super) status: StatusCode,
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
     /// What is wrong with it, for who sent it.
-    pub(super) rule: &'static str,
+    pub(crate) rule: &'static str,
 }
 
 const fn bad(rule: &'static str) -> Refusal {
@@ -21,7 +21,7 @@ const fn bad(rule: &'static str) -> Refusal {
 ///
 /// Two readers of one request must see the same target: the cache would otherwise keep under one
 /// name what the origin has answered for another.
-pub(super) fn normalise(request: &mut Parts) -> Result<(), Refusal> {
+pub(crate) fn normalise(request: &mut Parts) -> Result<(), Refusal> {
     if matches!(request.method, Method::CONNECT | Method::TRACE) {
         let rule = "this proxy makes no tunnels and sends no request back";
         return Err(Refusal { status: StatusCode::NOT_IMPLEMENTED, rule });

@@ -3,6 +3,7 @@
 mod api;
 mod bad_settings;
 mod caching;
+mod gateway;
 mod load;
 mod postgres;
 mod process;

@@ -176,6 +176,34 @@ async fn a_read_that_panics_or_is_aborted_leaves_nothing_behind() {
     assert_eq!(ended(&db), (0, 0, 2));
 }
 
+/// What succeeded follows from the other counters, read one by one while they change.
+#[test]
+fn nothing_is_ever_taken_for_a_success_that_was_none() {
+    let db = documented(Strategy::LeastLoaded);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                assert!(db.stats().nodes.iter().all(|node| node.succeeded_total == 0));
+            }
+        });
+        let pickers: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    for _ in 0..50_000 {
+                        drop(db.read(&Session::new()).unwrap());
+                    }
+                })
+            })
+            .collect();
+        for picker in pickers {
+            picker.join().unwrap();
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert_eq!(ended(&db), (0, 0, 150_000));
+}
+
 /// Threads that succeed, fail, drop and abort at once, with ejections and trials among them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_books_balance_after_a_storm() {

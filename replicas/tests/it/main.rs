@@ -15,6 +15,8 @@ mod discovery;
 mod ejection;
 mod failover;
 mod flapping;
+#[cfg(feature = "http")]
+mod http;
 mod members;
 mod model;
 mod panic_mode;

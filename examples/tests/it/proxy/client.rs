@@ -75,6 +75,20 @@ impl Client {
         sent.expect("in time").expect("send");
     }
 
+    /// Sends bytes to somebody who may have had enough.
+    pub(crate) async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        let sent = timeout(PATIENCE, self.stream.write_all(bytes.as_ref())).await;
+        sent.expect("in time").is_ok()
+    }
+
+    /// The next head, whatever its status; its status and fields.
+    pub(crate) async fn interim(&mut self) -> (u16, Vec<(String, String)>) {
+        let line = self.line().await.expect("a status line");
+        let status = line.strip_prefix("HTTP/1.1 ").or(line.strip_prefix("HTTP/1.0 "));
+        let status = status.unwrap_or_else(|| panic!("no status line: {line:?}"));
+        (status[..3].parse().expect("status"), self.fields().await)
+    }
+
     pub(crate) async fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> Answer {
         self.request("GET", path, headers, "").await
     }
@@ -119,11 +133,7 @@ impl Client {
     /// The next head that is no interim response's.
     pub(crate) async fn head(&mut self) -> Answer {
         loop {
-            let line = self.line().await.expect("a status line");
-            let status = line.strip_prefix("HTTP/1.1 ").or(line.strip_prefix("HTTP/1.0 "));
-            let status = status.unwrap_or_else(|| panic!("no status line: {line:?}"));
-            let status: u16 = status[..3].parse().expect("status");
-            let headers = self.fields().await;
+            let (status, headers) = self.interim().await;
             if (100..200).contains(&status) {
                 continue;
             }

@@ -1,0 +1,129 @@
+//! A group of servers as the file has it, made into a balancing proxy.
+
+use std::time::Duration;
+
+use escala_replicas::http::{Network, ReverseProxy, Upstream};
+use escala_replicas::{Member, Replicas, ReplicasConfig, Strategy};
+
+use super::error::SettingError;
+use super::file;
+
+/// A backup is the primary of its set, which is asked for reads only when no replica is left.
+const BACKUP_RULE: &str = "be true for at most one server of a group, and not for all";
+
+/// Servers that share their health and their connections.
+#[derive(Clone, Debug)]
+pub(super) struct Group {
+    /// What it was made of: a new file with the same keeps it, health and connections included.
+    file: file::Group,
+    trusted: Vec<Network>,
+    pub(super) proxy: ReverseProxy,
+}
+
+impl Group {
+    /// `table` is the group's place in the file.
+    pub(super) fn new(
+        table: &str,
+        file: &file::Group,
+        trusted: &[Network],
+    ) -> Result<Self, SettingError> {
+        let replicas = replicas(table, file)?;
+        let mut config = file.proxy.clone();
+        if config.trusted_proxies.is_empty() {
+            config.trusted_proxies = trusted.to_vec();
+        }
+        let proxy = ReverseProxy::new(replicas, config)
+            .map_err(|error| SettingError::within(&format!("{table}.proxy"), &error))?;
+        Ok(Self { file: file.clone(), trusted: trusted.to_vec(), proxy })
+    }
+
+    pub(super) fn is_of(&self, file: &file::Group, trusted: &[Network]) -> bool {
+        self.file == *file && self.trusted == trusted
+    }
+}
+
+fn replicas(table: &str, file: &file::Group) -> Result<Replicas<Upstream>, SettingError> {
+    let connection = &file.connection;
+    connection
+        .validate()
+        .map_err(|error| SettingError::within(&format!("{table}.connection"), &error))?;
+    let mut members = Vec::new();
+    let mut backup = None;
+    for (position, server) in file.servers.iter().enumerate() {
+        let table = format!("{table}.servers[{position}]");
+        let upstream = Upstream::new(&server.address, connection.clone())
+            .map_err(|error| SettingError::within(&table, &error))?;
+        let member = if server.backup {
+            if backup.replace(position).is_some() || file.servers.len() == 1 {
+                return Err(SettingError::new(format!("{table}.backup"), true, BACKUP_RULE));
+            }
+            Member::primary(&server.address, upstream)
+        } else {
+            Member::replica(&server.address, upstream)
+        };
+        let member = member.weight(server.weight);
+        members.push(match server.max_conns {
+            Some(most) => member.max_in_flight(most),
+            None => member,
+        });
+    }
+    let mut builder = Replicas::with_members(members);
+    builder = builder.strategy(match file.strategy {
+        file::Strategy::RoundRobin => Strategy::Weighted,
+        file::Strategy::LeastConn => Strategy::LeastLoaded,
+        file::Strategy::Ewma => Strategy::PeakEwma,
+    });
+    let mut config = health(file);
+    if let Some(file::Health { path, interval, timeout }) = &file.health {
+        if !path.starts_with('/') {
+            return Err(SettingError::new(format!("{table}.health.path"), path, "begin with /"));
+        }
+        config = config.health_interval(*interval).probe_timeout(*timeout);
+        let path = path.clone();
+        builder = builder.probe(move |upstream: Upstream| {
+            let path = path.clone();
+            async move { upstream.probe(&path).await }
+        });
+    }
+    builder.config(config).build().map_err(|error| SettingError::within(table, &named(error)))
+}
+
+/// As nginx has it: so many failures take a server out for a time that does not grow.
+fn health(file: &file::Group) -> ReplicasConfig {
+    let never = u32::MAX;
+    let failures = if file.max_fails == 0 { never } else { file.max_fails };
+    let mut config = ReplicasConfig::default()
+        .consecutive_failures(failures)
+        .ejection_base(file.fail_timeout)
+        .ejection_max(file.fail_timeout)
+        // nginx knows failures in a row only, no slow start unless told, and lets a group be out whole.
+        .failure_min_requests(never)
+        .panic_percent(0)
+        .slow_start(file.slow_start)
+        .max_wait(file.max_wait)
+        // A backup is all there is left then: it takes everything.
+        .primary_read_share(1.0);
+    // Only the questions of a probe are spread; the file's time is meant as it is written.
+    if file.health.is_none() {
+        config = config.jitter(0.0).probe_timeout(Duration::from_secs(1));
+    }
+    config
+}
+
+/// The fields of the balancer by the names that the file has for them.
+fn named(mut error: escala_replicas::ConfigError) -> escala_replicas::ConfigError {
+    for (theirs, ours) in [
+        ("ejection_base", "fail_timeout"),
+        ("ejection_max", "fail_timeout"),
+        ("health_interval", "health.interval"),
+        ("probe_timeout", "health.timeout"),
+        ("number of nodes", "servers"),
+    ] {
+        if error.field == theirs {
+            ours.clone_into(&mut error.field);
+        }
+    }
+    error.field = error.field.replace("member[", "servers[").replace("].name", "].address");
+    error.field = error.field.replace("].max_in_flight", "].max_conns");
+    error
+}

@@ -1,0 +1,123 @@
+//! From a file to a served listener and back to a clean stop.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::net::TcpListener;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use anyhow::{Context, anyhow};
+use axum::Router;
+use escala_cluster::{Drain, DrainConfig, serve};
+use tracing_subscriber::EnvFilter;
+
+use super::front::Front;
+use super::settings::Settings;
+use super::snapshot::{self, Current, Snapshot};
+use super::{management, reload};
+use crate::listen::{listen, listen_often, runtime};
+
+/// Runs the gateway; says on the error stream why it cannot.
+pub(super) fn main_until(settings: &Settings) -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
+    // Fails only if somebody set one before: then that one stays.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .try_init();
+    crate::raise_file_limit();
+    match run(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "gateway: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Serves on one runtime a thread: a connection and those it is passed on by stay with their thread.
+/// Groups, their health and their figures are shared.
+fn run(settings: &Settings) -> anyhow::Result<()> {
+    let first = runtime()?;
+    let snapshot = first.block_on(async { snapshot::load(&settings.config, None) })?;
+    if settings.check {
+        let (routes, groups) = (snapshot.file.routes.len(), snapshot.groups.len());
+        let shown = settings.config.display();
+        return writeln!(std::io::stdout(), "{shown}: {routes} routes, {groups} upstreams")
+            .context("output");
+    }
+    let drain = Drain::new(server(&snapshot));
+    let (listen_on, management_on) = (snapshot.file.listen, snapshot.file.management);
+    let threads = snapshot.file.threads.or_else(|| std::thread::available_parallelism().ok());
+    let current = Arc::new(Current::new(snapshot));
+    let (mut listeners, address, management) = first.block_on(async {
+        drain.on_signals().context("signals")?;
+        let (listeners, address) = listen_often("listen", listen_on, threads)?;
+        let management = management_on.map(|address| listen("management", address)).transpose()?;
+        anyhow::Ok((listeners, address, management))
+    })?;
+    let listener = listeners.pop().context("no listener")?;
+    let others: Vec<JoinHandle<anyhow::Result<()>>> = listeners
+        .into_iter()
+        .map(|listener| {
+            let (current, drain) = (Arc::clone(&current), drain.clone());
+            let serve = move || runtime()?.block_on(serve_on(current, listener, drain));
+            let thread = std::thread::Builder::new().name("gateway".to_owned());
+            thread.spawn(serve).context("thread")
+        })
+        .collect::<anyhow::Result<_>>()?;
+    let served = first.block_on(async {
+        // Before it says that it listens: who reads that may send SIGHUP.
+        let reloads = reload::on_changes(settings.config.clone(), Arc::clone(&current))?;
+        writeln!(std::io::stdout(), "listening on http://{address}").context("output")?;
+        let figures = async {
+            match management {
+                Some((listener, address)) => {
+                    writeln!(std::io::stdout(), "management on http://{address}")
+                        .context("output")?;
+                    let router = management::router(Arc::clone(&current), drain.clone());
+                    serve_router(router, listener, drain.clone()).await
+                }
+                None => Ok(()),
+            }
+        };
+        let clients = serve_on(Arc::clone(&current), listener, drain.clone());
+        let both = async { tokio::try_join!(clients, figures) };
+        tokio::select! {
+            served = both => served.map(|_| ()),
+            () = reloads => Err(anyhow!("SIGHUP is no longer listened to")),
+        }
+    });
+    // Also if this one could not serve: the others end with it.
+    drain.begin();
+    for thread in others {
+        thread.join().map_err(|_| anyhow!("a thread panicked"))??;
+    }
+    served
+}
+
+/// The file's bounds, of which each thread has its share.
+fn server(snapshot: &Snapshot) -> DrainConfig {
+    let config = snapshot.file.server.clone();
+    let threads = snapshot.file.threads.or_else(|| std::thread::available_parallelism().ok());
+    let threads = threads.map_or(1, |threads| u32::try_from(threads.get()).unwrap_or(u32::MAX));
+    let share = config.max_connections.div_ceil(threads);
+    config.max_connections(share)
+}
+
+async fn serve_on(
+    current: Arc<Current>,
+    listener: TcpListener,
+    drain: Drain,
+) -> anyhow::Result<()> {
+    serve_router(Router::new().fallback_service(Front::new(current)), listener, drain).await
+}
+
+async fn serve_router(router: Router, listener: TcpListener, drain: Drain) -> anyhow::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener).context("listener")?;
+    let report = serve(listener, router, drain.clone()).await.context("serve")?;
+    tracing::info!(?report, "requests are done");
+    drain.stopped().await;
+    Ok(())
+}

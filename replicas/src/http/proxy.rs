@@ -1,0 +1,157 @@
+//! A reverse proxy over a set of upstreams, as a tower service.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Request, Response};
+use http_body::Body;
+use tokio::time::Instant;
+use tower_service::Service;
+
+use super::budget::RetryBudget;
+use super::forward::forward;
+use super::stats::Counters;
+use super::{
+    Answering, HostPolicy, Peer, ProxyConfig, ProxyError, ProxyStats, ResponseBody, Upstream,
+};
+use crate::{BoxError, ConfigError, Replicas};
+
+/// Sends each request to one upstream of a set and streams the answer back.
+///
+/// What belongs to the client's connection is taken off on the way in and out (RFC 9110, section
+/// 7.6.1), what the upstream should know of the client is added, and a connection that changes its
+/// protocol is carried on for as long as it lasts. The upstream counts as in use until the end of
+/// the response's body or of the upgraded connection, so that least connections is what it says.
+///
+/// A request that failed before anything of its answer went out is tried on other nodes, within
+/// [`attempts`](ProxyConfig::attempts) and the retry budget: any request that was provably not sent,
+/// else an idempotent one whose connection was closed, or whose status is in
+/// [`retry_statuses`](ProxyConfig::retry_statuses).
+///
+/// # Readiness and clones
+/// Always ready; clones share the set, the budget and the figures.
+///
+/// # Cancellation
+/// Dropping the future or the body closes the connection to the upstream and counts as cancelled,
+/// which is no failure of the node.
+///
+/// # Errors
+/// [`ProxyError`]; [`answering`](Self::answering) makes responses of them.
+///
+/// # Cost
+/// A box for the future, a copy of the request's head in case it must be sent again, and what
+/// hyper-util's client takes.
+#[derive(Clone)]
+pub struct ReverseProxy {
+    shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    pub(super) replicas: Replicas<Upstream>,
+    pub(super) config: ProxyConfig,
+    /// [`HostPolicy::Fixed`] and [`ProxyConfig::explain`], parsed once.
+    pub(super) fixed_host: Option<HeaderValue>,
+    pub(super) explain: Option<HeaderName>,
+    pub(super) budget: RetryBudget,
+    pub(super) counters: Counters,
+}
+
+impl ReverseProxy {
+    /// A proxy over a set, which others may use and change as well.
+    ///
+    /// # Errors
+    /// The first setting that breaks its rule.
+    pub fn new(replicas: Replicas<Upstream>, config: ProxyConfig) -> Result<Self, ConfigError> {
+        config.validate()?;
+        let fixed_host = match &config.host {
+            HostPolicy::Fixed(host) => HeaderValue::from_str(host).ok(),
+            HostPolicy::Preserve | HostPolicy::Upstream => None,
+        };
+        let explain = config.explain.as_ref();
+        let explain = explain.and_then(|name| HeaderName::from_bytes(name.as_bytes()).ok());
+        let (ratio, least) = (config.retry_ratio, config.retry_min_per_second);
+        let budget = RetryBudget::new(ratio, least, Instant::now());
+        let counters = Counters::default();
+        let shared = Shared { replicas, config, fixed_host, explain, budget, counters };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// The set.
+    #[must_use]
+    pub fn replicas(&self) -> &Replicas<Upstream> {
+        &self.shared.replicas
+    }
+
+    /// What the tower service does, which finds the peer in the request's extensions.
+    pub fn forward<B>(&self, request: Request<B>, peer: Option<Peer>) -> ResponseFuture
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let shared = Arc::clone(&self.shared);
+        ResponseFuture { inner: Box::pin(forward(shared, request, peer)) }
+    }
+
+    /// The same proxy, with responses in place of errors.
+    #[must_use]
+    pub fn answering(self) -> Answering {
+        Answering::new(self)
+    }
+
+    /// Counters at this moment; those of the nodes are in [`Replicas::stats`].
+    #[must_use]
+    pub fn stats(&self) -> ProxyStats {
+        self.shared.counters.snapshot()
+    }
+}
+
+impl<B> Service<Request<B>> for ReverseProxy
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<ResponseBody>;
+    type Error = ProxyError;
+    type Future = ResponseFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> ResponseFuture {
+        let peer = request.extensions().get().copied();
+        self.forward(request, peer)
+    }
+}
+
+/// The response of a [`ReverseProxy`], when its head is in hand.
+#[must_use = "futures do nothing unless polled"]
+pub struct ResponseFuture {
+    inner: Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, ProxyError>> + Send>>,
+}
+
+impl Future for ResponseFuture {
+    type Output = Result<Response<ResponseBody>, ProxyError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.inner.as_mut().poll(cx)
+    }
+}
+
+impl fmt::Debug for ReverseProxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReverseProxy")
+            .field("replicas", &self.shared.replicas)
+            .field("config", &self.shared.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ResponseFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
