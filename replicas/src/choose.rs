@@ -108,10 +108,7 @@ impl<N> Topology<N> {
         let lags = seat.excluded == Some(Exclusion::Lag);
         let now = ask.session.has_needs().then(Instant::now);
         let fit = match seat.role {
-            Role::Primary => {
-                seat.excluded.is_none_or(|why| why != Exclusion::Fenced)
-                    && !self.is_outdated(0, ask, now)
-            }
+            Role::Primary => self.primary.is_some() && !self.is_outdated(0, ask, now),
             Role::Replica => match now {
                 Some(now) => {
                     seat.excluded.is_none() && ask.session.admits(&seat.node.freshness.load(), now)
@@ -330,8 +327,8 @@ impl<N> Topology<N> {
 /// have none at all.
 const ZONE_SPARE: u64 = 4;
 
-/// One request in eight (and all on a node of which nothing is known), not in step with the turns: reading the clock twice costs as much as all the
-/// rest of a pick.
+/// One request in eight, beside those on a node of which nothing is known, and not in step with the
+/// turns: reading the clock twice costs as much as all the rest of a pick.
 fn is_timed(random: u64) -> bool {
     random.is_multiple_of(8)
 }

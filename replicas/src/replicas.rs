@@ -48,7 +48,8 @@ impl<N> Replicas<N> {
     }
 
     /// A node for a read of this session: a replica in service by the set's strategy, else the
-    /// primary within its budget, else a node that is ejected or lags. Takes no lock and never waits.
+    /// primary within its budget, else a node that is ejected or lags. Never waits, and
+    /// takes no lock but for the right to try an ejected node.
     ///
     /// # Errors
     /// [`RouteError::NoPrimary`] and [`RouteError::PrimaryUnknown`] only if the session is pinned;

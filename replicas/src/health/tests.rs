@@ -167,3 +167,71 @@ async fn ejections_grow_in_close_succession_and_are_forgiven_by_service() {
     let now = until + 86_400 * SECOND;
     assert_eq!(eject(&mut health, now, 0.0, &policy), now + 30 * SECOND);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_the_set_cannot_spare_stays_until_it_can() {
+    let (policy, now) = (policy(false), Instant::now());
+    let mut health = Health::new(now);
+    let kept = Failure { may_eject: false, ..failure(now, 0, 0.0) };
+    for _ in 0..10 {
+        assert_eq!(health.request_failed(kept, &policy), None);
+    }
+    let until = now + 30 * SECOND;
+    let next = health.request_failed(failure(now, 0, 0.0), &policy);
+    assert_eq!(next, Some(Transition::Ejected { until }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ejection_is_confirmed_once_and_forgotten_with_the_return() {
+    let (policy, now) = (policy(true), Instant::now());
+    let mut health = Health::new(now);
+    let until = eject(&mut health, now, 0.0, &policy);
+    assert!(!health.is_confirmed(), "only its requests failed");
+    assert_eq!(health.probe_failed(now, 0.0, &policy), Some(Transition::Confirmed));
+    assert_eq!(health.probe_failed(now, 0.0, &policy), None);
+    assert_eq!(health.probe_succeeded(now), None);
+    assert!(health.is_confirmed(), "one answer does not make it a suspect again");
+    assert_eq!(health.probe_succeeded(until), Some(Transition::Returned));
+    assert!(!health.is_confirmed());
+    // By probes, it is certain from the start.
+    for _ in 0..3 {
+        health.probe_failed(until, 0.0, &policy);
+    }
+    assert!(health.is_ejected() && health.is_confirmed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_share_of_failures_ejects_although_no_two_were_in_a_row() {
+    let (mut policy, now) = (policy(false), Instant::now());
+    policy.config = policy.config.failure_percent(50).failure_min_requests(20);
+    let mut health = Health::new(now);
+    let mut totals = Totals { succeeded: 1_000, failed: 0 };
+    let mut failures = 0;
+    let ejected = loop {
+        totals.failed += 1;
+        failures += 1;
+        let failed = Failure { totals, ..failure(now, 0, 0.0) };
+        if let Some(transition) = health.request_failed(failed, &policy) {
+            break transition;
+        }
+        totals.succeeded += 1;
+        assert_eq!(health.request_succeeded(now, 0, &policy), None);
+    };
+    // 11 failures and the 10 successes between them.
+    assert_eq!((failures, ejected), (11, Transition::Ejected { until: now + 30 * SECOND }));
+}
+
+#[test]
+fn a_slow_start_grows_by_tenths_in_proportion_to_the_time() {
+    let whole = 30 * SECOND;
+    for (seconds, tenths) in [(0, 1), (3, 1), (5, 1), (6, 2), (15, 5), (29, 9), (30, 10), (99, 10)]
+    {
+        assert_eq!(ramp(seconds * SECOND, whole), tenths, "after {seconds} s");
+    }
+    assert_eq!(ramp(Duration::ZERO, Duration::ZERO), TENTHS);
+    for tenths in 2..=TENTHS {
+        let at = ramp_reaches(tenths, whole);
+        assert_eq!(ramp(at, whole), tenths);
+        assert!(ramp(at - Duration::from_millis(1), whole) < tenths);
+    }
+}

@@ -100,6 +100,27 @@ proptest! {
 }
 
 #[test]
+fn a_draw_is_by_weight_and_any_of_takes_all_alike() {
+    let nodes: NodeSet = [1, 4, 7].into_iter().collect();
+    let weight = |node: usize| if node == 4 { 3 } else { 1 };
+    let mut drawn = BTreeMap::<usize, u32>::new();
+    let mut taken = BTreeMap::<usize, u32>::new();
+    for step in 0..1_000_u32 {
+        let chance = f64::from(step) / 1_000.0;
+        *drawn.entry(draw(nodes, weight, chance).unwrap()).or_default() += 1;
+        *taken.entry(any_of(nodes, step * (u32::MAX / 1_000)).unwrap()).or_default() += 1;
+    }
+    assert_eq!(drawn, [(1, 200), (4, 600), (7, 200)].into());
+    assert!(taken.len() == 3 && taken.values().all(|&count| count.abs_diff(333) < 5), "{taken:?}");
+    assert_eq!(draw(nodes, weight, 1.0), Some(7));
+    assert_eq!(any_of(nodes, u32::MAX), Some(7));
+    assert_eq!(
+        (draw(NodeSet::default(), weight, 0.5), any_of(NodeSet::default(), 1)),
+        (None, None)
+    );
+}
+
+#[test]
 fn an_idle_node_goes_before_a_busy_one_of_its_weight() {
     let turns = Turns::new(&[(0, 1), (1, 1), (2, 1)]);
     let in_flight = [1, 0, 1];

@@ -22,6 +22,10 @@ fn the_defaults_are_the_documented_ones_and_valid() {
     assert_eq!(config.consecutive_failures, 3);
     assert_eq!(config.ejection_base, Duration::from_secs(30));
     assert_eq!(config.ejection_max, Duration::from_secs(300));
+    assert_eq!(config.slow_start, Duration::from_secs(30));
+    assert_eq!((config.failure_percent, config.failure_min_requests), (85, 50));
+    assert_eq!((config.max_ejected_percent, config.panic_percent), (100, 50));
+    assert_eq!((config.primary_read_share, config.max_wait), (0.2, Duration::ZERO));
     assert_eq!(config.validate(), Ok(()));
 }
 
@@ -53,6 +57,47 @@ fn figures_out_of_bounds_are_refused() {
     assert_eq!(
         with(config().consecutive_failures(0)),
         "consecutive_failures is \"0\", but must be at least 1"
+    );
+    assert_eq!(
+        with(config().failure_window(Duration::ZERO)),
+        format!("failure_window is \"0ns\", {rule}")
+    );
+    for (field, config) in [
+        ("slow_start", config().slow_start(day_and_more)),
+        ("max_wait", config().max_wait(day_and_more)),
+    ] {
+        assert_eq!(with(config), format!("{field} is \"86401s\", but must be at most 24 hours"));
+    }
+    assert!(config().slow_start(Duration::ZERO).max_waiters(0).validate().is_ok());
+    assert_eq!(
+        with(config().failure_min_requests(0)),
+        "failure_min_requests is \"0\", but must be at least 1"
+    );
+    for percent in [0, 101] {
+        assert_eq!(
+            with(config().failure_percent(percent)),
+            format!("failure_percent is \"{percent}\", but must be from 1 to 100")
+        );
+    }
+    for (field, config) in [
+        ("max_ejected_percent", config().max_ejected_percent(101)),
+        ("panic_percent", config().panic_percent(101)),
+    ] {
+        assert_eq!(with(config), format!("{field} is \"101\", but must be at most 100"));
+    }
+    assert_eq!(
+        with(config().zone("")),
+        "zone is \"\", but must have 1 to 64 bytes and no control characters"
+    );
+    for times in [0.9, f64::NAN, f64::INFINITY] {
+        assert_eq!(
+            with(config().zone_overload(times)),
+            format!("zone_overload is \"{times}\", but must be from 1.0 to 1000.0")
+        );
+    }
+    assert_eq!(
+        with(config().primary_read_share(1.5)),
+        "primary_read_share is \"1.5\", but must be from 0.0 to 1.0"
     );
     for jitter in [-0.1, 1.1, f64::NAN, f64::INFINITY] {
         assert_eq!(

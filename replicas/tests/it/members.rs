@@ -318,6 +318,20 @@ async fn a_replica_that_returns_or_joins_starts_slowly() {
     assert_eq!(shares(&slow, 110)["new"], 10);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_lone_node_serves_only_what_it_is_known_to_be() {
+    let db = Replicas::builder("primary").config(steady()).build().unwrap();
+    for why in [Exclusion::Fenced, Exclusion::Unknown] {
+        observe(&db, "primary", Observation::new(Role::Primary).excluded(why));
+        assert_eq!(db.read(&Session::new()).unwrap_err(), RouteError::NoFitNode);
+        assert_eq!(db.write().unwrap_err(), RouteError::PrimaryUnknown);
+    }
+    observe(&db, "primary", Observation::new(Role::Replica).excluded(Exclusion::Lag));
+    assert_eq!(db.read(&Session::new()).unwrap().reason(), Reason::OnlyNode);
+    observe(&db, "primary", Observation::new(Role::None));
+    assert_eq!(db.read(&Session::new()).unwrap_err(), RouteError::NoFitNode);
+}
+
 /// Readers that never pause while nodes come, go, change their weight, limit, role and strategy.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changes_under_load_fail_no_read_and_lose_no_count() {
