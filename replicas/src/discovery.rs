@@ -3,7 +3,9 @@
 //! A discovery adds nodes to a set and removes them, which drains them. It does not say what they
 //! are: for PostgreSQL the servers' own word counts, by a
 //! [`Monitor`](crate::postgres::Monitor); for other nodes they are what their member says.
-//! A list that does not change needs none of this: build the set with it.
+//! A list that does not change needs none of this: build the set with it. Start the discovery first,
+//! wait until it has [answered](Discovery::answered), then start the monitor, whose first decision
+//! waits for the nodes that are there.
 
 mod config;
 mod dns;

@@ -32,7 +32,7 @@ pub struct MonitorConfig {
     /// Time for an answer; a server that takes longer hangs, and its connection is given up. 1 s.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub sample_timeout: Duration,
-    /// How long the first decision, who is the primary, waits for nodes that have not answered.
+    /// How long, from the first answer on, the first decision waits for nodes that have not answered.
     /// 1 s. Until then no node takes anything: the one that answers first may be an old primary.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub settle_timeout: Duration,

@@ -16,8 +16,12 @@ use super::{MonitorConfig, MonitorStats};
 use crate::BoxError;
 use crate::shared::Shared;
 
+/// Servers are asked in quick succession for so long after the primary was lost. Later nobody waits
+/// for a write any more, and a set may well have none at all.
+const LONGEST_SEARCH: Duration = Duration::from_secs(60);
+
 /// How far the monitor has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Phase {
     Settling,
     Settled,
@@ -35,6 +39,20 @@ struct Books {
     engine: Engine,
     /// The identity of the node that has the name now; a name may be given anew.
     seated: BTreeMap<Name, u64>,
+    /// Since when there is no primary that answers.
+    searching_since: Option<Instant>,
+}
+
+/// An error with its causes, of which tokio-postgres tells only the first. Servers write some of them,
+/// so the length is bounded.
+fn in_full(error: &(dyn std::error::Error + 'static)) -> String {
+    const LONGEST: usize = 400;
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let mut text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    if let Some((end, _)) = text.char_indices().nth(LONGEST) {
+        text.truncate(end);
+    }
+    text
 }
 
 /// An answer of a server, or why there is none.
@@ -47,7 +65,7 @@ impl Desk {
     pub(super) fn new(config: &MonitorConfig, declared: Option<&str>, hook: Option<Hook>) -> Self {
         let engine = Engine::new(config, declared.map(Name::from));
         Self {
-            books: Mutex::new(Books { engine, seated: BTreeMap::new() }),
+            books: Mutex::new(Books { engine, seated: BTreeMap::new(), searching_since: None }),
             phase: watch::Sender::new(Phase::Settling),
             hook,
         }
@@ -58,7 +76,7 @@ impl Desk {
     }
 
     pub(super) fn end(&self) {
-        self.phase.send_replace(Phase::Ended);
+        self.enter(Phase::Ended);
     }
 
     pub(super) fn system(&self) -> Option<u64> {
@@ -101,22 +119,42 @@ impl Desk {
                 Ok(sample) => books.engine.saw(name, sample, report.asked, now),
                 Err(error) => {
                     set.forget_node(id);
-                    books.engine.missed(name, &error.to_string(), now)
+                    books.engine.missed(name, &in_full(error.as_ref()))
                 }
             };
             vec![step]
         });
     }
 
-    /// The time for the first decision is up.
-    pub(super) fn settle<N>(&self, set: &Shared<N>) {
-        self.act(set, |books| vec![books.engine.settle(Instant::now())]);
+    /// Makes the first decision, if its time has come; else returns when it will have.
+    ///
+    /// The time runs from the first answer: servers that start together with us may all be down yet.
+    pub(super) fn settle<N>(&self, set: &Shared<N>, patience: Duration) -> Option<Instant> {
+        let now = Instant::now();
+        let heard = self.books.lock().engine.heard_at();
+        match heard.map(|heard| heard + patience) {
+            Some(due) if due <= now => {
+                self.act(set, |books| vec![books.engine.settle(now)]);
+                None
+            }
+            Some(due) => Some(due),
+            None => {
+                // Whoever waits is told that there is nothing to wait for.
+                self.enter(Phase::Settled);
+                Some(now + patience)
+            }
+        }
+    }
+
+    /// Goes on to a later phase.
+    fn enter(&self, phase: Phase) {
+        self.phase.send_if_modified(|at| std::mem::replace(at, (*at).max(phase)) < phase);
     }
 
     /// How long the next question to a node that answers has time.
     pub(super) fn interval(&self, node: &str, config: &MonitorConfig) -> Duration {
         let books = self.books.lock();
-        if books.engine.is_searching() {
+        if books.searching_since.is_some_and(|since| since.elapsed() < LONGEST_SEARCH) {
             config.search_interval
         } else if books.engine.is_primary(node) {
             config.primary_interval
@@ -129,7 +167,6 @@ impl Desk {
         let mut events = Vec::new();
         let search = {
             let mut books = self.books.lock();
-            let before = books.engine.is_searching();
             for step in act(&mut books) {
                 // Under the lock: of two answers that come at once, the set must not be told the
                 // older one last.
@@ -141,15 +178,12 @@ impl Desk {
                 events.extend(step.events);
             }
             if books.engine.is_settled() {
-                self.phase.send_if_modified(|phase| {
-                    let settles = *phase == Phase::Settling;
-                    if settles {
-                        *phase = Phase::Settled;
-                    }
-                    settles
-                });
+                self.enter(Phase::Settled);
             }
-            !before && books.engine.is_searching()
+            let before = books.searching_since;
+            let searching = books.engine.is_searching();
+            books.searching_since = searching.then(|| before.unwrap_or_else(Instant::now));
+            searching && before.is_none()
         };
         tell(self.hook.as_ref(), &events);
         if search {

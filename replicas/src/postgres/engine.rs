@@ -59,6 +59,8 @@ pub(super) struct Engine {
     limits: Limits,
     /// How old the newest word of the primary may be for a replica that has all of it to be current.
     current: Duration,
+    /// When the first node answered.
+    heard_at: Option<Instant>,
     counts: Counts,
 }
 
@@ -71,8 +73,14 @@ impl Engine {
             limits: Limits { time: config.max_lag, bytes: config.max_lag_bytes },
             // Some questions may be late on a busy machine without the primary being silent.
             current: config.primary_interval * 5,
+            heard_at: None,
             counts: Counts::default(),
         }
+    }
+
+    /// When the first node answered.
+    pub(super) fn heard_at(&self) -> Option<Instant> {
+        self.heard_at
     }
 
     /// A node that is new in the set: it takes nothing until it has answered.
@@ -108,6 +116,7 @@ impl Engine {
         let Some(known) = self.nodes.get_mut(node) else { return Step::default() };
         let before = known.answers.replace(true);
         let recovery = known.learn(sample, asked);
+        self.heard_at.get_or_insert(now);
         let changes = self.roles.saw(node, Seen { system: sample.system, recovery });
         let mut step = self.follow(Some(node), &changes, now);
         if before == Some(false) {
@@ -117,12 +126,11 @@ impl Engine {
     }
 
     /// A node could not be asked.
-    pub(super) fn missed(&mut self, node: &Name, error: &str, now: Instant) -> Step {
+    pub(super) fn missed(&mut self, node: &Name, error: &str) -> Step {
         let Some(known) = self.nodes.get_mut(node) else { return Step::default() };
         known.missed += 1;
         let before = known.answers.replace(false);
-        let changes = self.roles.missed(node);
-        let mut step = self.follow(None, &changes, now);
+        let mut step = Step::default();
         if before != Some(false) {
             let (node, error) = (node.to_string(), error.to_owned());
             step.events.push(Event::Unreachable { node, error });

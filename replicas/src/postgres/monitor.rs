@@ -51,9 +51,10 @@ impl Monitor {
         }
     }
 
-    /// Waits until it is decided who is what, as far as can be known; that takes milliseconds if all
-    /// servers answer, and [`settle_timeout`](MonitorConfig::settle_timeout) at most. Before, the
-    /// set has no node for anybody.
+    /// Waits until it is decided who is what, as far as can be known: milliseconds if all servers
+    /// answer, [`settle_timeout`](MonitorConfig::settle_timeout) after the first if some do not, and
+    /// if none does within that time, until then. Before the decision the set has no node for
+    /// anybody.
     pub async fn settled(&self) {
         // The other end lives in the desk, which we hold.
         let _ = self.phase.clone().wait_for(|phase| *phase != Phase::Settling).await;

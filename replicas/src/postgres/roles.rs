@@ -52,8 +52,6 @@ pub(super) struct Change {
 #[derive(Debug, Default)]
 struct Member {
     seen: Option<Seen>,
-    /// It has answered or failed to, so nobody need wait for it.
-    tried: bool,
     standing: Standing,
 }
 
@@ -116,32 +114,21 @@ impl Roles {
         self.decide()
     }
 
-    /// Takes note of an answer.
+    /// Takes note of an answer. A node that does not answer stays what it was: nobody else becomes
+    /// the primary because one cannot be reached from here.
+    ///
+    /// The first decision waits for everybody, or for [`Self::settle`]: an old primary that answers
+    /// first would get writes until the new one has answered.
     pub(super) fn saw(&mut self, node: &str, seen: Seen) -> Vec<Change> {
         let Some(member) = self.members.get_mut(node) else { return Vec::new() };
         member.seen = Some(seen);
-        member.tried = true;
-        self.decide_when_all_are_tried()
-    }
-
-    /// Takes note of a node that could not be asked. What it was, it stays: nobody else becomes
-    /// the primary because one cannot be reached from here.
-    pub(super) fn missed(&mut self, node: &str) -> Vec<Change> {
-        let Some(member) = self.members.get_mut(node) else { return Vec::new() };
-        member.tried = true;
-        self.decide_when_all_are_tried()
-    }
-
-    /// Decides with what is known: the nodes still unheard had their time.
-    pub(super) fn settle(&mut self) -> Vec<Change> {
-        self.settled = true;
+        self.settled = self.settled || self.members.values().all(|member| member.seen.is_some());
         self.decide()
     }
 
-    /// The first decision waits for everybody: an old primary that answers first would get writes
-    /// until the new one has answered.
-    fn decide_when_all_are_tried(&mut self) -> Vec<Change> {
-        self.settled = self.settled || self.members.values().all(|member| member.tried);
+    /// Decides with what is known: the nodes that have not answered had their time.
+    pub(super) fn settle(&mut self) -> Vec<Change> {
+        self.settled = true;
         self.decide()
     }
 

@@ -1,6 +1,7 @@
 //! The tasks: one per node that asks it, and one that starts them as nodes come.
 
 use std::collections::BTreeMap;
+use std::future::pending;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -26,6 +27,9 @@ const KICK_PAUSE: Duration = Duration::from_millis(2);
 
 /// The same after a failure: a connection costs a server a process.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// Failed attempts that are closer count as one failed probe.
+const FAILURE_SPACING: Duration = Duration::from_millis(500);
 
 /// Where the growth of pauses after failures ends: that late it is noticed that a server is back.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -69,8 +73,8 @@ impl<N: Send + Sync + 'static> Supervisor<N> {
     async fn supervise(self) {
         let mut tasks = JoinSet::new();
         let mut known = BTreeMap::new();
-        let settle_at = Instant::now() + self.config.settle_timeout;
-        let mut settling = true;
+        let patience = self.config.settle_timeout;
+        let mut settle_at = Some(Instant::now() + patience);
         loop {
             {
                 let Some(set) = self.set.upgrade() else { return };
@@ -80,10 +84,9 @@ impl<N: Send + Sync + 'static> Supervisor<N> {
                 () = self.changed.notified() => {}
                 // One that ended by itself: its node was removed, or the set is gone.
                 Some(_) = tasks.join_next() => {}
-                () = sleep_until(settle_at), if settling => {
-                    settling = false;
+                () = at(settle_at) => {
                     let Some(set) = self.set.upgrade() else { return };
-                    self.desk.settle(&set);
+                    settle_at = self.desk.settle(&set, patience);
                 }
             }
         }
@@ -122,6 +125,7 @@ impl<N: Send + Sync + 'static> Supervisor<N> {
             connect: Arc::clone(&self.connect),
             config: Arc::clone(&self.config),
             client: None,
+            failed_at: None,
         }
     }
 }
@@ -154,6 +158,8 @@ struct Watcher<N> {
     connect: Connect<N>,
     config: Arc<MonitorConfig>,
     client: Option<Client>,
+    /// When a failure last counted as a failed probe.
+    failed_at: Option<Instant>,
 }
 
 impl<N> Watcher<N> {
@@ -176,7 +182,9 @@ impl<N> Watcher<N> {
                 let (Some(set), Some(node)) = (self.set.upgrade(), self.node.upgrade()) else {
                     return;
                 };
-                node.probed(answers);
+                if answers || self.counts_as_failure() {
+                    node.probed(answers);
+                }
                 self.desk.report(&set, &self.name, self.id, &report);
             }
             let now = Instant::now();
@@ -191,6 +199,17 @@ impl<N> Watcher<N> {
                 () = self.kick.notified() => sleep_until(now + on_demand).await,
             }
         }
+    }
+
+    /// Failures in quick succession are one failed probe: a server that restarts within a second is
+    /// not to be ejected for half a minute.
+    fn counts_as_failure(&mut self) -> bool {
+        let now = Instant::now();
+        let recent = self.failed_at.is_some_and(|at| now - at < FAILURE_SPACING);
+        if !recent {
+            self.failed_at = Some(now);
+        }
+        !recent
     }
 
     /// One question; `None` once the node is gone.
@@ -239,6 +258,13 @@ async fn question(client: &Client, limit: Duration) -> Result<Sample, BoxError> 
     match timeout(limit, sample::ask(client)).await {
         Ok(result) => result,
         Err(_) => Err(format!("no answer within {limit:?}").into()),
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => pending().await,
     }
 }
 

@@ -77,7 +77,7 @@ impl Cluster {
     }
 
     fn missed(&mut self, node: &str) {
-        let step = self.engine.missed(&name(node), "refused", self.now);
+        let step = self.engine.missed(&name(node), "refused");
         self.take(step);
     }
 
@@ -240,4 +240,27 @@ async fn a_node_that_left_is_not_judged_and_may_come_back_under_its_name() {
     assert_eq!(cluster.role("b"), UNKNOWN);
     cluster.saw("b", standby(Some(1), 100));
     assert_eq!(cluster.role("b"), REPLICA);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_figure_that_is_known_is_handed_out_and_no_other() {
+    let mut cluster = Cluster::new(&["a", "b", "c"]);
+    cluster.saw("a", writable(1, 100));
+    cluster.saw("b", standby(Some(1), 60));
+    let step = cluster.engine.settle(cluster.now);
+    cluster.take(step);
+    let mut figures = BTreeMap::new();
+    cluster.engine.stats().visit(&mut |name, labels, value| {
+        let labels: Vec<String> = labels.iter().map(|(_, value)| (*value).to_owned()).collect();
+        figures.insert(format!("{name} {}", labels.join(" ")), value);
+    });
+    let of = |figure: &str| figures.get(&format!("replicas_postgres_{figure}")).copied();
+    assert_eq!(of("timeline "), Some(1.0));
+    assert_eq!(of("promotions_total "), Some(1.0));
+    assert_eq!(of("node_standing a primary"), Some(1.0));
+    assert_eq!(of("node_standing c unheard"), Some(1.0));
+    assert_eq!(of("node_lag_seconds a"), None);
+    assert_eq!((of("node_lag_seconds b"), of("node_lag_bytes b")), (None, Some(40.0)));
+    assert_eq!(of("node_position_bytes b"), Some(60.0));
+    assert_eq!(figures.len(), 7 + 3 * 6 + 1);
 }

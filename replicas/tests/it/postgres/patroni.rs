@@ -19,8 +19,6 @@ async fn a_patroni_cluster_fails_over_under_load_and_the_set_follows() {
     let lone = Database::new(&cluster.member(first).url());
     let seed = Member::unknown("seed", lone);
     let db = Replicas::with_members([seed]).config(impatient()).build().unwrap();
-    let (builder, events) = builder();
-    let monitor = builder.start(&db).unwrap();
     let member = |member: &PatroniMember| {
         let url = format!("postgres://postgres@{}:{}/postgres", member.host, member.port);
         Some(Member::replica(member.name.clone(), Database::new(&url)))
@@ -31,6 +29,9 @@ async fn a_patroni_cluster_fails_over_under_load_and_the_set_follows() {
     discovery.answered().await;
     // Who has served its turn goes: the same server has a name of Patroni's now.
     db.change(|members| members.remove("seed")).unwrap();
+    let (builder, events) = builder();
+    let monitor = builder.start(&db).unwrap();
+    monitor.settled().await;
     let leader = format!("n{first}");
     let is_primary = |name: &str| monitor.stats().primary.as_deref() == Some(name);
     eventually("the leader is the primary", || is_primary(&leader)).await;
