@@ -38,15 +38,15 @@ pub(super) async fn follow(app: App, stop: impl Future<Output = ()>) {
 
 async fn hear(app: &App, mut listener: Listener) {
     // What changed before is not told.
-    app.caches.remove_tag("market").await;
+    app.remove_tag("market").await;
     while let Some(event) = listener.next().await {
         match event {
             ListenEvent::Notification(changed) => {
-                app.caches.remove_tag(&format!("quote:{}", changed.payload())).await;
-                app.caches.remove_tag("catalogue").await;
+                app.remove_tag(&format!("quote:{}", changed.payload())).await;
+                app.remove_tag("catalogue").await;
             }
             // Some were missed, and nobody knows which.
-            _ => _ = app.caches.remove_tag("market").await,
+            _ => _ = app.remove_tag("market").await,
         }
     }
 }
