@@ -73,6 +73,10 @@ impl<N> Topology<N> {
             if self.primary.is_some_and(|primary| ask.tried.contains(primary)) {
                 return Ok(None);
             }
+            let now = ask.session.has_needs().then(Instant::now);
+            if self.primary.is_some_and(|primary| self.is_outdated(primary, ask, now)) {
+                return Err(RouteError::PrimaryUnknown);
+            }
             return self.choose_primary(Reason::Pinned, ask.full).map(Some);
         }
         if self.seats.len() == 1 {
@@ -91,7 +95,7 @@ impl<N> Topology<N> {
                 // Who may go to any replica waits for one of many places. For the others there are few,
                 // or none that comes in time.
                 let choosy = now.is_some() || !ask.tried.is_empty();
-                let primary = self.open_primary(ask).filter(|_| choosy);
+                let primary = self.open_primary(ask, now).filter(|_| choosy);
                 let primary = primary.ok_or(RouteError::Saturated)?;
                 return Ok(Some(Choice::substituting(primary, Reason::PrimaryFallback)));
             }
@@ -116,7 +120,7 @@ impl<N> Topology<N> {
         let lags = seat.excluded == Some(Exclusion::Lag);
         let now = ask.session.has_needs().then(Instant::now);
         let fit = match seat.role {
-            Role::Primary => self.primary.is_some(),
+            Role::Primary => self.primary.is_some() && !self.is_outdated(0, ask, now),
             Role::Replica => match now {
                 Some(now) => {
                     seat.excluded.is_none() && ask.session.admits(&seat.node.freshness.load(), now)
@@ -173,10 +177,12 @@ impl<N> Topology<N> {
         now: Option<Instant>,
         rota: &Rota,
     ) -> Result<Option<Choice>, RouteError> {
-        if let Some(at) = self.open_primary(ask) {
+        if let Some(at) = self.open_primary(ask, now) {
             return Ok(Some(Choice::substituting(at, self.why_primary(ask, now))));
         }
-        let primary = self.primary.filter(|&primary| !ask.tried.contains(primary));
+        let primary = self.primary.filter(|&primary| {
+            !ask.tried.contains(primary) && !self.is_outdated(primary, ask, now)
+        });
         let healthy = primary.filter(|&primary| !self.ejected.contains(primary));
         let open = |nodes: NodeSet| nodes.without(ask.tried).without(ask.full);
         // The budget holds for a primary that is ejected, too.
@@ -205,15 +211,20 @@ impl<N> Topology<N> {
             // Also for a second try: the primary could serve it in a moment.
             Some(_) => RouteError::PrimaryReadsExhausted,
             None if !ask.tried.is_empty() => return Ok(None),
+            None if self.primary.is_some_and(|at| self.is_outdated(at, ask, now)) => {
+                RouteError::PrimaryUnknown
+            }
             None if !ask.full.is_empty() => RouteError::Saturated,
             None => RouteError::NoFitNode,
         })
     }
 
-    /// The primary, if it is healthy, has a place and has not failed this read.
-    fn open_primary(&self, ask: &Ask<'_>) -> Option<usize> {
+    /// The primary, if it is healthy, has a place, has not failed this read and has what the session
+    /// wrote.
+    fn open_primary(&self, ask: &Ask<'_>, now: Option<Instant>) -> Option<usize> {
         let out = ask.tried.union(ask.full).union(self.ejected);
-        self.primary.filter(|&primary| !out.contains(primary))
+        let primary = self.primary.filter(|&primary| !out.contains(primary));
+        primary.filter(|&primary| !self.is_outdated(primary, ask, now))
     }
 
     fn by_turn(&self, nodes: NodeSet, rota: &Rota) -> Option<usize> {
@@ -239,6 +250,11 @@ impl<N> Topology<N> {
         } else {
             Reason::PrimaryFallback
         }
+    }
+
+    /// Whether the session knows of a later primary, which alone may have what it wrote.
+    fn is_outdated(&self, at: usize, ask: &Ask<'_>, now: Option<Instant>) -> bool {
+        now.is_some_and(|now| ask.session.outdates(&self.seats[at].node.freshness.load(), now))
     }
 
     /// Those of `nodes` that have what the session must see; `now` is there if it must see anything.

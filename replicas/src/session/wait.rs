@@ -17,7 +17,7 @@ const KICK_INTERVAL: Duration = Duration::from_millis(2);
 enum Outlook {
     /// One has come so far.
     There,
-    /// One may come so far in time.
+    /// One may come so far in time, or be found to be the primary that has it.
     Coming,
     /// None will.
     Hopeless,
@@ -100,6 +100,12 @@ impl<N> Shared<N> {
                     node.kick.notify_one();
                 }
             }
+        }
+        let primary = topology.primary.map(|at| &topology.seats[at].node);
+        if primary.is_some_and(|primary| session.outdates(&primary.freshness.load(), now)) {
+            // Whoever is the primary by now has it.
+            self.kick_all();
+            return Outlook::Coming;
         }
         outlook
     }
