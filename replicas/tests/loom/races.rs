@@ -87,18 +87,17 @@ fn two_places_that_are_freed_at_once_serve_two() {
 #[test]
 fn two_who_try_at_once_are_both_served() {
     few(|| {
-        let node = Node::full(1);
-        let (ends, waits) = (Arc::clone(&node), Arc::clone(&node));
-        let ends = thread::spawn(move || ends.end());
-        let waits = thread::spawn(move || {
-            block_on(waits.wait_as(Kind::Particular)).unwrap();
-            waits.end();
+        let node = Node::full(2);
+        let ends = Arc::clone(&node);
+        let ends = thread::spawn(move || {
+            ends.end();
+            ends.end();
         });
-        block_on(node.wait_as(Kind::Particular)).unwrap();
-        node.end();
+        let waits = || node.wait_as(Kind::Particular);
+        let served = block_on(futures_util::future::join(waits(), waits()));
+        assert_eq!(served, (Some(()), Some(())));
         ends.join().unwrap();
-        waits.join().unwrap();
-        assert_eq!((node.in_flight(), node.gate.waiting()), (0, 0));
+        assert_eq!((node.in_flight(), node.gate.waiting()), (2, 0));
     });
 }
 
