@@ -23,7 +23,8 @@ use crate::rota::Rota;
 use crate::session::Waits;
 use crate::topology::{Seat, Topology};
 use crate::{
-    ConfigError, Member, Observation, Observed, Pick, Reason, Role, RouteError, Selection, Session,
+    ConfigError, Exclusion, Member, Observation, Observed, Pick, Reason, Role, RouteError,
+    Selection, Session,
 };
 
 /// The set behind a [`Replicas`](crate::Replicas).
@@ -294,6 +295,9 @@ impl<N> Shared<N> {
         let seat = &mut roster.seats[at];
         seat.node.freshness.store(Arc::new(observation.freshness(now)));
         let changed = rival.is_some() || seat.role != role || seat.excluded != observation.excluded;
+        if starts_anew(seat.excluded, observation.excluded) {
+            seat.node.start_slowly(now);
+        }
         (seat.role, seat.excluded) = (role, observation.excluded);
         if changed {
             roster.expects_primary |= role != Role::Replica;
@@ -397,6 +401,13 @@ impl<N> Shared<N> {
         let roster = self.roster.lock();
         roster.removed.iter().filter_map(Weak::upgrade).map(|node| node.in_flight()).sum()
     }
+}
+
+/// Whether a node has been away for as long as its caches take to grow cold. One that nobody could
+/// measure for a moment has not.
+fn starts_anew(before: Option<Exclusion>, after: Option<Exclusion>) -> bool {
+    let is_away = |why| matches!(why, Some(Exclusion::Lag | Exclusion::Fenced));
+    is_away(before) && !is_away(after)
 }
 
 impl<N> Roster<N> {
