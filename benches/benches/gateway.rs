@@ -140,8 +140,11 @@ const KEEP: &str = "keepalive_requests 1000000000; keepalive_timeout 1h;";
 
 async fn server() -> anyhow::Result<Nginx> {
     let answer = |(path, length): (&str, usize)| {
-        let body = "x".repeat(length);
-        format!("location = {path} {{ default_type text/plain; return 200 {body}; }}")
+        // One parameter of nginx may have no more than some 4 KiB.
+        let (kib, body) = ("x".repeat(1024), "$kib".repeat(length / 1024));
+        format!(
+            "location = {path} {{ set $kib {kib}; default_type text/plain; return 200 {body}; }}"
+        )
     };
     Ok(Nginx::builder().http(KEEP).server(PATHS.map(answer).concat()).start().await?)
 }

@@ -10,7 +10,8 @@
 //!   with our whole stack on a cached read, and with the usual alternatives?
 //! - `cargo bench -p escala-benches --bench layers`: what does each layer and handle add to a call?
 //! - `cargo bench -p escala-benches --bench pool`: what does a checkout cost, how many lookups and
-//!   inserts go through ten connections, how fairly, and what is SQLite worth behind an async call?
+//!   inserts go through ten connections, how fairly, what is SQLite worth behind an async call, and
+//!   how long do callers notice a fault of the server?
 //! - `cargo bench -p escala-benches --bench replicas_postgres`: how far from the truth is the lag
 //!   that the monitor tells, and how long do writes pause for a promotion?
 

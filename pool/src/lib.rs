@@ -50,6 +50,8 @@ pub use crate::stats::{CloseReason, ClosedStats, Emit, PoolSnapshot, PoolStats};
 #[cfg(feature = "postgres")]
 pub use crate::postgres::{PgLease, PgPool, PgPoolBuilder, PgTransaction};
 #[cfg(feature = "sqlite")]
-pub use crate::sqlite::{JobError, SqliteConfig, SqlitePool, SqliteRow, Synchronous};
+pub use crate::sqlite::{
+    JobError, SqliteConfig, SqlitePool, SqlitePoolBuilder, SqliteRow, Synchronous,
+};
 
 pub use bb8;

@@ -50,25 +50,3 @@ impl PoolStats {
         self.wait_seconds_total += waited.as_secs_f64();
     }
 }
-
-/// The counts of a pool whose connections are threads, behind one lock, so that a snapshot always
-/// adds up.
-#[cfg(feature = "sqlite")]
-#[derive(Debug, Default)]
-pub(crate) struct Meter(parking_lot::Mutex<PoolStats>);
-
-#[cfg(feature = "sqlite")]
-impl Meter {
-    pub(crate) fn start(&self) {
-        self.0.lock().start();
-    }
-
-    pub(crate) fn settle(&self, outcome: Outcome) {
-        self.0.lock().settle(outcome);
-    }
-
-    /// The counts; the gauges of the threads are the caller's to fill in.
-    pub(crate) fn snapshot(&self) -> PoolStats {
-        *self.0.lock()
-    }
-}

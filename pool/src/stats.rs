@@ -35,7 +35,7 @@ pub struct PoolStats {
     pub paused: bool,
     /// Acquires begun.
     pub started_total: u64,
-    /// Acquires that got a lease (SQLite: jobs that a thread started).
+    /// Acquires that got a lease (SQLite: jobs that ran).
     pub acquired_total: u64,
     /// Acquires that met their deadline.
     pub timed_out_total: u64,
@@ -65,8 +65,11 @@ pub struct PoolStats {
     /// PostgreSQL: single reads sent on such a connection. Only one that had to wait for its turn
     /// counts among the acquires too.
     pub pipelined_total: u64,
-    /// PostgreSQL: of those, the ones moved to a connection of their own, since a statement before
-    /// them was slow, the server refused them as writes, or the connection was lost.
+    /// SQLite: of the jobs that ran, reads that did so on their caller's thread.
+    pub inline_total: u64,
+    /// PostgreSQL: pipelined reads moved to a connection of their own, since a statement before
+    /// them was slow, the server refused them as writes, or the connection was lost. SQLite: reads
+    /// that were ended on their caller's thread, since they were long, and moved to a reader.
     pub moved_total: u64,
     /// PostgreSQL: transactions run again, since they met another one.
     pub retries_total: u64,
@@ -74,7 +77,7 @@ pub struct PoolStats {
     pub leaked_total: u64,
     /// The waits of all acquires that got a lease, in seconds.
     pub wait_seconds_total: f64,
-    /// How long all leases that came back were held, in seconds.
+    /// How long all leases that came back were held, in seconds (SQLite: how long jobs took).
     pub hold_seconds_total: f64,
     /// How long all connects took that ended, in seconds.
     pub connect_seconds_total: f64,
@@ -151,6 +154,7 @@ impl fmt::Display for CloseReason {
 impl PoolStats {
     /// Hands each figure to `emit`; a name ending in `_total` is a counter, any other a gauge. What
     /// was closed is one counter `closed_total` with the label `reason`.
+    #[expect(clippy::too_many_lines, reason = "each figure has its line")]
     pub fn visit(&self, emit: &mut Emit<'_>) {
         // Destructured whole, so that a field that is not exported fails to compile.
         let Self {
@@ -179,6 +183,7 @@ impl PoolStats {
             leaked_total,
             pipelines,
             pipelined_total,
+            inline_total,
             moved_total,
             retries_total,
             wait_seconds_total,
@@ -214,6 +219,7 @@ impl PoolStats {
             ("recovery_failures_total", recovery_failures_total),
             ("leaked_total", leaked_total),
             ("pipelined_total", pipelined_total),
+            ("inline_total", inline_total),
             ("moved_total", moved_total),
             ("retries_total", retries_total),
         ] {

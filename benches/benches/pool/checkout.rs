@@ -50,6 +50,8 @@ impl deadpool::managed::Manager for Nothing {
 struct Pools {
     bb8: bb8::Pool<Nothing>,
     deadpool: deadpool::managed::Pool<Nothing>,
+    /// With a bound for each wait, as the others have it.
+    timed: deadpool::managed::Pool<Nothing>,
     ours: Pool<Nothing>,
 }
 
@@ -57,10 +59,18 @@ impl Pools {
     async fn new() -> anyhow::Result<Self> {
         let bb8 = bb8::Pool::builder().max_size(CONNECTIONS).test_on_check_out(false);
         let deadpool = deadpool::managed::Pool::builder(Nothing).max_size(CONNECTIONS as usize);
+        let five = Some(Duration::from_secs(5));
+        let timed = deadpool::managed::Pool::builder(Nothing)
+            .max_size(CONNECTIONS as usize)
+            .runtime(deadpool::Runtime::Tokio1)
+            .wait_timeout(five)
+            .create_timeout(five)
+            .recycle_timeout(five);
         let config = PoolConfig::default().max_size(CONNECTIONS as usize);
         Ok(Self {
             bb8: bb8.build(Nothing).await?,
             deadpool: deadpool.build()?,
+            timed: timed.build()?,
             ours: Pool::new(Nothing, config)?,
         })
     }
@@ -74,7 +84,7 @@ pub(crate) async fn run(effort: Effort) -> anyhow::Result<()> {
 /// One task, and always a connection at hand. The clock costs as much as some checkouts, so it is
 /// read once for fifty.
 async fn alone(effort: Effort) -> anyhow::Result<()> {
-    let Pools { bb8, deadpool, ours } = Pools::new().await?;
+    let Pools { bb8, deadpool, timed, ours } = Pools::new().await?;
     let mut contenders = [
         Timed::new("bb8, no test", 50, move |_| {
             let pool = bb8.clone();
@@ -82,6 +92,10 @@ async fn alone(effort: Effort) -> anyhow::Result<()> {
         }),
         Timed::new("deadpool, no timeouts", 50, move |_| {
             let pool = deadpool.clone();
+            async move { check(*pool.get().await.map_err(|error| anyhow!("{error}"))?) }
+        }),
+        Timed::new("deadpool, three timeouts", 50, move |_| {
+            let pool = timed.clone();
             async move { check(*pool.get().await.map_err(|error| anyhow!("{error}"))?) }
         }),
         Timed::new("escala", 50, move |_| {
@@ -100,7 +114,7 @@ fn check(conn: u64) -> anyhow::Result<()> {
 
 /// More tasks than connections; each holds its own for one turn of the scheduler.
 async fn crowded(effort: Effort) -> anyhow::Result<()> {
-    let Pools { bb8, deadpool, ours } = Pools::new().await?;
+    let Pools { bb8, deadpool, timed, ours } = Pools::new().await?;
     let mut contenders = [
         Contender::new("bb8, no test", TASKS, move |_| {
             let pool = bb8.clone();
@@ -118,6 +132,14 @@ async fn crowded(effort: Effort) -> anyhow::Result<()> {
                 check(*conn)
             }
         }),
+        Contender::new("deadpool, three timeouts", TASKS, move |_| {
+            let pool = timed.clone();
+            async move {
+                let conn = pool.get().await.map_err(|error| anyhow!("{error}"))?;
+                yield_now().await;
+                check(*conn)
+            }
+        }),
         Contender::new("escala", TASKS, move |_| {
             let pool = ours.clone();
             async move {
@@ -129,6 +151,6 @@ async fn crowded(effort: Effort) -> anyhow::Result<()> {
     ];
     let length = effort.of(Duration::from_millis(400), Duration::from_millis(5));
     compete(&mut contenders, effort.of(9, 1), length).await?;
-    print("Checkout, 64 tasks over 10 connections, held for one turn", &contenders, &[0]);
+    print("Checkout, 64 tasks over 10 connections, held for one turn", &contenders, &[0, 2]);
     Ok(())
 }

@@ -32,7 +32,7 @@ pub(crate) async fn run(effort: Effort) -> anyhow::Result<()> {
     contenders.extend(pipelined(&url).await?);
     contenders.extend(ours(&pool)?);
     let length = effort.of(Duration::from_millis(400), Duration::from_millis(20));
-    compete(&mut contenders, effort.of(9, 1), length).await?;
+    compete(&mut contenders, effort.of(15, 1), length).await?;
     let text = "Lookup by key in PostgreSQL, 64 tasks, 10 connections";
     print(text, &contenders, &[0, 1, QUERY]);
     pool.close().await;

@@ -1,7 +1,8 @@
 //! `cargo bench -p escala-benches --bench pool`: what a checkout costs, how many lookups by key and
 //! how many inserts go through ten connections to PostgreSQL and how fairly, and what SQLite is
-//! worth behind an async call; beside bb8, deadpool, sqlx and bare drivers in one run. A word after
-//! `--` picks one table: `checkout`, `lookup`, `insert`, `sqlite`.
+//! worth behind an async call; beside bb8, deadpool, sqlx and bare drivers in one run. And how long
+//! callers notice a fault of the server, each beside its bound. A word after `--` picks one table:
+//! `checkout`, `lookup`, `insert`, `sqlite`, `faults`.
 //!
 //! Rounds are short and interleaved, and ratios are taken within a round before their median, so
 //! that a noisy machine disturbs all alike. Every answer is asserted inside the loop. Fairness is
@@ -9,6 +10,7 @@
 
 mod checkout;
 mod contest;
+mod faults;
 mod insert;
 mod lookup;
 mod sqlite;
@@ -50,6 +52,10 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("sqlite") {
         runtime.block_on(sqlite::run(effort))?;
+    }
+    // The last, since it fails when a bound is broken.
+    if wanted("faults") {
+        runtime.block_on(faults::run(effort))?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::http::{HeaderMap, header};
 use subtle::ConstantTimeEq as _;
 
+use super::problem::Problem;
 use super::settings::{Secret, Settings};
 
 /// The header in which the gateway names the tenant.
@@ -35,6 +36,11 @@ impl Access {
         };
         scheme.eq_ignore_ascii_case(BEARER.as_bytes())
             && bool::from(token.ct_eq(expected.reveal().as_bytes()))
+    }
+
+    /// Turns away who is none.
+    pub(super) fn administrator(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        if self.is_administrator(headers) { Ok(()) } else { Err(Problem::not_an_administrator()) }
     }
 
     /// The tenant that the gateway in front names, if it is one of `TENANTS`: a name that somebody

@@ -8,6 +8,7 @@ use anyhow::Context;
 use escala_cache::RedisStore;
 use escala_cluster::{Breaker, BreakerConfig};
 use escala_observability::{Credentials, Observability, ObservabilityConfig};
+use escala_pool::{PgPool, PoolLayer};
 use escala_queue::{Lane, MemoryEngine, Overflow, Queue};
 use escala_replicas::postgres::Monitor;
 use escala_replicas::{
@@ -21,7 +22,9 @@ use super::caches::Caches;
 use super::domain::{Done, NewOrder, NewTransfer, PlacedOrder, Transfer};
 use super::jobs;
 use super::lane_runtime::LaneRuntime;
+use super::pool_times::PoolTimes;
 use super::problem::Problem;
+use super::routes::administration;
 use super::sessions;
 use super::settings::Settings;
 use super::store::{self, Keyed, Node, StoreError};
@@ -75,6 +78,10 @@ pub struct Parts {
     pub lanes: LaneRuntime,
     /// One breaker an area.
     pub breakers: [Breaker; 3],
+    /// How long callers waited for connections, and held and made them.
+    pub(super) times: PoolTimes,
+    /// Gives the requests that need one the right to a connection of the primary.
+    pub(super) leases: Option<PoolLayer<PgPool>>,
     /// Metrics, health, alerts, dashboard.
     pub obs: Observability,
     /// As started.
@@ -111,9 +118,11 @@ impl App {
     async fn connect(settings: Settings, seeding: Seeding) -> anyhow::Result<Self> {
         settings.validate()?;
         let lanes = LaneRuntime::start()?;
+        let times = PoolTimes::default();
         let Database { primary, replicas, jobs_nodes, fill } =
-            open_database(&settings, seeding, &lanes).await?;
+            open_database(&settings, seeding, &lanes, &times).await?;
         let db = router(&settings, &primary, &replicas)?;
+        let leases = administration::leases(&primary)?;
         let monitor = monitor(&db, &replicas).await?;
         let replicas = replicas.into_iter().map(|(name, _, node)| (name, node));
         let nodes = std::iter::once((PRIMARY, primary)).chain(replicas).collect();
@@ -136,11 +145,18 @@ impl App {
             queue: queue(&settings)?,
             lanes,
             breakers: [breaker("trading")?, breaker("financial")?, breaker("affiliate")?],
+            times,
+            leases,
             obs: observability(&settings)?,
             settings,
         }));
         app.watch();
         Ok(app)
+    }
+
+    /// The node that is written to at the start.
+    pub(super) fn primary(&self) -> &Node {
+        &self.nodes[0].1
     }
 
     /// Registers every part with the dashboard, the metrics and the health document.
@@ -266,19 +282,21 @@ async fn open_database(
     settings: &Settings,
     seeding: Seeding,
     lanes: &LaneRuntime,
+    times: &PoolTimes,
 ) -> anyhow::Result<Database> {
     let Some(url) = &settings.database_url else {
         let folder = &settings.data_dir;
         let told = || format!("DATA_DIR {}", folder.display());
         std::fs::create_dir_all(folder).with_context(told)?;
         let file = folder.join("enterprise.sqlite");
-        let (primary, replicas) = store::open_embedded(&file).await.with_context(told)?;
+        let (primary, replicas) = store::open_embedded(&file, times).await.with_context(told)?;
         // The file's readers see a commit at once, so a fill may read on any of them.
         let fill = Session::default();
         let jobs_nodes = vec![(PRIMARY, primary.clone())];
         return Ok(Database { primary, replicas, jobs_nodes, fill });
     };
-    let primary = Node::connect(url, settings.db_pool_size.into()).await.context("DATABASE_URL")?;
+    let size = settings.db_pool_size.into();
+    let primary = Node::connect(url, size, times).await.context("DATABASE_URL")?;
     match seeding {
         Seeding::Allowed => {
             primary.seed().await.context("DATABASE_URL: schema and seed data")?;
@@ -289,17 +307,17 @@ async fn open_database(
         }
     }
     let jobs_db = {
-        let url = url.clone();
-        lanes.spawn(async move { Node::connect(&url, JOB_CONNECTIONS).await }).await?
+        let (url, times) = (url.clone(), times.clone());
+        lanes.spawn(async move { Node::connect(&url, JOB_CONNECTIONS, &times).await }).await?
     };
     let mut jobs_nodes = vec![(PRIMARY, jobs_db.context("DATABASE_URL")?)];
     let mut replicas = Vec::new();
     for (name, weight, url) in settings.replica_urls() {
-        let node = Node::lazy(url, settings.db_pool_size.into()).context(name)?;
+        let node = Node::lazy(url, size, times).context(name)?;
         wait_for_seed(name, &node).await?;
         replicas.push((name, weight, node));
-        let url = url.to_owned();
-        let jobs_db = lanes.spawn(async move { Node::lazy(&url, JOB_CONNECTIONS) }).await?;
+        let (url, times) = (url.to_owned(), times.clone());
+        let jobs_db = lanes.spawn(async move { Node::lazy(&url, JOB_CONNECTIONS, &times) }).await?;
         jobs_nodes.push((name, jobs_db.context(name)?));
     }
     // A standby may lag behind the removal that made a fill necessary, and the stale value would

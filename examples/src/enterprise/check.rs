@@ -7,6 +7,7 @@ use escala_cluster::{Drain, DrainConfig};
 use tokio::net::TcpListener;
 
 use super::app::App;
+use super::pool_times::PoolTimes;
 use super::settings::{Settings, cpus};
 use super::store::Node;
 use crate::load::burst_of_reads;
@@ -99,7 +100,7 @@ async fn reach(name: &str, url: &str) -> Result<String, String> {
         let causes = std::iter::successors(error.source(), |error| error.source());
         causes.fold(format!("{name}: {error}"), |text, cause| format!("{text}: {cause}"))
     };
-    let node = Node::connect(url, 2).await.map_err(|error| told(&error))?;
+    let node = Node::connect(url, 2, &PoolTimes::default()).await.map_err(|error| told(&error))?;
     node.ping().await.map_err(|error| told(&error))?;
     node.close().await;
     Ok("reachable".to_owned())

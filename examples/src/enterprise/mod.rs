@@ -8,10 +8,12 @@
 mod access;
 mod app;
 mod caches;
+mod changes;
 mod check;
 pub mod domain;
 mod jobs;
 mod lane_runtime;
+mod pool_times;
 mod problem;
 mod reads;
 mod routes;
@@ -25,6 +27,7 @@ use std::process::ExitCode;
 
 pub use app::App;
 pub use caches::Caches;
+pub use pool_times::PoolTimes;
 pub use run::{router, serve_until};
 pub(crate) use sessions::TOKEN_HEADER;
 pub use settings::{Secret, Settings, cpus};

@@ -19,9 +19,9 @@ use tracing_subscriber::EnvFilter;
 
 use super::app::App;
 use super::problem::Problem;
-use super::routes::{affiliate, financial, status, trading};
+use super::routes::{administration, affiliate, financial, status, trading};
 use super::settings::Settings;
-use super::{BODY_LIMIT, check, jobs};
+use super::{BODY_LIMIT, changes, check, jobs};
 
 /// How long an orderly stop may take once no connection is accepted.
 const STOP_DEADLINE: Duration = Duration::from_secs(15);
@@ -86,12 +86,15 @@ pub async fn serve_until(app: App, listener: TcpListener, drain: Drain) -> anyho
         .spawn(async move { lanes.queue.run(jobs::Worker(lanes.clone()), stopped).join().await });
     let sweeper = tokio::spawn(sweep_until(app.clone(), drain.stopped()));
 
+    let changes = tokio::spawn(changes::follow(app.clone(), drain.stopped()));
+
     let report = serve(listener, router(&app), drain).await.context("serve")?;
     tracing::info!(?report, "requests are done");
 
     let lanes = workers.await.context("lanes")?;
     tracing::info!(?lanes, "lanes are done");
     sweeper.await.context("sweeper")?;
+    changes.await.context("changes")?;
     let exit = sampling.await;
     tracing::info!(?exit, "sampling is done");
     app.close().await;
@@ -131,6 +134,7 @@ pub fn router(app: &App) -> Router {
         .merge(financial::routes().route_layer(BreakerLayer::http(financial_breaker)))
         .merge(affiliate::routes().route_layer(BreakerLayer::http(affiliate_breaker)))
         .merge(status::routes(app))
+        .merge(administration::routes(app))
         .with_state(app.clone())
         .fallback(async |uri: Uri| Problem::no_route(uri.path()))
         .method_not_allowed_fallback(async |method: Method| Problem::no_method(&method))
@@ -157,8 +161,9 @@ pub(super) fn watch(app: &App) {
     }
     let sessions = app.sessions.clone();
     obs.source("sessions", move |emit| sessions.stats().visit(emit));
-    let nodes = app.nodes.clone();
+    let (nodes, times) = (app.nodes.clone(), app.times.clone());
     obs.source("pool", move |emit| {
+        times.visit(emit);
         for (name, node) in &nodes {
             node.stats().visit(&mut |metric, labels, value| {
                 let mut labelled = vec![("pool", *name)];

@@ -47,9 +47,9 @@ impl Service<Request<Body>> for Front {
         let state = match admit(&snapshot, &mut head) {
             Ok(()) => match forward(&snapshot, head, body) {
                 Ok(response) => State::Forwarded { response },
-                Err(refusal) => State::Refused { response: Some(page(refusal)) },
+                Err(refusal) => State::refused(refusal),
             },
-            Err(refusal) => State::Refused { response: Some(page(refusal)) },
+            Err(refusal) => State::refused(refusal),
         };
         FrontFuture { state, snapshot }
     }
@@ -130,8 +130,15 @@ pin_project! {
 pin_project! {
     #[project = StateProject]
     enum State {
-        Refused { response: Option<Response<ResponseBody>> },
+        // In a box, so that the usual request does not carry it.
+        Refused { response: Option<Box<Response<ResponseBody>>> },
         Forwarded { #[pin] response: ResponseFuture },
+    }
+}
+
+impl State {
+    fn refused(refusal: Refusal) -> Self {
+        Self::Refused { response: Some(Box::new(page(refusal))) }
     }
 }
 
@@ -141,7 +148,9 @@ impl Future for FrontFuture {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let mut response = match this.state.project() {
-            StateProject::Refused { response } => response.take().expect("polled after completion"),
+            StateProject::Refused { response } => {
+                *response.take().expect("polled after completion")
+            }
             StateProject::Forwarded { response } => {
                 ready!(response.poll(cx)).unwrap_or_else(|error| told(&error))
             }

@@ -13,6 +13,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use super::options::{Database, Options};
+use crate::enterprise::PoolTimes;
 use crate::enterprise::store::{Node, open_file};
 
 /// Schema, seed data and connections of an empty PostgreSQL on a slow machine.
@@ -115,7 +116,9 @@ impl Started {
         ensure!(status.success(), "the server stopped with {status}");
         Ok(match &self.postgres {
             None => open_file(&self.database).await?,
-            Some(cluster) => Node::connect(&cluster.primary().url(), 2).await?,
+            Some(cluster) => {
+                Node::connect(&cluster.primary().url(), 2, &PoolTimes::default()).await?
+            }
         })
     }
 }

@@ -1,5 +1,6 @@
 //! The servers and the load test as a user runs them.
 
+mod administration;
 mod api;
 mod bad_settings;
 mod caching;

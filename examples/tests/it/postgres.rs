@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
+use escala_examples::enterprise::store::Node;
 use serde_json::Value;
 use testkit::{PgCluster, PgNode};
 use tokio::process::Command;
@@ -12,6 +13,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::api::{Answer, Server, order};
 use crate::process::{Enterprise, command, output};
+
+const TOKEN: &str = "0123456789abcdef";
 
 fn node<'a>(status: &'a Value, name: &str) -> &'a Value {
     let nodes = status["database"]["nodes"].as_array().expect("nodes");
@@ -193,4 +196,60 @@ async fn a_client_sees_its_own_order_while_every_replica_lags() {
     assert_eq!(status["sessions"]["issued_total"], 20, "{status}");
     let lags = status["replication"]["nodes"].as_array().expect("nodes").len();
     assert_eq!(lags, 4, "{status}");
+}
+
+#[tokio::test]
+async fn a_price_changed_by_hand_reaches_who_reads_the_quote() {
+    let folder = tempfile::tempdir().expect("folder");
+    let cluster = PgCluster::start(0).await.expect("cluster");
+    let mut enterprise = command(folder.path());
+    enterprise.env("DATABASE_URL", cluster.primary().url());
+    let server = Enterprise::start(enterprise).await;
+    let path = "/api/trading/quotes/S0001";
+    let (status, before) = server.get(path).await;
+    assert_eq!(status, 200, "{before}");
+    let sql = "update symbols set price_cents = 123456 where symbol = 'S0001'";
+    // Until the server listens, nobody hears of it.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        cluster.sql(cluster.primary(), sql).await.expect("changed");
+        let (_, now) = server.get(path).await;
+        if now["bid_cents"].as_i64() > Some(120_000) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{before} stays in the cache: {now}");
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert!(server.terminate().await.success());
+}
+
+#[tokio::test]
+async fn orders_are_copied_out_within_the_deadline_of_the_request() {
+    let cluster = PgCluster::start(0).await.expect("cluster");
+    let url = cluster.primary().url();
+    let server = Server::start(&["--database-url", &url, "--admin-token", TOKEN]).await;
+    let body = order(7, "S0007", 2);
+    assert_eq!(server.post("/api/trading/orders", None, body).await.status, StatusCode::CREATED);
+    let export = |timeout: &'static str| {
+        let request =
+            Request::get("/api/enterprise/orders.csv").header("x-request-timeout", timeout);
+        request.header("Authorization", format!("Bearer {TOKEN}")).body(Body::empty())
+    };
+    let answer = server.send(export("20S").expect("request")).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+    let (head, rows) = answer.text.split_once('\n').expect("lines");
+    assert_eq!(head, "id,user,symbol,quantity,price_cents,cost_cents,settled");
+    assert!(rows.starts_with("1,7,S0007,2,") && rows.lines().count() == 1, "{rows}");
+    // An embedded file only can be copied so.
+    let backup = server.post("/api/enterprise/backup", None, "").await;
+    assert_eq!(backup.status, StatusCode::NOT_FOUND);
+    // All connections are in use, for longer than the request waits.
+    let (_, Node::Postgres(primary)) = &server.app.nodes[0] else { unreachable!("a server") };
+    let mut leases = Vec::new();
+    for _ in 0..primary.pool().stats().max_size {
+        leases.push(primary.pool().acquire().await.expect("a lease"));
+    }
+    let late = server.send(export("20").expect("request")).await;
+    assert_eq!(late.status, StatusCode::GATEWAY_TIMEOUT, "{}", late.text);
+    drop(leases);
 }

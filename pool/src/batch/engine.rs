@@ -19,13 +19,13 @@ use tokio::time::{Instant, timeout_at};
 
 use super::config::BatchConfig;
 use super::error::BatchError;
-use super::line::{Batch, Index, Line, Place};
+use super::line::{Batch, Index, Line, Place, Together};
 use super::stats::BatchStats;
 use crate::manager::caught;
 
 pub(super) type Answer<O> = Result<O, BatchError>;
 /// Those who wait for an item, and what it came to.
-pub(super) type Reply<O> = (Vec<oneshot::Sender<Answer<O>>>, Answer<O>);
+pub(super) type Reply<O> = (Together<oneshot::Sender<Answer<O>>>, Answer<O>);
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Taken<T, O, I> = Batch<T, oneshot::Sender<Answer<O>>, <I as Index<T>>::Routes>;
 type Seat<O> = (Place, oneshot::Receiver<Answer<O>>);

@@ -1,13 +1,19 @@
 //! Who waits for the next batch: a pure state machine, without clock, lock or task.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
+use std::mem;
+
+use smallvec::{SmallVec, smallvec};
 
 /// Items in the order of their arrival, each with those who wait for it.
 #[derive(Debug)]
 pub(super) struct Line<T, W, I> {
-    /// By the ticket of the one who brought the item.
-    entries: BTreeMap<u64, Entry<T, W>>,
+    /// In the order of their tickets. An item whose last waiter left makes a gap, as it does among
+    /// the waiters of one item.
+    entries: VecDeque<Entry<T, W>>,
+    /// Entries that are no gaps.
+    alive: usize,
     index: I,
     next_ticket: u64,
     waiting: usize,
@@ -15,9 +21,14 @@ pub(super) struct Line<T, W, I> {
 
 #[derive(Debug)]
 struct Entry<T, W> {
-    item: T,
-    waiters: Waiters<W>,
+    /// Of the one who brought the item.
+    ticket: u64,
+    /// `None` for a gap.
+    kept: Option<(T, Waiters<W>)>,
 }
+
+/// Those who wait for one item: mostly one.
+pub(super) type Together<W> = SmallVec<[W; 1]>;
 
 /// A place in the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +49,7 @@ impl Place {
 pub(super) struct Batch<T, W, R> {
     pub(super) items: Vec<T>,
     /// For each item, those who wait for it.
-    pub(super) waiters: Vec<Vec<W>>,
+    pub(super) waiters: Vec<Together<W>>,
     /// Where each item stands.
     pub(super) routes: R,
 }
@@ -54,8 +65,9 @@ pub(super) trait Index<T>: Default {
     fn insert(&mut self, item: &T, entry: u64);
     /// Returns what it kept of the item: the caller's, to be dropped outside the lock.
     fn remove(&mut self, item: &T) -> Option<T>;
-    /// Removes the items of a batch.
-    fn take(&mut self, items: &[T]) -> Self::Routes;
+    /// Removes the items of a batch, of which `entries` tells where they stood; `all` if no other
+    /// is left.
+    fn take(&mut self, items: &[T], entries: Vec<u64>, all: bool) -> Self::Routes;
 }
 
 impl<T, W, I: Index<T>> Line<T, W, I> {
@@ -65,22 +77,28 @@ impl<T, W, I: Index<T>> Line<T, W, I> {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.alive == 0
+    }
+
+    fn position(&self, entry: u64) -> Option<usize> {
+        self.entries.binary_search_by_key(&entry, |entry| entry.ticket).ok()
     }
 
     /// Joins the one who waits for an equal item, or goes to the end.
     pub(super) fn enter(&mut self, item: T, waiter: W) -> Place {
         let ticket = self.next_ticket;
-        let found = self.index.find(&item);
-        let entry = match found.and_then(|entry| Some((entry, self.entries.get_mut(&entry)?))) {
-            Some((at, entry)) => {
-                entry.waiters.push(ticket, waiter);
-                at
+        let found = self.index.find(&item).and_then(|at| Some((at, self.position(at)?)));
+        let joined = found.and_then(|(entry, at)| Some((entry, self.entries[at].kept.as_mut()?)));
+        let entry = match joined {
+            Some((entry, (_, waiters))) => {
+                waiters.push(ticket, waiter);
+                entry
             }
             None => {
                 self.index.insert(&item, ticket);
-                let waiters = Waiters::new(ticket, waiter);
-                self.entries.insert(ticket, Entry { item, waiters });
+                let kept = Some((item, Waiters::new(ticket, waiter)));
+                self.entries.push_back(Entry { ticket, kept });
+                self.alive += 1;
                 ticket
             }
         };
@@ -91,42 +109,56 @@ impl<T, W, I: Index<T>> Line<T, W, I> {
 
     /// Gives a place up. The last one takes the item along. Nothing happens if it has been taken.
     pub(super) fn leave(&mut self, place: Place) -> Option<Left<W, T>> {
-        let entry = self.entries.get_mut(&place.entry)?;
-        let waiter = entry.waiters.remove(place.ticket)?;
+        let at = self.position(place.entry)?;
+        let (_, waiters) = self.entries[at].kept.as_mut()?;
+        let waiter = waiters.remove(place.ticket)?;
         self.waiting -= 1;
-        if entry.waiters.alive > 0 {
+        if waiters.alive > 0 {
             return Some((waiter, None));
         }
-        let item = self.entries.remove(&place.entry).map(|entry| {
-            let kept = self.index.remove(&entry.item);
-            (entry.item, kept)
+        let item = self.entries[at].kept.take().map(|(item, _)| {
+            let kept = self.index.remove(&item);
+            (item, kept)
         });
+        self.alive -= 1;
+        self.compact();
         Some((waiter, item))
+    }
+
+    /// Gaps are never more than what is left.
+    fn compact(&mut self) {
+        if self.alive * 2 < self.entries.len() {
+            self.entries.retain(|entry| entry.kept.is_some());
+        }
     }
 
     /// Takes the first items out, at most so many. `None` when nobody waits.
     pub(super) fn take(&mut self, most: usize) -> Option<Batch<T, W, I::Routes>> {
-        let count = self.entries.len().min(most);
-        let mut items = Vec::with_capacity(count);
-        let mut waiters = Vec::with_capacity(count);
-        while items.len() < count
-            && let Some((_, entry)) = self.entries.pop_first()
-        {
-            self.waiting -= entry.waiters.alive;
-            items.push(entry.item);
-            waiters.push(entry.waiters.into_vec());
-        }
-        if items.is_empty() {
+        let count = self.alive.min(most);
+        if count == 0 {
             return None;
         }
-        let routes = self.index.take(&items);
+        let (mut items, mut waiters, mut entries) =
+            (Vec::with_capacity(count), Vec::with_capacity(count), Vec::with_capacity(count));
+        while items.len() < count
+            && let Some(Entry { ticket, kept }) = self.entries.pop_front()
+        {
+            let Some((item, together)) = kept else { continue };
+            self.waiting -= together.alive;
+            items.push(item);
+            waiters.push(together.into_all());
+            entries.push(ticket);
+        }
+        self.alive -= items.len();
+        self.compact();
+        let routes = self.index.take(&items, entries, self.alive == 0);
         Some(Batch { items, waiters, routes })
     }
 }
 
 impl<T, W, I: Index<T>> Default for Line<T, W, I> {
     fn default() -> Self {
-        Self { entries: BTreeMap::new(), index: I::default(), next_ticket: 0, waiting: 0 }
+        Self { entries: VecDeque::new(), alive: 0, index: I::default(), next_ticket: 0, waiting: 0 }
     }
 }
 
@@ -140,8 +172,22 @@ impl<K> Default for Equal<K> {
     }
 }
 
+/// Where each key of a batch stands.
+#[derive(Debug)]
+pub(super) struct Routes<K> {
+    by_key: HashMap<K, u64>,
+    /// Sorted.
+    entries: Vec<u64>,
+}
+
+impl<K: Eq + Hash> Routes<K> {
+    pub(super) fn find(&self, key: &K) -> Option<usize> {
+        self.entries.binary_search(self.by_key.get(key)?).ok()
+    }
+}
+
 impl<K: Clone + Eq + Hash + Send> Index<K> for Equal<K> {
-    type Routes = HashMap<K, usize>;
+    type Routes = Routes<K>;
 
     fn find(&self, key: &K) -> Option<u64> {
         self.0.get(key).copied()
@@ -155,9 +201,15 @@ impl<K: Clone + Eq + Hash + Send> Index<K> for Equal<K> {
         self.0.remove_entry(key).map(|(key, _)| key)
     }
 
-    fn take(&mut self, keys: &[K]) -> HashMap<K, usize> {
-        let keys = keys.iter().enumerate();
-        keys.filter_map(|(at, key)| Some((self.0.remove_entry(key)?.0, at))).collect()
+    fn take(&mut self, keys: &[K], entries: Vec<u64>, all: bool) -> Routes<K> {
+        // The next batch is mostly as large, and no key is hashed again.
+        let mut by_key = HashMap::with_capacity(keys.len());
+        if all {
+            mem::swap(&mut self.0, &mut by_key);
+        } else {
+            by_key.extend(keys.iter().filter_map(|key| self.0.remove_entry(key)));
+        }
+        Routes { by_key, entries }
     }
 }
 
@@ -178,20 +230,20 @@ impl<T> Index<T> for Distinct {
         None
     }
 
-    fn take(&mut self, _items: &[T]) {}
+    fn take(&mut self, _items: &[T], _entries: Vec<u64>, _all: bool) {}
 }
 
 /// Those who wait for one item, in the order of their tickets. Whoever leaves makes a gap, which
 /// costs less than to move all others up when thousands leave one popular key.
 #[derive(Debug)]
 struct Waiters<W> {
-    slots: Vec<(u64, Option<W>)>,
+    slots: Together<(u64, Option<W>)>,
     alive: usize,
 }
 
 impl<W> Waiters<W> {
     fn new(ticket: u64, waiter: W) -> Self {
-        Self { slots: vec![(ticket, Some(waiter))], alive: 1 }
+        Self { slots: smallvec![(ticket, Some(waiter))], alive: 1 }
     }
 
     fn push(&mut self, ticket: u64, waiter: W) {
@@ -210,7 +262,7 @@ impl<W> Waiters<W> {
         Some(waiter)
     }
 
-    fn into_vec(self) -> Vec<W> {
+    fn into_all(self) -> Together<W> {
         self.slots.into_iter().filter_map(|slot| slot.1).collect()
     }
 }

@@ -1,6 +1,5 @@
 //! Lookups by key: the handle, its future, and the task that asks.
 
-use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -17,7 +16,7 @@ use tower_service::Service;
 use super::config::BatchConfig;
 use super::engine::{Answer, Engine, Lane, Pending, answer, failed, guarded};
 use super::error::BatchError;
-use super::line::Equal;
+use super::line::{Equal, Routes};
 use super::stats::BatchStats;
 use crate::config::ConfigError;
 
@@ -256,11 +255,7 @@ where
 }
 
 /// Asks for the keys, and puts each value where its key stands.
-async fn ask<K, V, S>(
-    service: &mut S,
-    keys: Vec<K>,
-    routes: HashMap<K, usize>,
-) -> Answer<Vec<Option<V>>>
+async fn ask<K, V, S>(service: &mut S, keys: Vec<K>, routes: Routes<K>) -> Answer<Vec<Option<V>>>
 where
     K: Eq + Hash,
     S: Service<Vec<K>>,
@@ -271,8 +266,8 @@ where
     values.resize_with(keys.len(), || None);
     let found = service.call(keys).await.map_err(failed)?;
     for (key, value) in found {
-        if let Some(at) = routes.get(&key) {
-            values[*at] = Some(value);
+        if let Some(at) = routes.find(&key) {
+            values[at] = Some(value);
         }
     }
     Ok(values)

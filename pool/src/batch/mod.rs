@@ -75,7 +75,7 @@
 //! `timeout` for each call.
 //!
 //! # Cost
-//! Per lookup two short locks, one hash of the key and about three allocations; per batch one task
+//! Per lookup two short locks, three hashes of the key and about two allocations; per batch one task
 //! that is woken. A batch on its own connection leaves the rest of the pool to others.
 
 mod config;

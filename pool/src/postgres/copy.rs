@@ -123,9 +123,7 @@ impl PgPool {
     /// # Errors
     /// As [`acquire`](Self::acquire) and [`PgLease::copy_in`].
     pub async fn copy_in(&self, sql: &str) -> Result<CopyIn<'static>, PoolError> {
-        let lease = self.acquire().await?;
-        let sink = lease.conn().copy_in(sql).await?;
-        Ok(CopyIn::new(Holder::Own(Box::new(lease)), sink))
+        self.acquire().await?.into_copy_in(sql).await
     }
 
     /// Begins a `COPY .. TO STDOUT` on a connection of its own.
@@ -133,9 +131,7 @@ impl PgPool {
     /// # Errors
     /// As [`acquire`](Self::acquire) and [`PgLease::copy_out`].
     pub async fn copy_out(&self, sql: &str) -> Result<CopyOut<'static>, PoolError> {
-        let lease = self.acquire().await?;
-        let stream = lease.conn().copy_out(sql).await?;
-        Ok(CopyOut(Answer::new(Holder::Own(Box::new(lease)), stream)))
+        self.acquire().await?.into_copy_out(sql).await
     }
 }
 
@@ -156,6 +152,26 @@ impl PgLease {
     pub async fn copy_out(&mut self, sql: &str) -> Result<CopyOut<'_>, PoolError> {
         let stream = self.conn().copy_out(sql).await?;
         Ok(CopyOut(Answer::new(Holder::Lent(self), stream)))
+    }
+
+    /// As [`copy_in`](Self::copy_in), for data that goes on after the function that took the lease
+    /// has ended: the lease goes along.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn into_copy_in(self, sql: &str) -> Result<CopyIn<'static>, PoolError> {
+        let sink = self.conn().copy_in(sql).await?;
+        Ok(CopyIn::new(Holder::Own(Box::new(self)), sink))
+    }
+
+    /// As [`copy_out`](Self::copy_out), for data that outlives the function that took the lease, such
+    /// as the body of an answer: the lease goes along.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn into_copy_out(self, sql: &str) -> Result<CopyOut<'static>, PoolError> {
+        let stream = self.conn().copy_out(sql).await?;
+        Ok(CopyOut(Answer::new(Holder::Own(Box::new(self)), stream)))
     }
 }
 

@@ -1,14 +1,15 @@
 //! A closure on its way to a thread, and its answer on the way back.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
+use super::meter::Meter;
 use crate::error::{PoolError, panic_message};
-use crate::meter::{Meter, Outcome};
 
 /// What the caller is sent: the closure's own result, or why there is none.
 pub(super) type Answer<T, E> = Result<Result<T, E>, PoolError>;
@@ -57,35 +58,39 @@ impl Done {
 pub(super) struct Start {
     taken: AtomicBool,
     meter: Arc<Meter>,
+    pub(super) began: Instant,
+    place: &'static Location<'static>,
 }
 
 impl Start {
-    pub(super) fn new(meter: Arc<Meter>) -> Self {
+    pub(super) fn new(meter: Arc<Meter>, place: &'static Location<'static>) -> Self {
         meter.start();
-        Self { taken: AtomicBool::new(false), meter }
-    }
-
-    /// Ends the wait in this way; false if it has ended before.
-    pub(super) fn settle(&self, outcome: Outcome) -> bool {
-        let first = !self.taken.swap(true, Ordering::AcqRel);
-        if first {
-            self.meter.settle(outcome);
-        }
-        first
+        Self { taken: AtomicBool::new(false), meter, began: Instant::now(), place }
     }
 
     fn is_open(&self) -> bool {
         !self.taken.load(Ordering::Acquire)
     }
+
+    /// False if the wait has ended before. Else its end is to be told by one of those below.
+    pub(super) fn take(&self) -> bool {
+        !self.taken.swap(true, Ordering::AcqRel)
+    }
+
+    pub(super) fn failed(&self, error: &PoolError) {
+        self.meter.failed(error, self.began.elapsed(), self.place);
+    }
 }
 
-/// Settles as cancelled what nothing else has settled.
+/// Ends a wait as cancelled that nothing else has ended.
 #[derive(Debug)]
 pub(super) struct Caller(pub(super) Arc<Start>);
 
 impl Drop for Caller {
     fn drop(&mut self) {
-        self.0.settle(Outcome::Cancelled);
+        if self.0.take() {
+            self.0.meter.cancelled();
+        }
     }
 }
 
@@ -106,11 +111,16 @@ where
     }
 
     fn claim(&self) -> bool {
-        self.start.settle(Outcome::Acquired)
+        let first = self.start.take();
+        if first {
+            self.start.meter.acquired(self.start.began.elapsed(), self.start.place);
+        }
+        first
     }
 
     fn run(self: Box<Self>, conn: &Connection) -> Done {
-        let Self { closure, reply, .. } = *self;
+        let Self { start, closure, reply } = *self;
+        let begun = Instant::now();
         // What a panic leaves half done is in the database, where it is rolled back.
         let result = catch_unwind(AssertUnwindSafe(|| closure(conn)));
         let result = result.map_err(|payload| {
@@ -120,6 +130,7 @@ where
         });
         let keep = matches!(result, Ok(Ok(_)));
         let answer = Box::new(move |committed: Result<(), PoolError>| {
+            start.meter.returned(begun.elapsed(), start.place);
             let answer = match (result, committed) {
                 (Ok(Ok(_)), Err(error)) => Err(error),
                 (result, _) => result,
@@ -131,7 +142,9 @@ where
     }
 
     fn refuse(self: Box<Self>, error: PoolError) {
-        self.start.settle(Outcome::of(&error));
+        if self.start.take() {
+            self.start.failed(&error);
+        }
         let Self { closure, reply, .. } = *self;
         drop(reply.send(Err(error)));
         contained(|| drop(closure));

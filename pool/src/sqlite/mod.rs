@@ -5,17 +5,20 @@
 //! one; each closure still succeeds or fails by itself.
 
 mod backup;
+mod brief;
 mod busy;
 mod checkpoint;
 mod config;
 mod error;
 mod job;
+mod meter;
 mod queue;
 mod row;
 mod verbs;
 mod worker;
 
 use std::fmt;
+use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -26,15 +29,17 @@ pub use rusqlite::ToSql;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::timeout;
 
+use self::brief::Inline;
 pub use self::config::{SqliteConfig, Synchronous};
 pub use self::error::JobError;
 use self::job::{BoxJob, Call, Caller, Start};
+use self::meter::Meter;
 use self::queue::{Queue, Refused};
 pub use self::row::{Column, SqliteRow};
 pub use self::verbs::Params;
+use self::worker::Jobs;
 use crate::error::PoolError;
-use crate::event;
-use crate::meter::{Meter, Outcome};
+use crate::event::{self, Hook, PoolEvent};
 use crate::pool::CloseReport;
 use crate::stats::{PoolSnapshot, PoolStats};
 
@@ -51,9 +56,11 @@ use crate::stats::{PoolSnapshot, PoolStats};
 /// the commit; what that survives depends on [`Synchronous`].
 ///
 /// # Cost
-/// A call goes to a thread and back, which takes as long as two threads take to wake: some 6 µs
+/// A call goes to a thread and back, which takes as long as two threads take to wake: 6 to 25 µs
 /// beside SQLite's own 3 µs for a point read. (A thread that looks for work for a while before it
-/// sleeps was tried: it is slower as soon as the cores have something else to do.)
+/// sleeps was tried: it is slower as soon as the cores have something else to do.) So a `query*`
+/// whose text is known to be short runs on the caller's thread, see
+/// [`inline_steps`](SqliteConfig::inline_steps).
 ///
 /// # Cancellation
 /// A job whose caller is gone before it starts is skipped. One that has started runs to its end,
@@ -65,9 +72,11 @@ pub struct SqlitePool {
 
 struct Inner {
     config: SqliteConfig,
-    reads: Arc<Queue<BoxJob>>,
+    reads: Arc<Jobs>,
     /// `None` in a pool that only reads.
-    writes: Option<Arc<Queue<BoxJob>>>,
+    writes: Option<Arc<Jobs>>,
+    /// `None` if all reads go to threads.
+    inline: Option<Inline>,
     meter: Arc<Meter>,
     /// Threads alive.
     threads: watch::Receiver<usize>,
@@ -84,6 +93,15 @@ impl SqlitePool {
     /// [`PoolError::Config`]; [`PoolError::Sqlite`] if the file cannot be opened;
     /// [`PoolError::Connect`] if a thread cannot be started.
     pub async fn open(config: SqliteConfig) -> Result<Self, PoolError> {
+        Self::builder(config).open().await
+    }
+
+    /// A pool of its parts.
+    pub fn builder(config: SqliteConfig) -> SqlitePoolBuilder {
+        SqlitePoolBuilder { config, hook: None }
+    }
+
+    async fn open_with(config: SqliteConfig, hook: Option<Hook>) -> Result<Self, PoolError> {
         config.validate()?;
         let (count, alive) = watch::channel(0);
         let threads = Threads { count, last: Arc::default() };
@@ -92,7 +110,8 @@ impl SqlitePool {
         let inner = Arc::new(Inner {
             reads: queue(),
             writes: (!config.read_only).then(queue),
-            meter: Arc::new(Meter::default()),
+            inline: Inline::new(config.inline_steps),
+            meter: Arc::new(Meter::new(hook)),
             threads: alive,
             backups: Arc::new(Semaphore::new(1)),
             closed: Arc::default(),
@@ -112,13 +131,18 @@ impl SqlitePool {
     ///
     /// # Errors
     /// [`JobError::Job`] with the closure's own error, else [`JobError::Pool`].
-    pub async fn read<T, E, F>(&self, closure: F) -> Result<T, JobError<E>>
+    #[track_caller]
+    pub fn read<T, E, F>(
+        &self,
+        closure: F,
+    ) -> impl Future<Output = Result<T, JobError<E>>> + Send + use<'_, T, E, F>
     where
         F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
         E: Send + 'static,
     {
-        self.inner.call(&self.inner.reads, self.inner.config.readers, closure).await
+        let inner = &self.inner;
+        inner.call(&inner.reads, inner.config.readers, closure, Location::caller())
     }
 
     /// Runs a closure as a transaction on the writer. It shares the commit with others, and must not
@@ -129,14 +153,21 @@ impl SqlitePool {
     /// closure of the group is told. If that is a deferred constraint, closures that shared the
     /// commit get [`PoolError::GroupFailed`], which may be tried again: nobody can say which of them
     /// broke it, so for a while each closure is committed alone.
-    pub async fn write<T, E, F>(&self, closure: F) -> Result<T, JobError<E>>
+    #[track_caller]
+    pub fn write<T, E, F>(
+        &self,
+        closure: F,
+    ) -> impl Future<Output = Result<T, JobError<E>>> + Send + use<'_, T, E, F>
     where
         F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
         E: Send + 'static,
     {
-        let writes = self.inner.writes.as_ref().ok_or(JobError::Pool(PoolError::ReadOnly))?;
-        self.inner.call(writes, 1, closure).await
+        let place = Location::caller();
+        async move {
+            let writes = self.inner.writes.as_ref().ok_or(JobError::Pool(PoolError::ReadOnly))?;
+            self.inner.call(writes, 1, closure, place).await
+        }
     }
 
     /// The figures of this moment.
@@ -168,16 +199,17 @@ impl SqlitePool {
 impl Inner {
     async fn call<T, E, F>(
         &self,
-        queue: &Queue<BoxJob>,
+        queue: &Jobs,
         threads: usize,
         closure: F,
+        place: &'static Location<'static>,
     ) -> Result<T, JobError<E>>
     where
         F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
         E: Send + 'static,
     {
-        let start = Arc::new(Start::new(Arc::clone(&self.meter)));
+        let start = Arc::new(Start::new(Arc::clone(&self.meter), place));
         let caller = Caller(Arc::clone(&start));
         let (reply, mut answer) = oneshot::channel();
         if let Err(refused) = queue.push(Box::new(Call { start, closure, reply })) {
@@ -185,17 +217,20 @@ impl Inner {
                 Refused::Full => PoolError::TooManyWaiters { limit: self.config.max_waiters },
                 Refused::Closed => PoolError::Closed,
             };
-            caller.0.settle(Outcome::of(&error));
+            if caller.0.take() {
+                caller.0.failed(&error);
+            }
             return Err(JobError::Pool(error));
         }
         let answer = match timeout(self.config.acquire_timeout, &mut answer).await {
             Ok(answer) => answer,
-            Err(_elapsed) if caller.0.settle(Outcome::TimedOut) => {
+            Err(_elapsed) if caller.0.take() => {
                 let waited = self.config.acquire_timeout;
                 let mut pool = PoolSnapshot::from(&self.stats());
                 // Of the threads that this job could have run on.
                 pool.max_size = threads;
                 let error = PoolError::AcquireTimeout { waited, pool, cause: None };
+                caller.0.failed(&error);
                 return Err(JobError::Pool(error));
             }
             // It has started, so its result counts.
@@ -218,7 +253,7 @@ impl Inner {
         stats
     }
 
-    fn queues(&self) -> impl Iterator<Item = &Arc<Queue<BoxJob>>> {
+    fn queues(&self) -> impl Iterator<Item = &Arc<Jobs>> {
         [&self.reads].into_iter().chain(&self.writes)
     }
 
@@ -252,6 +287,40 @@ impl fmt::Debug for SqlitePool {
     }
 }
 
+/// Makes a [`SqlitePool`].
+#[must_use]
+pub struct SqlitePoolBuilder {
+    config: SqliteConfig,
+    hook: Option<Hook>,
+}
+
+impl SqlitePoolBuilder {
+    /// Calls `hook` with the waits of jobs and how long they held their thread, commit included:
+    /// [`PoolEvent::Acquired`], [`AcquireFailed`](PoolEvent::AcquireFailed) and
+    /// [`Returned`](PoolEvent::Returned), with the place of a [`read`](SqlitePool::read) or
+    /// [`write`](SqlitePool::write), or that of the verb in this crate. It is called outside of all
+    /// locks, mostly on the thread that serves all others, so it shall not block; a panic of it
+    /// stays inside.
+    pub fn on_event(mut self, hook: impl Fn(&PoolEvent<'_>) + Send + Sync + 'static) -> Self {
+        self.hook = Some(Arc::new(hook));
+        self
+    }
+
+    /// As [`SqlitePool::open`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn open(self) -> Result<SqlitePool, PoolError> {
+        SqlitePool::open_with(self.config, self.hook).await
+    }
+}
+
+impl fmt::Debug for SqlitePoolBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqlitePoolBuilder").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
 /// What a thread does until its queue is closed.
 type Work = Box<dyn FnOnce(&Alive)>;
 
@@ -260,7 +329,7 @@ async fn start(
     name: &str,
     config: &SqliteConfig,
     writes: bool,
-    queue: &Arc<Queue<BoxJob>>,
+    queue: &Arc<Jobs>,
     threads: &Threads,
 ) -> Result<(), PoolError> {
     let (opened, ready) = oneshot::channel();
@@ -268,15 +337,15 @@ async fn start(
     let alive = Alive::new(threads);
     let run = move || {
         let work: rusqlite::Result<Work> = if writes {
-            worker::open_writer(&config).map(|(conn, checkpoints)| -> Work {
+            worker::open_writer(&config).map(|(session, checkpoints)| -> Work {
                 Box::new(move |alive| {
-                    worker::write(&conn, checkpoints, &config, &queue);
-                    alive.close_last(conn);
+                    let session = worker::write(session, checkpoints, &config, &queue);
+                    alive.close_last(session.conn);
                 })
             })
         } else {
             worker::open_reader(&config)
-                .map(|conn| -> Work { Box::new(move |_| worker::read(&conn, &queue)) })
+                .map(|session| -> Work { Box::new(move |_| worker::read(session, &queue)) })
         };
         let (work, result) = match work {
             Ok(work) => (Some(work), Ok(())),

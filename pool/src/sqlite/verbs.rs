@@ -1,13 +1,21 @@
 //! Single statements, by the verbs that the PostgreSQL pool has.
 
 use std::ops::RangeInclusive;
+use std::panic::Location;
 
 use rusqlite::types::{ToSqlOutput, Value};
-use rusqlite::{Connection, ToSql, params_from_iter};
+use rusqlite::{Connection, StatementStatus, ToSql, params_from_iter};
+use tokio::task::coop::consume_budget;
+use tokio::time::Instant;
 
+use super::brief::Tried;
 use super::row::{SqliteRow, columns};
 use super::{JobError, SqlitePool};
 use crate::error::PoolError;
+
+/// What a read on its caller's thread takes of a task's 128 units, which are meant for steps of less
+/// than a microsecond: after 16 reads another task has its turn.
+const UNITS: usize = 8;
 
 /// The values of a statement, in the order of `?1`, `?2` and so on.
 pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
@@ -65,7 +73,7 @@ impl SqlitePool {
         let call = if writes(sql) {
             call
         } else {
-            match self.read(move |conn| call.select(conn)).await? {
+            match self.select(call).await? {
                 Ok(rows) => return checked(rows),
                 Err(call) => call,
             }
@@ -73,6 +81,48 @@ impl SqlitePool {
         // Checked inside, so that the error rolls back what was written.
         let write = move |conn: &Connection| checked(call.rows(conn).map_err(PoolError::Sqlite)?);
         self.write(write).await.map_err(JobError::flatten)
+    }
+
+    /// Runs a statement that only reads, here or on a reader; gives one that writes back.
+    async fn select(
+        &self,
+        call: Statement,
+    ) -> Result<Result<Vec<SqliteRow>, Statement>, PoolError> {
+        let inline = self.inner.inline.as_ref();
+        let inline = inline.and_then(|inline| Some((inline, inline.identify(&call.sql)?)));
+        if let Some((inline, text)) = inline {
+            // A task that only reads here would never let others run.
+            for _ in 0..UNITS {
+                consume_budget().await;
+            }
+            match inline.run(text, &call, &self.inner.reads) {
+                Tried::Ran { found, took } => {
+                    self.inner.meter.ran_inline(took, Location::caller());
+                    return match found.map_err(PoolError::Sqlite)? {
+                        Found::Rows { rows, .. } => Ok(Ok(rows)),
+                        Found::Writes => Ok(Err(call)),
+                    };
+                }
+                Tried::Ended => self.inner.meter.moved(),
+                Tried::NotNow => {}
+            }
+        }
+        let (call, found, took) = self
+            .read(move |conn| {
+                let begun = Instant::now();
+                let found = call.select(conn)?;
+                Ok::<_, rusqlite::Error>((call, found, begun.elapsed()))
+            })
+            .await?;
+        Ok(match found {
+            Found::Rows { rows, steps } => {
+                if let Some((inline, text)) = inline {
+                    inline.learn(text, steps, took);
+                }
+                Ok(rows)
+            }
+            Found::Writes => Err(call),
+        })
     }
 
     /// Runs a statement on the writer and returns the number of rows it changed, or returned if it
@@ -97,10 +147,18 @@ impl SqlitePool {
     }
 }
 
-/// A statement on its way to a thread.
-struct Statement {
+/// A statement on its way to a connection.
+pub(super) struct Statement {
     sql: String,
     values: Vec<Value>,
+}
+
+/// What a statement turned out to be that was taken for a read.
+pub(super) enum Found {
+    /// A read, and the instructions that it took.
+    Rows { rows: Vec<SqliteRow>, steps: usize },
+    /// A write, which was not run.
+    Writes,
 }
 
 impl Statement {
@@ -109,17 +167,23 @@ impl Statement {
         Ok(Self { sql: sql.to_owned(), values: values.map_err(PoolError::Sqlite)? })
     }
 
-    /// Runs a statement that only reads; gives one that writes back.
-    fn select(self, conn: &Connection) -> rusqlite::Result<Result<Vec<SqliteRow>, Self>> {
-        if conn.prepare_cached(&self.sql)?.readonly() {
-            self.rows(conn).map(Ok)
-        } else {
-            Ok(Err(self))
+    /// Runs a statement if it only reads.
+    pub(super) fn select(&self, conn: &Connection) -> rusqlite::Result<Found> {
+        let mut statement = conn.prepare_cached(&self.sql)?;
+        if !statement.readonly() {
+            return Ok(Found::Writes);
         }
+        statement.reset_status(StatementStatus::VmStep);
+        let rows = self.fetch(&mut statement)?;
+        let steps = statement.get_status(StatementStatus::VmStep);
+        Ok(Found::Rows { rows, steps: steps.try_into().unwrap_or(usize::MAX) })
     }
 
     fn rows(&self, conn: &Connection) -> rusqlite::Result<Vec<SqliteRow>> {
-        let mut statement = conn.prepare_cached(&self.sql)?;
+        self.fetch(&mut *conn.prepare_cached(&self.sql)?)
+    }
+
+    fn fetch(&self, statement: &mut rusqlite::Statement<'_>) -> rusqlite::Result<Vec<SqliteRow>> {
         let mut rows = statement.query(params_from_iter(&self.values))?;
         // After the first step, since SQLite prepares anew when a table has changed.
         let Some(first) = rows.next()? else { return Ok(Vec::new()) };

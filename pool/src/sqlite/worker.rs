@@ -8,11 +8,12 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 use tokio::time::Instant;
 
+use super::brief::Brief;
 use super::busy::Patience;
 use super::checkpoint::Checkpoints;
 use super::config::SqliteConfig;
 use super::job::{BoxJob, Done};
-use super::queue::Queue;
+use super::queue::{Queue, Taken};
 use crate::error::{Cause, PoolError};
 use crate::stats::{PoolSnapshot, PoolStats};
 
@@ -23,16 +24,27 @@ const GROUP: usize = 256;
 /// The pause before what SQLite does not wait for is tried again.
 const AGAIN: Duration = Duration::from_millis(5);
 
-/// Opens the connection of a thread that reads.
-pub(super) fn open_reader(config: &SqliteConfig) -> rusqlite::Result<Connection> {
-    let (conn, _patience) = open(config, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    // Opening does not touch the file, and a missing table is not found before it is read.
-    conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
-    Ok(conn)
+/// A connection, with what belongs to it wherever it is used.
+pub(super) struct Session {
+    pub(super) conn: Connection,
+    /// Keeps a read short. The writer's session has none, nor has any if all reads go to threads.
+    pub(super) brief: Option<Brief>,
 }
 
-/// Opens the connection of the writer.
-pub(super) fn open_writer(config: &SqliteConfig) -> rusqlite::Result<(Connection, Checkpoints)> {
+/// What waits for the readers, or for the writer.
+pub(super) type Jobs = Queue<BoxJob, Session>;
+
+/// Opens the session of a thread that reads.
+pub(super) fn open_reader(config: &SqliteConfig) -> rusqlite::Result<Session> {
+    let (mut conn, patience) = open(config, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    // Opening does not touch the file, and a missing table is not found before it is read.
+    conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+    let brief = Brief::install(&mut conn, patience, config)?;
+    Ok(Session { conn, brief })
+}
+
+/// Opens the session of the writer.
+pub(super) fn open_writer(config: &SqliteConfig) -> rusqlite::Result<(Session, Checkpoints)> {
     let access = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let (mut conn, patience) = open(config, access)?;
     // Readers and the writer do not block each other.
@@ -47,11 +59,12 @@ pub(super) fn open_writer(config: &SqliteConfig) -> rusqlite::Result<(Connection
     // Whoever has never read does not remove the log when the last connection is closed.
     conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     let checkpoints = Checkpoints::new(&mut conn, config, patience)?;
-    Ok((conn, checkpoints))
+    Ok((Session { conn, brief: None }, checkpoints))
 }
 
 fn open(config: &SqliteConfig, access: OpenFlags) -> rusqlite::Result<(Connection, Patience)> {
-    // Without the `URI` flag a path is a path, and without a mutex since one thread uses it.
+    // Without the `URI` flag a path is a path, and without a mutex since one thread at a time uses
+    // it.
     let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut conn = Connection::open_with_flags(&config.path, flags)?;
     let patience = Patience::install(&mut conn, config.busy_timeout)?;
@@ -80,18 +93,19 @@ fn while_busy<T>(
     }
 }
 
-fn is_busy(error: &rusqlite::Error) -> bool {
+pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
 }
 
 /// Runs jobs until the queue is closed and empty.
-pub(super) fn read(conn: &Connection, queue: &Queue<BoxJob>) {
+pub(super) fn read(mut session: Session, queue: &Jobs) {
     let _broken = CloseOnPanic(queue);
-    while let Some((job, _behind)) = queue.pop() {
+    while let Ok(Taken { job, session: taken, .. }) = queue.pop(session) {
+        session = taken;
         if job.claim() {
-            let done = job.run(conn);
+            let done = job.run(&session.conn);
             // A transaction left open would show the next job an old state for ever.
-            rollback(conn);
+            rollback(&session.conn);
             done.answer(Ok(()));
         } else {
             job.skip();
@@ -99,18 +113,24 @@ pub(super) fn read(conn: &Connection, queue: &Queue<BoxJob>) {
     }
 }
 
-/// Commits groups of jobs until the queue is closed and empty.
+/// Commits groups of jobs until the queue is closed and empty; gives the session back.
 pub(super) fn write(
-    conn: &Connection,
+    mut session: Session,
     mut checkpoints: Checkpoints,
     config: &SqliteConfig,
-    queue: &Queue<BoxJob>,
-) {
+    queue: &Jobs,
+) -> Session {
     let _broken = CloseOnPanic(queue);
     let mut done = Vec::with_capacity(GROUP);
     // Jobs that are still to run alone.
     let mut alone = 0_usize;
-    while let Some((first, behind)) = queue.pop() {
+    loop {
+        let Taken { job: first, session: taken, behind } = match queue.pop(session) {
+            Ok(taken) => taken,
+            Err(session) => return session,
+        };
+        session = taken;
+        let conn = &session.conn;
         // What comes meanwhile is of the next group. What waits stays in the queue until its turn,
         // where it can be turned away.
         let most = if alone > 0 { 0 } else { behind.min(GROUP - 1) };
@@ -134,7 +154,7 @@ pub(super) fn write(
 }
 
 /// A thread that unwinds leaves its queue closed and empty: nobody would come for what is in it.
-struct CloseOnPanic<'a>(&'a Queue<BoxJob>);
+struct CloseOnPanic<'a>(&'a Jobs);
 
 impl Drop for CloseOnPanic<'_> {
     fn drop(&mut self) {

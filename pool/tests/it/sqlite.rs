@@ -1,15 +1,17 @@
 //! SQLite files: groups of writes, what closures do wrong, the end.
 
 mod files;
+mod inline;
 mod verbs;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use escala_pool::sqlite::rusqlite::{self, Connection};
-use escala_pool::{JobError, PoolError, SqliteConfig, SqlitePool};
+use escala_pool::{JobError, PoolError, PoolEvent, SqliteConfig, SqlitePool};
+use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -362,6 +364,51 @@ async fn close_turns_away_at_its_deadline_what_waits_behind_a_closure_that_runs(
     // The job that waits and the writer that runs.
     assert_eq!(abandoned, 2);
     assert_adds_up(&pool.stats());
+}
+
+#[tokio::test]
+async fn the_hook_is_told_of_waits_holds_and_refusals() {
+    let (_folder, path) = file();
+    type Line = (&'static str, Duration, &'static str);
+    let log: Arc<Mutex<Vec<Line>>> = Arc::default();
+    let told = Arc::clone(&log);
+    let hook = move |event: &PoolEvent<'_>| {
+        let (what, took, place) = match event {
+            PoolEvent::Acquired { waited, place } => ("acquired", *waited, place),
+            PoolEvent::AcquireFailed { waited, place, error } => {
+                assert!(error.is_saturated());
+                ("failed", *waited, place)
+            }
+            PoolEvent::Returned { held, place } => ("returned", *held, place),
+            other => unreachable!("{other:?}"),
+        };
+        told.lock().push((what, took, place.file()));
+        panic!("on purpose");
+    };
+    let config = SqliteConfig::new(&path).readers(1).acquire_timeout(Duration::from_millis(50));
+    let pool = SqlitePool::builder(config).on_event(hook).open().await.unwrap();
+    let hold = block(&pool, false).await;
+    let late = pool.query_one("select 1", &[]).await.unwrap_err();
+    assert!(late.is_timeout());
+    drop(hold);
+    for _ in 0..200 {
+        pool.query_one("select 1", &[]).await.unwrap();
+    }
+    assert_eq!(pool.close().await.abandoned, 0);
+    let log = log.lock();
+    let count = |what| log.iter().filter(|line| line.0 == what).count() as u64;
+    let stats = pool.stats();
+    // 200 reads and the one that blocked the reader.
+    assert_eq!((count("acquired"), count("failed"), count("returned")), (201, 1, 201));
+    assert_eq!(stats.acquired_total, 201);
+    assert!(log[0].2.ends_with("sqlite.rs"), "where `read` was called: {}", log[0].2);
+    let failed = log.iter().find(|line| line.0 == "failed").unwrap();
+    assert!(failed.1 >= Duration::from_millis(50), "{failed:?}");
+    // The blocked read held its thread for as long as the other waited.
+    assert!(stats.hold_seconds_total >= 0.05, "{stats:?}");
+    let held: Duration = log.iter().filter(|line| line.0 == "returned").map(|line| line.1).sum();
+    assert!((held.as_secs_f64() - stats.hold_seconds_total).abs() < 1e-6);
+    assert_adds_up(&stats);
 }
 
 /// Panics when it is dropped.

@@ -1,5 +1,6 @@
 //! The routes by area.
 
+pub(super) mod administration;
 pub(super) mod affiliate;
 pub(super) mod financial;
 mod page;

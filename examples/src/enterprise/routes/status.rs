@@ -82,9 +82,7 @@ async fn remove_tag(
     Path(tag): Path<String>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    if !app.access.is_administrator(&headers) {
-        return Err(Problem::not_an_administrator());
-    }
+    app.access.administrator(&headers)?;
     // Without Redis this process is clear now, and the others will be when Redis is back.
     let complete = app.caches.remove_tag(&tag).await;
     Ok(if complete { StatusCode::NO_CONTENT } else { StatusCode::ACCEPTED })

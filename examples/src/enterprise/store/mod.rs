@@ -1,5 +1,6 @@
 //! The database: one [`Node`] is one server (or one SQLite handle), with the same verbs on each.
 
+mod export;
 mod postgres;
 mod schema;
 mod server;
@@ -9,10 +10,12 @@ use escala_pool::{BatchError, ConfigError, Emit, PoolError, PoolStats, SqlitePoo
 use escala_replicas::Fault;
 use escala_replicas::session::postgres::fault_of_code;
 
+pub use export::{Pieces, copy_orders};
 pub use schema::{SYMBOLS, USER_CASH_CENTS, USERS, bid_and_ask, referred_users, symbol_name};
 pub use server::Server;
 pub use sqlite::{open_embedded, open_file};
 
+use super::PoolTimes;
 use super::domain::{
     AffiliateReport, Audit, Balance, Catalogue, Done, Listing, NewOrder, NewTransfer, Order,
     Placement, Quote, Transfer,
@@ -131,6 +134,9 @@ pub struct Keyed<T> {
     pub fingerprint: String,
 }
 
+/// The channel on which PostgreSQL tells that a price was changed, and of which symbol.
+pub(super) const PRICES: &str = "prices";
+
 /// Symbols on one page of the catalogue: some 3 KiB.
 pub const PAGE: usize = 50;
 
@@ -164,16 +170,16 @@ impl Node {
     ///
     /// # Errors
     /// The server cannot be reached or refuses.
-    pub async fn connect(url: &str, size: usize) -> Result<Self> {
-        Ok(Self::Postgres(Server::connect(url, size).await?))
+    pub async fn connect(url: &str, size: usize, times: &PoolTimes) -> Result<Self> {
+        Ok(Self::Postgres(Server::connect(url, size, times).await?))
     }
 
     /// Names a PostgreSQL node without connecting: a replica may be away when the server starts.
     ///
     /// # Errors
     /// The URL cannot be read.
-    pub fn lazy(url: &str, size: usize) -> Result<Self> {
-        Ok(Self::Postgres(Server::lazy(url, size)?))
+    pub fn lazy(url: &str, size: usize, times: &PoolTimes) -> Result<Self> {
+        Ok(Self::Postgres(Server::lazy(url, size, times)?))
     }
 
     /// Whether schema and seed data have arrived here.

@@ -32,6 +32,7 @@ pub(super) async fn seed(server: &Server) -> Result<()> {
         "bigint generated always as identity primary key",
     ))
     .await?;
+    tx.batch_execute(schema::TELL_OF_PRICES).await?;
     let version = tx.query_opt("select value from meta where key = 'version'", &[]).await?;
     match version.map(|row| row.get::<_, String>(0)) {
         Some(version) if version == schema::VERSION => {}

@@ -61,6 +61,14 @@ pub(super) fn tables(key: &str, serial: &str) -> String {
     )
 }
 
+/// Tells [`super::PRICES`] which price was changed. Orders change the volume only, and tell their
+/// caches themselves.
+pub(super) const TELL_OF_PRICES: &str = "
+    create or replace function tell_of_price() returns trigger language plpgsql as
+        $$ begin perform pg_notify('prices', new.symbol); return null; end $$;
+    create or replace trigger tell_of_price after update of price_cents on symbols
+        for each row execute function tell_of_price();";
+
 /// What a piece costs: spreads 1.00 to 10.00 over the symbols.
 pub(super) const PRICE_OF_N: &str = "100 + (n * 7919) % 901";
 /// Who brought user n in; integer division.

@@ -10,6 +10,7 @@ use escala_pool::{
 
 use super::{Result, schema};
 use crate::enterprise::domain::{Order, Quote};
+use crate::enterprise::pool_times::PoolTimes;
 
 /// How long a health check may wait, connection included.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -38,12 +39,20 @@ fn config(url: &str, size: usize) -> PoolConfig {
 }
 
 impl Server {
-    pub(super) async fn connect(url: &str, size: usize) -> Result<Self> {
-        Self::over(PgPool::connect(config(url, size)).await?)
+    pub(super) async fn connect(url: &str, size: usize, times: &PoolTimes) -> Result<Self> {
+        let builder = PgPool::builder(config(url, size)).on_event(times.hook());
+        Self::over(builder.connect().await?)
     }
 
-    pub(super) fn lazy(url: &str, size: usize) -> Result<Self> {
-        Self::over(PgPool::connect_lazy(config(url, size))?)
+    pub(super) fn lazy(url: &str, size: usize, times: &PoolTimes) -> Result<Self> {
+        let builder = PgPool::builder(config(url, size)).on_event(times.hook());
+        Self::over(builder.connect_lazy()?)
+    }
+
+    /// For what the verbs do not cover: `COPY`, `LISTEN`.
+    #[must_use]
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
     }
 
     fn over(pool: PgPool) -> Result<Self> {

@@ -1,4 +1,5 @@
-//! The verbs on embedded SQLite: each runs as one closure on a reader or on the writer thread.
+//! The verbs on embedded SQLite: each is one statement, which runs on its caller's thread if it is
+//! short, or one closure on a reader or on the writer thread.
 
 use std::path::Path;
 
@@ -11,19 +12,24 @@ use crate::enterprise::domain::{
     AffiliateReport, Audit, Balance, Done, Listing, NewOrder, NewTransfer, Order, PlacedOrder,
     Placement, Quote, Transfer,
 };
+use crate::enterprise::pool_times::PoolTimes;
 use crate::enterprise::settings::REPLICAS;
 
 /// Opens the file's primary (the one writer) and its three read-only nodes, seeded.
 ///
 /// # Errors
 /// The file cannot be opened or holds another version of the data.
-pub async fn open_embedded(path: &Path) -> Result<(Node, Vec<(&'static str, u32, Node)>)> {
-    let primary = SqlitePool::open(SqliteConfig::new(path).readers(1)).await?;
+pub async fn open_embedded(
+    path: &Path,
+    times: &PoolTimes,
+) -> Result<(Node, Vec<(&'static str, u32, Node)>)> {
+    let config = SqliteConfig::new(path).readers(1);
+    let primary = SqlitePool::builder(config.clone()).on_event(times.hook()).open().await?;
     seed(&primary).await?;
     let mut replicas = Vec::with_capacity(REPLICAS.len());
     for (name, weight) in REPLICAS {
-        let node = SqlitePool::open(SqliteConfig::new(path).readers(1).read_only()).await?;
-        replicas.push((name, weight, Node::Sqlite(node)));
+        let builder = SqlitePool::builder(config.clone().read_only()).on_event(times.hook());
+        replicas.push((name, weight, Node::Sqlite(builder.open().await?)));
     }
     Ok((Node::Sqlite(primary), replicas))
 }
@@ -77,13 +83,15 @@ pub(super) async fn is_seeded(pool: &SqlitePool) -> Result<bool> {
 }
 
 pub(super) async fn ping(pool: &SqlitePool) -> Result<()> {
-    read(pool, |c| c.prepare_cached("select 1")?.query_row([], |_| Ok(()))).await
+    pool.query_one("select 1", &[]).await?;
+    Ok(())
 }
 
 pub(super) async fn quote(pool: &SqlitePool, symbol: &str) -> Result<Quote> {
-    let name = symbol.to_owned();
-    let found = read(pool, move |c| quote_in(c, &name));
-    found.await?.ok_or_else(|| StoreError::absent("symbol", symbol))
+    let row = pool.query_opt(QUOTE, &[&symbol]).await?;
+    let row = row.ok_or_else(|| StoreError::absent("symbol", symbol))?;
+    let (bid_cents, ask_cents) = schema::spread(row.try_get(0)?);
+    Ok(Quote { symbol: symbol.to_owned(), bid_cents, ask_cents, volume: row.try_get(1)? })
 }
 
 pub(super) async fn quotes(pool: &SqlitePool, symbols: &[String]) -> Result<Vec<Quote>> {
@@ -93,7 +101,7 @@ pub(super) async fn quotes(pool: &SqlitePool, symbols: &[String]) -> Result<Vec<
 }
 
 fn quote_in(c: &Connection, name: &str) -> rusqlite::Result<Option<Quote>> {
-    c.prepare_cached("select price_cents, volume from symbols where symbol = ?1")?
+    c.prepare_cached(QUOTE)?
         .query_row([name], |row| {
             let (bid_cents, ask_cents) = schema::spread(row.get(0)?);
             Ok(Quote { symbol: name.to_owned(), bid_cents, ask_cents, volume: row.get(1)? })
@@ -121,12 +129,9 @@ pub(super) async fn order(pool: &SqlitePool, id: i64) -> Result<Order> {
 }
 
 pub(super) async fn balance(pool: &SqlitePool, user: i64) -> Result<Balance> {
-    let found = read(pool, move |c| {
-        c.prepare_cached("select cash_cents from users where id = ?1")?
-            .query_row([user], |row| Ok(Balance { user, cash_cents: row.get(0)? }))
-            .optional()
-    });
-    found.await?.ok_or_else(|| StoreError::absent("user", user))
+    let row = pool.query_opt("select cash_cents from users where id = ?1", &[&user]).await?;
+    let row = row.ok_or_else(|| StoreError::absent("user", user))?;
+    Ok(Balance { user, cash_cents: row.try_get(0)? })
 }
 
 pub(super) async fn report(pool: &SqlitePool, user: i64) -> Result<AffiliateReport> {
@@ -362,6 +367,8 @@ pub(super) async fn missing_orders(pool: &SqlitePool, orders: &[i64]) -> Result<
     })
     .await
 }
+
+const QUOTE: &str = "select price_cents, volume from symbols where symbol = ?1";
 
 const ORDER_BY_ID: &str = "select id, user_id, symbol, quantity, price_cents, cost_cents, settled
                            from orders where id = ?1";

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use escala_pool::{PgPool, PoolConfig, PoolError};
 use testkit::{FaultProxy, PgCluster};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use super::{backend, chain, cluster};
@@ -142,6 +144,68 @@ async fn a_unix_socket_serves_and_cancels() {
             "select client_addr is null from pg_stat_activity where pid = pg_backend_pid()";
         assert!(pool.query_one(client, &[]).await.unwrap().get::<_, bool>(0));
     }
+}
+
+/// Stands before a server as one before PostgreSQL 14 would look: it does not tell its role. Whatever
+/// is asked for it is never answered. Sends a word when a question was met, and one when its client
+/// has gone.
+async fn tells_no_role(
+    server: SocketAddr,
+    told: mpsc::UnboundedSender<&'static str>,
+) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let (mut upstream, told) = (TcpStream::connect(server).await.unwrap(), told.clone());
+            tokio::spawn(async move {
+                let (mut asked, mut answer) = (vec![0; 4096], vec![0; 4096]);
+                loop {
+                    tokio::select! {
+                        read = client.read(&mut asked) => {
+                            let read = read.unwrap_or(0);
+                            if read == 0 {
+                                break;
+                            }
+                            // A simple query; the handshake before it has no letter or another.
+                            if asked[0] == b'Q' {
+                                told.send("asked").unwrap();
+                                continue;
+                            }
+                            upstream.write_all(&asked[..read]).await.unwrap();
+                        }
+                        read = upstream.read(&mut answer) => {
+                            let Ok(read @ 1..) = read else { break };
+                            for name in [&b"in_hot_standby"[..], b"default_transaction_read_only"] {
+                                let ends = answer[..read].windows(name.len());
+                                if let Some(at) = ends.clone().position(|part| part == name) {
+                                    answer[at] = b'x';
+                                }
+                            }
+                            client.write_all(&answer[..read]).await.unwrap();
+                        }
+                    }
+                }
+                told.send("gone").unwrap();
+            });
+        }
+    });
+    addr
+}
+
+#[tokio::test]
+async fn a_connect_that_ends_while_it_asks_for_the_role_leaves_nothing_behind() {
+    let pg = cluster().await;
+    let (told, mut tells) = mpsc::unbounded_channel();
+    let addr = tells_no_role(pg.primary().addr(), told).await;
+    let url = format!("postgres://postgres@{addr}/postgres?target_session_attrs=primary");
+    let config = PoolConfig::new(url).max_size(1).min_idle(0);
+    let config = config.connect_timeout(Duration::from_millis(300));
+    let error = PgPool::connect(config).await.unwrap_err();
+    assert!(error.is_connection() && error.is_timeout(), "{}", chain(&error));
+    // The task that moves the bytes waits for an answer, and would do so for ever.
+    let told = timeout(Duration::from_secs(5), async { (tells.recv().await, tells.recv().await) });
+    assert_eq!(told.await.unwrap(), (Some("asked"), Some("gone")));
 }
 
 #[tokio::test]

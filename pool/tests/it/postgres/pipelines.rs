@@ -343,3 +343,35 @@ async fn a_read_under_way_ends_before_the_pool_is_closed() {
     assert_eq!(report.abandoned, 0);
     assert!(matches!(pool.query(ECHO, &[&1_i64]).await, Err(PoolError::Closed)));
 }
+
+#[tokio::test]
+async fn a_read_that_finds_its_pipeline_dead_runs_elsewhere() {
+    let pg = cluster().await;
+    let pool = pool(&pg, 4, 1).await;
+    let killer = pool.acquire().await.unwrap();
+    let deaths = async {
+        // The pipeline is looked at from time to time; a read must come before that.
+        while pool.stats().moved_total == 0 {
+            open_pipeline(&pool).await;
+            let before = pool.stats().pipelined_total;
+            let process = backend(&pool).await;
+            if pool.stats().pipelined_total == before {
+                // It had ended meanwhile.
+                continue;
+            }
+            killer.query("select pg_terminate_backend($1)", &[&process]).await.unwrap();
+            // Then its socket is closed too, and the task of the connection has read of it; on a busy
+            // machine perhaps a little later.
+            while std::path::Path::new(&format!("/proc/{process}")).exists() {
+                tokio::task::yield_now().await;
+            }
+            tokio::task::yield_now().await;
+            match pool.query_one(ECHO, &[&7_i64]).await {
+                Ok(row) => assert_eq!(row.get::<_, i64>(0), 7),
+                Err(unnoticed) => assert!(unnoticed.is_connection(), "{unnoticed:?}"),
+            }
+        }
+    };
+    timeout(Duration::from_secs(60), deaths).await.unwrap();
+    assert_adds_up(&pool.stats());
+}

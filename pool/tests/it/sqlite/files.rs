@@ -164,6 +164,75 @@ fn names(folder: &Path) -> BTreeSet<String> {
     files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
 }
 
+#[tokio::test]
+async fn a_copy_that_fails_leaves_what_stood_there_and_a_whole_one_replaces_it_at_once() {
+    let (folder, path) = file();
+    let pool = open(&path).await;
+    pool.execute("insert into t values (1)", &[]).await.unwrap();
+    let copy = folder.path().join("copy.db");
+    pool.backup(&copy).await.unwrap();
+    // Who has it open goes on reading what was there: it was replaced, not written over.
+    let reader = Connection::open(&copy).unwrap();
+    let count = |conn: &Connection| -> i64 {
+        conn.query_row("select count(*) from t", [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(count(&reader), 1);
+    pool.execute("insert into t values (2)", &[]).await.unwrap();
+    pool.backup(&copy).await.unwrap();
+    assert_eq!((count(&reader), numbers(&copy)), (1, BTreeSet::from([1, 2])));
+    drop(reader);
+    // It ends with the pool, half-way.
+    let ballast = "create table ballast as with recursive n(i) as (select 1 union all select i + 1 \
+                   from n where i < 3000) select hex(randomblob(2000)) from n";
+    pool.batch_execute(ballast).await.unwrap();
+    let closes = async {
+        while names(folder.path()).iter().all(|name| !name.ends_with(".part")) {
+            tokio::task::yield_now().await;
+        }
+        pool.close().await
+    };
+    let (failed, _report) = tokio::join!(pool.backup(&copy), closes);
+    assert!(matches!(failed, Err(PoolError::Closed)), "{failed:?}");
+    assert_eq!(numbers(&copy), BTreeSet::from([1, 2]));
+    // A folder cannot be replaced by a file.
+    let pool = open(&path).await;
+    let occupied = folder.path().join("occupied");
+    fs::create_dir(&occupied).unwrap();
+    fs::write(occupied.join("kept"), "").unwrap();
+    let error = pool.backup(&occupied).await.unwrap_err();
+    assert!(matches!(error, PoolError::Backup(_)), "{error:?}");
+    assert_eq!(names(&occupied), BTreeSet::from(["kept".to_owned()]));
+    assert!(names(folder.path()).iter().all(|name| !name.ends_with(".part")));
+}
+
+#[tokio::test]
+async fn copies_are_made_in_turn() {
+    let (folder, path) = file();
+    let pool = open(&path).await;
+    pool.batch_execute("create table ballast (text)").await.unwrap();
+    let ballast = "with recursive n(i) as (select 1 union all select i + 1 from n where i < 3000) \
+                   insert into ballast select hex(randomblob(2000)) from n";
+    pool.execute(ballast, &[]).await.unwrap();
+    let parts =
+        |folder: &Path| names(folder).into_iter().filter(|name| name.ends_with(".part")).count();
+    let copies = ["a.db", "b.db", "c.db"].map(|name| {
+        let (pool, copy) = (pool.clone(), folder.path().join(name));
+        tokio::spawn(async move { pool.backup(copy).await })
+    });
+    let mut most = 0;
+    while !copies.iter().all(tokio::task::JoinHandle::is_finished) {
+        most = most.max(parts(folder.path()));
+        tokio::time::sleep(Duration::from_micros(200)).await;
+    }
+    for copy in copies {
+        copy.await.unwrap().unwrap();
+    }
+    assert_eq!(most, 1, "one at a time");
+    for name in ["a.db", "b.db", "c.db"] {
+        assert!(numbers(&folder.path().join(name)).is_empty());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_made_while_64_tasks_write_is_one_sound_state() {
     let (folder, path) = file();
