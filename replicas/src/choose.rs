@@ -69,6 +69,10 @@ impl<N> Topology<N> {
             if self.primary.is_some_and(|primary| ask.tried.contains(primary)) {
                 return Ok(None);
             }
+            let now = ask.session.has_needs().then(Instant::now);
+            if self.primary.is_some_and(|primary| self.is_outdated(primary, ask, now)) {
+                return Err(RouteError::PrimaryUnknown);
+            }
             return self.choose_primary(Reason::Pinned, ask.full).map(Some);
         }
         if self.seats.len() == 1 {
@@ -103,7 +107,7 @@ impl<N> Topology<N> {
         let seat = &self.seats[0];
         let now = ask.session.has_needs().then(Instant::now);
         let fit = match seat.role {
-            Role::Primary => self.primary.is_some(),
+            Role::Primary => self.primary.is_some() && !self.is_outdated(0, ask, now),
             Role::Replica => match now {
                 Some(now) => {
                     seat.excluded.is_none() && ask.session.admits(&seat.node.freshness.load(), now)
@@ -161,7 +165,9 @@ impl<N> Topology<N> {
         now: Option<Instant>,
         rota: &Rota,
     ) -> Result<Option<Choice>, RouteError> {
-        let primary = self.primary.filter(|&primary| !ask.tried.contains(primary));
+        let primary = self.primary.filter(|&primary| {
+            !ask.tried.contains(primary) && !self.is_outdated(primary, ask, now)
+        });
         let healthy = primary.filter(|&primary| !self.ejected.contains(primary));
         if let Some(at) = healthy
             && !ask.full.contains(at)
@@ -198,6 +204,9 @@ impl<N> Topology<N> {
             // Also for a second try: the primary could serve it in a moment.
             Some(_) => RouteError::PrimaryReadsExhausted,
             None if !ask.tried.is_empty() => return Ok(None),
+            None if self.primary.is_some_and(|at| self.is_outdated(at, ask, now)) => {
+                RouteError::PrimaryUnknown
+            }
             None if !ask.full.is_empty() => RouteError::Saturated,
             None => RouteError::NoFitNode,
         })
@@ -226,6 +235,11 @@ impl<N> Topology<N> {
         } else {
             Reason::PrimaryFallback
         }
+    }
+
+    /// Whether the session knows of a later primary, which alone may have what it wrote.
+    fn is_outdated(&self, at: usize, ask: &Ask<'_>, now: Option<Instant>) -> bool {
+        now.is_some_and(|now| ask.session.outdates(&self.seats[at].node.freshness.load(), now))
     }
 
     /// Those of `nodes` that have what the session must see; `now` is there if it must see anything.

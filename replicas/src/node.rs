@@ -252,6 +252,8 @@ impl<N> Node<N> {
         if end.role == Role::Primary {
             // It may have failed because it is no longer the primary.
             self.kick.notify_one();
+        } else {
+            self.forget();
         }
         let Some(set) = self.set.upgrade() else { return };
         // Held until the ejection is visible, so that two do not use the same allowance.
@@ -265,6 +267,15 @@ impl<N> Node<N> {
             let failure = Failure { now, epoch: end.epoch, totals, chance, may_eject };
             health.request_failed(failure, &self.policy)
         });
+    }
+
+    /// What the node has shown it may show no more: a server that crashes comes back with less than it
+    /// had replayed. So nobody relies on it until it is looked at again, which is at once.
+    pub(crate) fn forget(&self) {
+        if self.freshness.load().observed_at.is_some() {
+            self.freshness.store(Arc::default());
+            self.kick.notify_one();
+        }
     }
 
     /// Takes the right to try this ejected node with one request, if it is due.

@@ -196,6 +196,18 @@ impl Session {
             })
     }
 
+    /// Whether the session wrote to a primary of a later timeline than this one, which is the primary
+    /// no more then: whoever watches it has yet to find out.
+    pub(crate) fn outdates(&self, primary: &Freshness, now: Instant) -> bool {
+        self.live(now).is_some_and(|mark| {
+            let known = primary.observed_at.is_some() && primary.timeline != 0;
+            let comparable = known && !mark.token.is_unplaced();
+            comparable
+                && primary.system == mark.token.system()
+                && primary.timeline < mark.token.timeline()
+        })
+    }
+
     fn live(&self, now: Instant) -> Option<Mark> {
         self.mark.filter(|mark| mark.until > now)
     }

@@ -308,6 +308,17 @@ impl<N> Shared<N> {
         observed
     }
 
+    /// A node could not be looked at.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn forget_node(&self, id: u64) {
+        let topology = self.topology.load();
+        let seat = topology.seats.iter().find(|seat| seat.node.id == id);
+        // The primary's history is remembered: it tells which of two is the older one.
+        if let Some(seat) = seat.filter(|seat| seat.role == Role::Replica) {
+            seat.node.freshness.store(Arc::default());
+        }
+    }
+
     /// As [`Self::observe`], for the node with this identity: a name may be given anew.
     #[cfg(feature = "postgres")]
     pub(crate) fn observe_node(&self, id: u64, observation: Observation) {

@@ -1,3 +1,5 @@
+//! Which replicas a session admits, and texts that are no tokens.
+
 use proptest::prelude::*;
 use tokio::time::{advance, pause};
 

@@ -18,7 +18,7 @@ const KICK_INTERVAL: Duration = Duration::from_millis(2);
 enum Outlook {
     /// One has come so far.
     There,
-    /// One may come so far in time.
+    /// One may come so far in time, or be found to be the primary that has it.
     Coming,
     /// None will.
     Hopeless,
@@ -98,11 +98,15 @@ impl<N> Shared<N> {
                 node.kick_if_due(now);
             }
         }
+        let primary = topology.primary.map(|at| &topology.seats[at].node);
+        if primary.is_some_and(|primary| session.outdates(&primary.freshness.load(), now)) {
+            // Whoever is the primary by now has it.
+            self.kick_all();
+            return Outlook::Coming;
+        }
         // How old a replica's data may be depends on when the primary was looked at, too.
-        if let (Outlook::Coming, true, Some(primary)) =
-            (outlook, session.has_bound(), topology.primary)
-        {
-            topology.seats[primary].node.kick_if_due(now);
+        if let (Outlook::Coming, true, Some(primary)) = (outlook, session.has_bound(), primary) {
+            primary.kick_if_due(now);
         }
         outlook
     }

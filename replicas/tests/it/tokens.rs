@@ -125,6 +125,56 @@ async fn a_read_waits_for_the_replica_that_is_coming() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_replica_that_failed_is_looked_at_before_it_is_relied_on() {
+    let db = observed(Strategy::Weighted, [100, 100, 100]);
+    let kick = db.kicks("replica-1").unwrap();
+    let pick = loop {
+        let pick = db.read(&writer(100)).unwrap();
+        if *pick == "replica-1" {
+            break pick;
+        }
+    };
+    pick.failed();
+    for _ in 0..10 {
+        assert_ne!(read(&db, &writer(100)).0, "replica-1", "it may have lost what it showed");
+    }
+    let others: Vec<Name> = (0..8).map(|_| read(&db, &Session::new()).0).collect();
+    assert!(others.contains(&"replica-1"), "one failure is no reason not to read there at all");
+    kick.notified().await;
+    observe(&db, "replica-1", 100, MS);
+    assert!((0..10).any(|_| read(&db, &writer(100)).0 == "replica-1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_of_a_later_timeline_outdates_the_primary() {
+    let db = observed(Strategy::Weighted, [100, 100, 100]);
+    let later = || {
+        let mut session = Session::new();
+        session.wrote(Token::new(7, 2, 50, SystemTime::now()));
+        session
+    };
+    // Another process wrote to a primary that this one has not heard of.
+    assert_eq!(db.read(&later()).unwrap_err(), RouteError::PrimaryUnknown);
+    let mut pinned = Session::pinned_to_primary();
+    pinned.wrote(Token::new(7, 2, 50, SystemTime::now()));
+    assert_eq!(db.read(&pinned).unwrap_err(), RouteError::PrimaryUnknown);
+    let kick = db.kicks("replica-2").unwrap();
+    let monitor = async {
+        kick.notified().await;
+        sleep(20 * MS).await;
+        promoted(&db, "replica-2");
+    };
+    let session = later();
+    let (pick, ()) = tokio::join!(db.wait_read(&session), monitor);
+    let pick = pick.unwrap();
+    assert_eq!((*pick, pick.role()), ("replica-2", Role::Primary));
+    // Of another database it says nothing.
+    let mut foreign = Session::new();
+    foreign.wrote(Token::new(8, 9, 50, SystemTime::now()));
+    assert_eq!(read(&db, &foreign), ("replica-2", Reason::RywToken));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_read_waits_no_longer_than_it_may() {
     let db = observed(Strategy::Weighted, [0, 0, 0]);
     let start = Instant::now();
