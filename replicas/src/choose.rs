@@ -117,7 +117,6 @@ impl<N> Topology<N> {
             return Ok(None);
         }
         let seat = &self.seats[0];
-        let lags = seat.excluded == Some(Exclusion::Lag);
         let now = ask.session.has_needs().then(Instant::now);
         let fit = match seat.role {
             Role::Primary => self.primary.is_some() && !self.is_outdated(0, ask, now),
@@ -125,7 +124,7 @@ impl<N> Topology<N> {
                 Some(now) => {
                     seat.excluded.is_none() && ask.session.admits(&seat.node.freshness.load(), now)
                 }
-                None => seat.excluded.is_none() || lags,
+                None => seat.excluded != Some(Exclusion::Fenced),
             },
             Role::None => false,
         };
@@ -170,7 +169,8 @@ impl<N> Topology<N> {
     }
 
     /// The primary within its budget, else a node that is fit but for its health, else one that only
-    /// lags, else any.
+    /// lags. With no primary that could, else a replica of which nobody can tell how far it has come,
+    /// else any.
     fn choose_substitute(
         &self,
         ask: &Ask<'_>,
@@ -197,13 +197,19 @@ impl<N> Topology<N> {
             return Ok(panic(at));
         }
         // The needs of a session are never ignored.
-        let lagging = if now.is_some() { NodeSet::default() } else { self.lagging };
+        let unless_needs = |nodes| if now.is_some() { NodeSet::default() } else { nodes };
+        let lagging = unless_needs(self.lagging);
         if let Some(at) = self.least_stale(open(lagging.without(self.ejected))) {
             return Ok(panic(at));
         }
         if healthy.is_none() {
-            // Nobody to wait for, so a node that is as good as dead is better than none.
-            if let Some(at) = self.by_turn(open(fit.union(lagging)), rota) {
+            // Nobody to wait for. While the primary is away, or a standby has yet to follow a new one,
+            // nothing can be measured; whoever is a replica still holds the right database.
+            let unmeasured = unless_needs(self.unmeasured);
+            let answering = self.by_turn(open(unmeasured.without(self.ejected)), rota);
+            // And a node that is as good as dead is better than none.
+            let all = fit.union(lagging).union(unmeasured);
+            if let Some(at) = answering.or_else(|| self.by_turn(open(all), rota)) {
                 return Ok(panic(at));
             }
         }

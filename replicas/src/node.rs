@@ -88,8 +88,7 @@ impl<N> Maker<N> {
     /// A node for a set that runs already.
     pub(crate) fn seat(&self, member: Member<N>) -> Seat<N> {
         let seat = self.initial_seat(member);
-        let now = seat.node.since_birth(Instant::now());
-        seat.node.mirror.slow_since.store(now, Relaxed);
+        seat.node.start_slowly(Instant::now());
         seat
     }
 
@@ -163,6 +162,11 @@ impl<N> Node<N> {
     pub(crate) fn slow_since(&self) -> Option<Instant> {
         let since = self.mirror.slow_since.load(Relaxed);
         (since != NEVER).then(|| self.born + Duration::from_nanos(since))
+    }
+
+    /// Begins a slow start; the next snapshot reckons with it.
+    pub(crate) fn start_slowly(&self, now: Instant) {
+        self.mirror.slow_since.store(self.since_birth(now), Relaxed);
     }
 
     /// Counts a request in, if there are fewer than `limit`; [`Self::end`] counts it out.
@@ -319,7 +323,7 @@ impl<N> Node<N> {
             let now = Instant::now();
             let transition = step(&mut health, now);
             if transition == Some(Transition::Returned) {
-                self.mirror.slow_since.store(self.since_birth(now), Relaxed);
+                self.start_slowly(now);
             }
             self.reflect(&health);
             match transition {

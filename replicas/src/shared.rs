@@ -23,7 +23,8 @@ use crate::rota::Rota;
 use crate::session::Waits;
 use crate::topology::{Seat, Topology};
 use crate::{
-    ConfigError, Member, Observation, Observed, Pick, Reason, Role, RouteError, Selection, Session,
+    ConfigError, Exclusion, Member, Observation, Observed, Pick, Reason, Role, RouteError,
+    Selection, Session,
 };
 
 /// The set behind a [`Replicas`](crate::Replicas).
@@ -305,6 +306,9 @@ impl<N> Shared<N> {
         seat.node.freshness.store(Arc::new(observation.freshness(now)));
         let changed = rival.is_some() || seat.role != role || seat.excluded != observation.excluded;
         let promoted = seat.role != role && role == Role::Primary;
+        if starts_anew(seat.excluded, observation.excluded) {
+            seat.node.start_slowly(now);
+        }
         (seat.role, seat.excluded) = (role, observation.excluded);
         let promoted = promoted.then(|| Arc::clone(&seat.node));
         if changed {
@@ -439,6 +443,13 @@ impl<N> Shared<N> {
         // Without the lock: each may be the last one to hold its node, whose drop is the caller's code.
         removed.iter().map(|node| node.in_flight()).sum()
     }
+}
+
+/// Whether a node has been away for as long as its caches take to grow cold. One that nobody could
+/// measure for a moment has not.
+fn starts_anew(before: Option<Exclusion>, after: Option<Exclusion>) -> bool {
+    let is_away = |why| matches!(why, Some(Exclusion::Lag | Exclusion::Fenced));
+    is_away(before) && !is_away(after)
 }
 
 impl<N> Roster<N> {

@@ -292,9 +292,33 @@ async fn when_all_lag_the_primary_reads_and_without_it_the_least_stale() {
     assert_eq!((pick.name(), pick.reason()), ("replica-2", Reason::PanicMode));
     let stats = db.stats();
     assert_eq!(stats.node("replica-1").unwrap().lag_seconds, Some(9.0));
-    // Fenced and unknown ones are never good enough.
+}
+
+#[tokio::test(start_paused = true)]
+async fn replicas_that_nobody_can_measure_are_the_last_resort_of_those_who_ask_for_nothing() {
+    let db = documented(Strategy::Weighted);
+    let replica = Observation::new(Role::Replica);
+    let unmeasured = replica.excluded(Exclusion::Unknown);
     for name in ["replica-1", "replica-2", "replica-3"] {
-        observe(&db, name, Observation::new(Role::Replica).excluded(Exclusion::Unknown));
+        observe(&db, name, unmeasured);
+    }
+    assert_eq!(db.read(&Session::new()).unwrap().name(), "primary");
+    // The primary is gone before anybody could be measured by it.
+    observe(&db, "primary", Observation::new(Role::None));
+    let reads: Vec<_> = (0..9).map(|_| db.read(&Session::new()).unwrap()).collect();
+    assert!(reads.iter().all(|pick| pick.reason() == Reason::PanicMode));
+    for name in ["replica-1", "replica-2", "replica-3"] {
+        assert!(reads.iter().any(|pick| pick.name() == name), "{name}");
+    }
+    drop(reads);
+    let bounded = Session::new().max_lag(Duration::from_secs(3_600));
+    assert_eq!(db.read(&bounded).unwrap_err(), RouteError::NoFitNode);
+
+    // One that only lags is better, and one that is fenced is never good enough.
+    observe(&db, "replica-1", replica.excluded(Exclusion::Lag));
+    assert!((0..9).all(|_| db.read(&Session::new()).unwrap().name() == "replica-1"));
+    for name in ["replica-1", "replica-2", "replica-3"] {
+        observe(&db, name, replica.excluded(Exclusion::Fenced));
     }
     assert_eq!(db.read(&Session::new()).unwrap_err(), RouteError::NoFitNode);
 }
@@ -354,6 +378,15 @@ async fn a_replica_that_returns_or_joins_starts_slowly() {
     advance(Duration::from_secs(15)).await;
     assert_eq!(shares(&slow, 100)["new"], 50);
 
+    // And after it has lagged or was fenced, but not when nobody could tell for a moment.
+    let replica = Observation::new(Role::Replica);
+    for (why, share) in [(Exclusion::Lag, 10), (Exclusion::Fenced, 10), (Exclusion::Unknown, 55)] {
+        observe(&slow, "new", replica.excluded(why));
+        observe(&slow, "new", replica);
+        assert_eq!(shares(&slow, 110)["new"], share, "{why:?}");
+        advance(Duration::from_secs(30)).await;
+    }
+
     // And after an ejection.
     for _ in 0..40 {
         let pick = slow.read(&Session::new()).unwrap();
@@ -377,8 +410,12 @@ async fn a_lone_node_serves_only_what_it_is_known_to_be() {
         assert_eq!(db.read(&Session::new()).unwrap_err(), RouteError::NoFitNode);
         assert_eq!(db.write().unwrap_err(), RouteError::PrimaryUnknown);
     }
-    observe(&db, "primary", Observation::new(Role::Replica).excluded(Exclusion::Lag));
-    assert_eq!(db.read(&Session::new()).unwrap().reason(), Reason::OnlyNode);
+    for why in [Exclusion::Lag, Exclusion::Unknown] {
+        observe(&db, "primary", Observation::new(Role::Replica).excluded(why));
+        assert_eq!(db.read(&Session::new()).unwrap().reason(), Reason::OnlyNode);
+    }
+    observe(&db, "primary", Observation::new(Role::Replica).excluded(Exclusion::Fenced));
+    assert_eq!(db.read(&Session::new()).unwrap_err(), RouteError::NoFitNode);
     observe(&db, "primary", Observation::new(Role::None));
     assert_eq!(db.read(&Session::new()).unwrap_err(), RouteError::NoFitNode);
 }
