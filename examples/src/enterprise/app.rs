@@ -8,41 +8,34 @@ use anyhow::Context;
 use escala_cache::RedisStore;
 use escala_cluster::{Breaker, BreakerConfig};
 use escala_observability::{Credentials, Observability, ObservabilityConfig};
-use escala_pool::{PgPool, PoolLayer};
+use escala_pool::PoolLayer;
 use escala_queue::{Lane, MemoryEngine, Overflow, Queue};
 use escala_replicas::postgres::Monitor;
-use escala_replicas::{
-    Replicas, ReplicasConfig, Session, SessionHandle, SessionLayer, Strategy, Token, WriteError,
-};
+use escala_replicas::{Replicas, Session, SessionHandle, SessionLayer, Token, WriteError};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::access::Access;
-use super::caches::Caches;
+use super::caches::{Caches, REPORTS};
+use super::database::{self, Database, PATIENCE, Seeding};
 use super::domain::{Done, NewOrder, NewTransfer, PlacedOrder, Transfer};
 use super::jobs;
 use super::lane_runtime::LaneRuntime;
 use super::pool_times::PoolTimes;
 use super::problem::Problem;
-use super::routes::administration;
+use super::routes::administration::{self, PrimaryPool};
 use super::sessions;
 use super::settings::Settings;
-use super::store::{self, Keyed, Node, StoreError};
+use super::store::{Keyed, Node, StoreError};
 
-/// Connections that only the lanes use: a job never queues behind a thousand requests.
-const JOB_CONNECTIONS: usize = 4;
-/// The name of the primary at the start, whatever becomes of it.
-const PRIMARY: &str = "primary";
-/// How long a write looks for a primary: some promotions take no longer.
-const WRITE_PATIENCE: Duration = Duration::from_secs(2);
-/// How long a standby may take to replay the seed, and how often it is asked.
-const REPLAY_PATIENCE: Duration = Duration::from_secs(30);
-const REPLAY_POLL: Duration = Duration::from_millis(20);
 /// How long a job's key keeps a sweep from enqueueing it once more: two sweeps. Longer, and a dead
 /// letter could not be revived by the next sweep.
 const KEY_LIFETIME: Duration = Duration::from_secs(60);
 /// How long an enqueue waits for room in a full lane: the pool's acquire timeout.
 const ENQUEUE_PATIENCE: Duration = Duration::from_secs(5);
+/// When what an order of unknown fate may have changed is removed once more: the server may have been
+/// about to commit it when the connection broke.
+const AFTERMATH: Duration = Duration::from_secs(10);
 
 /// Cheap to clone; every clone is the same server.
 #[derive(Clone, Debug)]
@@ -53,7 +46,7 @@ pub struct App(Arc<Parts>);
 pub struct Parts {
     /// Routes to primary and replicas.
     pub db: Replicas<Node>,
-    /// The same nodes by name, primary first.
+    /// The same nodes by name; the first one was the primary when the settings were written.
     pub nodes: Vec<(&'static str, Node)>,
     /// The nodes that are or may become the primary, as the lanes use them.
     jobs_nodes: Vec<(&'static str, Node)>,
@@ -82,8 +75,8 @@ pub struct Parts {
     pub breakers: [Breaker; 3],
     /// How long callers waited for connections, and held and made them.
     pub(super) times: PoolTimes,
-    /// Gives the requests that need one the right to a connection of the primary.
-    pub(super) leases: Option<PoolLayer<PgPool>>,
+    /// Gives the requests that need one the right to a connection of whoever is the primary then.
+    pub(super) leases: Option<PoolLayer<PrimaryPool>>,
     /// Metrics, health, alerts, dashboard.
     pub obs: Observability,
     /// As started.
@@ -105,7 +98,13 @@ impl App {
     /// What could not be reached or set, with its cause.
     pub async fn open(settings: Settings) -> anyhow::Result<Self> {
         let app = Self::connect(settings, Seeding::Allowed).await?;
-        jobs::sweep(&app).await.context("unfinished jobs")?;
+        match jobs::sweep(&app).await {
+            // The next sweep will find one.
+            Err(error) if error.may_pass() => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "no primary to sweep");
+            }
+            swept => _ = swept.context("unfinished jobs")?,
+        }
         Ok(app)
     }
 
@@ -121,13 +120,17 @@ impl App {
         settings.validate()?;
         let lanes = LaneRuntime::start()?;
         let times = PoolTimes::default();
-        let Database { primary, replicas, jobs_nodes, fill } =
-            open_database(&settings, seeding, &lanes, &times).await?;
-        let db = router(&settings, &primary, &replicas)?;
-        let monitor = monitor(&db, &replicas).await?;
-        let leases = administration::leases(&primary)?;
-        let replicas = replicas.into_iter().map(|(name, _, node)| (name, node));
-        let nodes = std::iter::once((PRIMARY, primary)).chain(replicas).collect();
+        let Database { db, nodes, jobs_nodes, monitor } =
+            database::open(&settings, seeding, &lanes, &times).await?;
+        let leases = administration::leases(&db, &nodes)?;
+        // A standby may lag behind the removal that made a fill necessary, and the stale value would
+        // stay for the entry's whole lifetime. Alone, this process knows how far a standby must have
+        // come; of removals that arrive by Redis it does not, and fills on the primary. The embedded
+        // file's readers see a commit at once.
+        let fill = match (&settings.database_url, &settings.redis_url) {
+            (Some(_), Some(_)) => Session::pinned_to_primary(),
+            _ => Session::new(),
+        };
         let redis = match &settings.redis_url {
             Some(url) => Some(RedisStore::connect(url.as_str()).await.context("REDIS_URL")?),
             None => None,
@@ -157,9 +160,9 @@ impl App {
         Ok(app)
     }
 
-    /// The node that is written to at the start.
-    pub(super) fn primary(&self) -> &Node {
-        &self.nodes[0].1
+    /// The node that is written to now.
+    pub(super) fn primary(&self) -> Result<&Node, StoreError> {
+        self.primary_of(&self.nodes)
     }
 
     /// Registers every part with the dashboard, the metrics and the health document.
@@ -180,12 +183,17 @@ impl App {
         order: Keyed<NewOrder>,
     ) -> Result<Done<PlacedOrder>, Problem> {
         let (app, session) = (self.clone(), session.clone());
+        let symbol = order.request.symbol.clone();
         to_its_end(async move {
             let place = |node: Node| {
                 let order = order.clone();
                 async move { node.place_order(order).await }
             };
-            let Done { value, replayed, token } = app.write(&session, place).await?;
+            let placed = app.write(&session, place).await;
+            if placed.as_ref().is_err_and(StoreError::is_unknown) {
+                app.forget_order(&symbol).await;
+            }
+            let Done { value, replayed, token } = placed?;
             // Before the removal: whoever fills the gap must see what made it.
             if let Some(token) = token {
                 app.fill.lock().wrote(token);
@@ -229,11 +237,11 @@ impl App {
         &self,
         session: &SessionHandle,
         write: impl FnMut(Node) -> F + Send,
-    ) -> Result<Done<T>, Problem>
+    ) -> Result<Done<T>, StoreError>
     where
         F: Future<Output = Result<Done<T>, StoreError>> + Send,
     {
-        let written = session.write_with(&self.db, WRITE_PATIENCE, StoreError::fault, write).await;
+        let written = session.write_with(&self.db, PATIENCE, StoreError::fault, write).await;
         match &written {
             Ok(done) => done.token.into_iter().for_each(|token| session.wrote(token)),
             // Whoever asks what became of it must be told.
@@ -242,7 +250,23 @@ impl App {
             }
             Err(_) => {}
         }
-        Ok(written.map_err(|error| error.into_operation().unwrap_or(StoreError::NoNode))?)
+        written.map_err(|error| error.into_operation().unwrap_or(StoreError::NoNode))
+    }
+
+    /// Takes out of the caches what an order changed that may have been placed or not: its quote, and
+    /// every report, since only the answer tells whose.
+    async fn forget_order(&self, symbol: &str) {
+        let tags = [format!("quote:{symbol}"), REPORTS.to_owned()];
+        for tag in &tags {
+            self.remove_tag(tag).await;
+        }
+        let app = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(AFTERMATH).await;
+            for tag in &tags {
+                app.remove_tag(tag).await;
+            }
+        });
     }
 
     /// Takes what somebody else changed out of every cache; whether all of them are clear now. Where in
@@ -254,8 +278,12 @@ impl App {
 
     /// The primary as the lanes use it.
     pub(super) fn jobs_db(&self) -> Result<&Node, StoreError> {
+        self.primary_of(&self.jobs_nodes)
+    }
+
+    fn primary_of<'a>(&self, nodes: &'a [(&'static str, Node)]) -> Result<&'a Node, StoreError> {
         let primary = self.db.primary().ok_or(StoreError::NoNode)?;
-        let node = self.jobs_nodes.iter().find(|(name, _)| *name == primary);
+        let node = nodes.iter().find(|(name, _)| *name == primary);
         node.map(|(_, node)| node).ok_or(StoreError::NoNode)
     }
 
@@ -271,127 +299,6 @@ async fn to_its_end<T: Send + 'static>(
     work: impl Future<Output = Result<T, Problem>> + Send + 'static,
 ) -> Result<T, Problem> {
     tokio::spawn(work).await.unwrap_or_else(|_| Err(Problem::internal()))
-}
-
-/// Whether a database server may be written to at the start.
-#[derive(Clone, Copy, Debug)]
-enum Seeding {
-    Allowed,
-    Forbidden,
-}
-
-/// The opened nodes.
-struct Database {
-    primary: Node,
-    replicas: Vec<(&'static str, u32, Node)>,
-    jobs_nodes: Vec<(&'static str, Node)>,
-    fill: Session,
-}
-
-async fn open_database(
-    settings: &Settings,
-    seeding: Seeding,
-    lanes: &LaneRuntime,
-    times: &PoolTimes,
-) -> anyhow::Result<Database> {
-    let Some(url) = &settings.database_url else {
-        let folder = &settings.data_dir;
-        let told = || format!("DATA_DIR {}", folder.display());
-        std::fs::create_dir_all(folder).with_context(told)?;
-        let file = folder.join("enterprise.sqlite");
-        let (primary, replicas) = store::open_embedded(&file, times).await.with_context(told)?;
-        // The file's readers see a commit at once, so a fill may read on any of them.
-        let fill = Session::default();
-        let jobs_nodes = vec![(PRIMARY, primary.clone())];
-        return Ok(Database { primary, replicas, jobs_nodes, fill });
-    };
-    let size = settings.db_pool_size.into();
-    let primary = Node::connect(url, size, times).await.context("DATABASE_URL")?;
-    match seeding {
-        Seeding::Allowed => {
-            primary.seed().await.context("DATABASE_URL: schema and seed data")?;
-        }
-        Seeding::Forbidden => {
-            let seeded = primary.is_seeded().await.context("DATABASE_URL")?;
-            anyhow::ensure!(seeded, "DATABASE_URL: no tables yet: the first start creates them");
-        }
-    }
-    let jobs_db = {
-        let (url, times) = (url.clone(), times.clone());
-        lanes.spawn(async move { Node::connect(&url, JOB_CONNECTIONS, &times).await }).await?
-    };
-    let mut jobs_nodes = vec![(PRIMARY, jobs_db.context("DATABASE_URL")?)];
-    let mut replicas = Vec::new();
-    for (name, weight, url) in settings.replica_urls() {
-        let node = Node::lazy(url, size, times).context(name)?;
-        wait_for_seed(name, &node).await?;
-        replicas.push((name, weight, node));
-        let (url, times) = (url.to_owned(), times.clone());
-        let jobs_db = lanes.spawn(async move { Node::lazy(&url, JOB_CONNECTIONS, &times) }).await?;
-        jobs_nodes.push((name, jobs_db.context(name)?));
-    }
-    // A standby may lag behind the removal that made a fill necessary, and the stale value would
-    // stay for the entry's whole lifetime. Alone, this process knows how far a standby must have
-    // come; of removals that arrive by Redis it does not, and fills on the primary.
-    let fill = match &settings.redis_url {
-        None => Session::new(),
-        Some(_) => Session::pinned_to_primary(),
-    };
-    Ok(Database { primary, replicas, jobs_nodes, fill })
-}
-
-/// Waits until the standby has replayed the seed, so that its first read finds the tables. One that
-/// is away is no reason not to start: the router asks the others until it is back.
-async fn wait_for_seed(name: &str, node: &Node) -> anyhow::Result<()> {
-    let deadline = Instant::now() + REPLAY_PATIENCE;
-    loop {
-        match node.is_seeded().await {
-            Ok(true) => return Ok(()),
-            Ok(false) if Instant::now() < deadline => tokio::time::sleep(REPLAY_POLL).await,
-            Ok(false) => {
-                anyhow::bail!("{name}: the primary's tables have not arrived: does it stream?")
-            }
-            Err(error) if error.is_node_failure() => {
-                tracing::warn!(error = &error as &dyn std::error::Error, name, "is away");
-                return Ok(());
-            }
-            Err(error) => return Err(error).context(name.to_owned()),
-        }
-    }
-}
-
-fn router(
-    settings: &Settings,
-    primary: &Node,
-    replicas: &[(&'static str, u32, Node)],
-) -> anyhow::Result<Replicas<Node>> {
-    let interval = Duration::from_millis(settings.replica_health_check_interval);
-    let mut builder = Replicas::builder(primary.clone())
-        .strategy(Strategy::LeastLoaded)
-        .config(ReplicasConfig::default().health_interval(interval))
-        .probe(|node: Node| async move { node.ping().await.map_err(Into::into) });
-    for (name, weight, node) in replicas {
-        builder = builder.replica(*name, *weight, node.clone());
-    }
-    Ok(builder.build()?)
-}
-
-/// Has the servers themselves say who is the primary and how far each replica has come: without that
-/// no replica could serve a client that wrote.
-async fn monitor(
-    db: &Replicas<Node>,
-    replicas: &[(&'static str, u32, Node)],
-) -> anyhow::Result<Option<Monitor>> {
-    if !matches!(replicas, [(_, _, Node::Postgres(_)), ..]) {
-        return Ok(None);
-    }
-    let connect = |_: &str, node: &Node| {
-        let node = node.clone();
-        async move { node.connect_apart().await.map_err(Into::into) }
-    };
-    let monitor = Monitor::builder(connect).start(db)?;
-    monitor.settled().await;
-    Ok(Some(monitor))
 }
 
 fn queue(settings: &Settings) -> anyhow::Result<Queue> {

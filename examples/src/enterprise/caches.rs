@@ -25,7 +25,7 @@ const ENTRIES: u64 = 1_000;
 /// Everything that was made of market data.
 const MARKET: &str = "market";
 /// Every report.
-const REPORTS: &str = "reports";
+pub(super) const REPORTS: &str = "reports";
 
 /// The caches of one server, all in the same Redis if there is one. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -10,21 +10,29 @@ use escala_pool::postgres::{ListenEvent, Listener};
 use super::app::App;
 use super::store::{Node, PRICES};
 
-/// The pause before a server that cannot be listened to is asked again.
-const AGAIN: Duration = Duration::from_secs(5);
+/// The pause before a server that cannot be listened to is asked again, or another one is the primary.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Removes what changed until `stop`. An embedded file has no other writers.
 pub(super) async fn follow(app: App, stop: impl Future<Output = ()>) {
-    let Node::Postgres(server) = app.primary() else { return };
     let mut stop = pin!(stop);
     loop {
         let heard = async {
-            let listener = server.pool().listen([PRICES]).await?;
-            hear(&app, listener).await;
+            match app.primary() {
+                Ok(Node::Postgres(server)) => {
+                    let listener = server.pool().listen([PRICES]).await?;
+                    hear(&app, listener).await;
+                }
+                Ok(Node::Sqlite(_)) => std::future::pending().await,
+                // There will be one.
+                Err(_) => {}
+            }
             Ok::<_, PoolError>(())
         };
         tokio::select! {
             () = &mut stop => return,
+            // A standby hears nothing: whoever is the primary by then is listened to.
+            () = until_another(&app, app.db.primary()) => continue,
             result = heard => if let Err(error) = result {
                 tracing::warn!(error = &error as &dyn std::error::Error, "no news of prices");
             },
@@ -32,6 +40,17 @@ pub(super) async fn follow(app: App, stop: impl Future<Output = ()>) {
         tokio::select! {
             () = &mut stop => return,
             () = tokio::time::sleep(AGAIN) => {}
+        }
+    }
+}
+
+/// Waits until another node is known to be the primary than the one that was.
+async fn until_another(app: &App, was: Option<String>) {
+    loop {
+        tokio::time::sleep(AGAIN).await;
+        let primary = app.db.primary();
+        if primary.is_some() && primary != was {
+            return;
         }
     }
 }

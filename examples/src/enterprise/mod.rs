@@ -10,6 +10,7 @@ mod app;
 mod caches;
 mod changes;
 mod check;
+mod database;
 pub mod domain;
 mod jobs;
 mod lane_runtime;

@@ -1,14 +1,16 @@
 //! Over PostgreSQL: reads are spread, and `kill -9` of a standby under load fails nobody.
 
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
 use escala_examples::enterprise::store::Node;
 use serde_json::Value;
-use testkit::{PgCluster, PgNode};
+use testkit::{FaultProxy, PgCluster, PgNode};
 use tokio::process::Command;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::api::{Answer, Server, order};
@@ -108,14 +110,34 @@ async fn postgres_and_redis_everything_succeeds_and_reads_are_spread() {
 async fn lagging() -> (PgCluster, Server) {
     let builder = PgCluster::builder().standbys(3);
     let cluster = builder.setting("recovery_min_apply_delay", "2s").start().await.expect("cluster");
+    let server = over(&cluster, &[]).await;
+    (cluster, server)
+}
+
+/// A server over all nodes of a cluster, as they were at first.
+async fn over(cluster: &PgCluster, others: &[&str]) -> Server {
     let urls = cluster.standbys().iter().map(PgNode::url);
-    let mut arguments = vec!["--database-url".to_owned(), cluster.primary().url()];
+    let primary = cluster.primary().url();
+    let fixed = ["--database-url", &primary, "--admin-token", TOKEN];
+    let mut arguments = fixed.map(str::to_owned).to_vec();
     for (n, url) in urls.enumerate() {
         arguments.extend([format!("--db-read-replica-{}", n + 1), url]);
     }
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let server = Server::start(&arguments).await;
-    (cluster, server)
+    let arguments: Vec<&str> =
+        arguments.iter().map(String::as_str).chain(others.iter().copied()).collect();
+    Server::start(&arguments).await
+}
+
+/// What an administrator asks for.
+async fn administer(server: &Server, method: &str, path: &str) -> Answer {
+    let request = Request::builder().method(method).uri(path);
+    let request = request.header("Authorization", format!("Bearer {TOKEN}")).body(Body::empty());
+    server.send(request.expect("request")).await
+}
+
+async fn is_placed(server: &Server) {
+    let answer = server.post("/api/trading/orders", None, order(7, "S0001", 1)).await;
+    assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
 }
 
 /// A client that keeps its cookie, if it has one.
@@ -251,5 +273,168 @@ async fn orders_are_copied_out_within_the_deadline_of_the_request() {
     }
     let late = server.send(export("20").expect("request")).await;
     assert_eq!(late.status, StatusCode::GATEWAY_TIMEOUT, "{}", late.text);
+    drop(leases);
+}
+
+#[tokio::test]
+async fn what_an_administrator_removed_is_not_filled_from_a_standby_that_lags() {
+    let (cluster, server) = lagging().await;
+    let path = "/api/trading/quotes/S0001";
+    let before = server.get(path).await;
+    assert!(before.json["bid_cents"].as_i64() < Some(120_000), "{}", before.text);
+    let sql = "update symbols set price_cents = 123456 where symbol = 'S0001'";
+    cluster.sql(cluster.primary(), sql).await.expect("changed");
+    let removed = administer(&server, "DELETE", "/cache/tags/quote:S0001").await;
+    assert_eq!(removed.status, StatusCode::NO_CONTENT, "{}", removed.text);
+    let after = server.get(path).await;
+    assert!(after.json["bid_cents"].as_i64() > Some(120_000), "{}", after.text);
+}
+
+#[tokio::test]
+async fn an_order_that_nobody_knows_to_be_placed_leaves_no_stale_quote() {
+    let cluster = PgCluster::start(0).await.expect("cluster");
+    let direct = cluster.primary();
+    let proxy = FaultProxy::start(direct.addr()).await.expect("proxy");
+    let url = format!("postgres://postgres@{}/postgres", proxy.addr());
+    let server = Server::start(&["--database-url", &url]).await;
+    let path = "/api/trading/quotes/S0001";
+    assert_eq!(server.get(path).await.json["volume"], 0);
+    assert!(server.get("/api/affiliate/1/report").await.json["orders"] == 0);
+
+    // The commit of an order waits until there is a row.
+    let sql = "create table gate (id int);
+        create function wait_for_gate() returns trigger language plpgsql as $$ begin
+            while not exists (select from gate) loop perform pg_sleep(0.01); end loop;
+            return null;
+        end $$;
+        create constraint trigger wait_for_gate after insert on orders
+            deferrable initially deferred for each row execute function wait_for_gate()";
+    cluster.sql(direct, sql).await.expect("trigger");
+    let until = async |sql: &str, expected: &str| {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while cluster.sql(direct, sql).await.expect("asked").trim() != expected {
+            assert!(Instant::now() < deadline, "{sql}");
+        }
+    };
+    let cut = async {
+        until("select count(*) from pg_stat_activity where wait_event = 'PgSleep'", "1").await;
+        proxy.blackhole(true);
+        cluster.sql(direct, "insert into gate values (1)").await.expect("opened");
+        until("select count(*) from orders", "1").await;
+        proxy.heal();
+    };
+    let (answer, ()) =
+        tokio::join!(server.post("/api/trading/orders", None, order(2, "S0001", 1)), cut);
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.text);
+    assert!(answer.headers.contains_key(header::SET_COOKIE), "its session must see the order");
+    let quote = server.get(path).await;
+    assert_eq!(quote.json["volume"], 1, "{}", quote.text);
+    assert_eq!(server.get("/api/affiliate/1/report").await.json["orders"], 1);
+}
+
+#[tokio::test]
+async fn a_server_starts_after_a_failover_with_the_settings_of_before() {
+    let cluster = PgCluster::start(1).await.expect("cluster");
+    is_placed(&over(&cluster, &[]).await).await;
+    cluster.kill_primary().expect("killed");
+    cluster.promote(0).await.expect("promoted");
+    let server = over(&cluster, &[]).await;
+    is_placed(&server).await;
+    let export = administer(&server, "GET", "/api/enterprise/orders.csv").await;
+    assert_eq!(export.status, StatusCode::OK, "{}", export.text);
+    assert_eq!(export.text.lines().count(), 3, "{}", export.text);
+    drop(server);
+
+    // What DATABASE_URL names is a standby now.
+    cluster.rejoin(cluster.primary(), cluster.standby(0)).await.expect("rejoined");
+    let server = over(&cluster, &[]).await;
+    is_placed(&server).await;
+    let status = server.get("/api/enterprise/cluster/status").await.json;
+    assert_eq!(node(&status, "replica-1")["role"], "primary", "{status}");
+}
+
+#[tokio::test]
+async fn without_replicas_too_a_primary_that_refused_a_write_is_found_to_be_one_again() {
+    let cluster = PgCluster::start(0).await.expect("cluster");
+    let server = over(&cluster, &[]).await;
+    let set = async |sql: &str| {
+        for sql in [sql, "select pg_reload_conf()"] {
+            cluster.sql(cluster.primary(), sql).await.expect("set");
+        }
+    };
+    set("alter system set default_transaction_read_only = on").await;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let placed = async || {
+        let answer = server.post("/api/trading/orders", None, order(7, "S0001", 1)).await;
+        answer.status == StatusCode::CREATED
+    };
+    while placed().await {
+        assert!(Instant::now() < deadline, "the setting has no effect");
+    }
+    set("alter system reset default_transaction_read_only").await;
+    while !placed().await {
+        assert!(Instant::now() < deadline, "it takes no writes any more");
+    }
+}
+
+#[tokio::test]
+async fn prices_are_heard_of_from_whoever_is_the_primary() {
+    let folder = tempfile::tempdir().expect("folder");
+    let cluster = PgCluster::start(1).await.expect("cluster");
+    let mut enterprise = command(folder.path());
+    enterprise.env("DATABASE_URL", cluster.primary().url());
+    enterprise.env("DB_READ_REPLICA_1", cluster.standby(0).url());
+    let server = Enterprise::start(enterprise).await;
+    let path = "/api/trading/quotes/S0001";
+    cluster.kill_primary().expect("killed");
+    cluster.promote(0).await.expect("promoted");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    // Each time a price that it cannot have by an earlier removal.
+    for price in 123_456.. {
+        let (_, before) = server.get(path).await;
+        let sql = format!("update symbols set price_cents = {price} where symbol = 'S0001'");
+        cluster.sql(cluster.standby(0), &sql).await.expect("changed");
+        sleep(Duration::from_millis(200)).await;
+        let (_, now) = server.get(path).await;
+        let bid = now["bid_cents"].as_i64();
+        if bid == Some(price - price / 1_000) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{before} stays in the cache: {now}");
+    }
+    assert!(server.terminate().await.success());
+}
+
+#[tokio::test]
+async fn a_replica_without_a_free_connection_fails_no_read_and_is_not_ejected() {
+    let cluster = PgCluster::start(2).await.expect("cluster");
+    let server = Arc::new(over(&cluster, &["--db-pool-size", "2"]).await);
+    let (name, Node::Postgres(replica)) = &server.app.nodes[1] else { unreachable!("a server") };
+    assert_eq!(*name, "replica-1");
+    let mut leases = Vec::new();
+    for _ in 0..replica.pool().stats().max_size {
+        leases.push(replica.pool().acquire().await.expect("a lease"));
+    }
+    let mut reads = JoinSet::new();
+    for user in 1..=40 {
+        let server = Arc::clone(&server);
+        reads.spawn(async move { server.get(&format!("/api/financial/balance/{user}")).await });
+    }
+    for answer in reads.join_all().await {
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+    }
+    let refused = replica.pool().stats();
+    assert!(refused.timed_out_total > 0, "no read met the full pool: {refused:?}");
+    let status = server.get("/api/enterprise/cluster/status").await.json;
+    for name in ["primary", "replica-1", "replica-2"] {
+        let node = node(&status, name);
+        assert_eq!(node["healthy"], true, "{node}");
+        assert_eq!(
+            (&node["ejections_total"], &node["failed_total"]),
+            (&0.into(), &0.into()),
+            "{node}"
+        );
+    }
+    assert!(count(&node(&status, "replica-1")["succeeded_total"]) > 0, "{status}");
     drop(leases);
 }

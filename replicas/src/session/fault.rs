@@ -18,8 +18,14 @@ pub enum Fault {
     /// reader still looks at (PostgreSQL's 40001). A read is made again on another node.
     Conflict,
     /// The node is no primary (any more) and refused the write, which had no effect (PostgreSQL's
-    /// 25006).
+    /// 25006). Reads are refused by nobody: a primary that was restarted as a standby answers those of
+    /// pinned sessions until its monitor, or a write, has found out.
     NotPrimary,
+    /// The node is well and has too much to do, and refused before it did anything: the connections of
+    /// its pool stayed in use, or the server has as many as it takes (PostgreSQL's 53300). It counts as
+    /// [`Outcome::Overloaded`]. A read is made again on another node; a write is not, for that would
+    /// add to the load.
+    Busy,
     /// The operation's own: every node would answer the same.
     Operation,
 }
@@ -30,6 +36,7 @@ impl Fault {
         match self {
             Self::Node | Self::NotSent => Outcome::Failure,
             Self::NotPrimary => Outcome::NotPrimary,
+            Self::Busy => Outcome::Overloaded { retry_after: None },
             Self::Conflict | Self::Operation => Outcome::Neutral,
         }
     }

@@ -152,6 +152,9 @@ fn parse(text: &str, now: SystemTime) -> Option<Token> {
     parts.next().is_none().then(|| Token::new(system, timeline, lsn.position(), now))
 }
 
+/// How the driver's text begins when no TLS session came about.
+const TLS_FAILED: &str = "error performing TLS handshake";
+
 /// Whose fault an error of the driver is: a classifier for
 /// [`read_with`](crate::Replicas::read_with) and [`write_with`](crate::Replicas::write_with).
 ///
@@ -164,6 +167,10 @@ pub fn fault(error: &Error) -> Fault {
     }
     if error.is_closed() {
         return Fault::Node;
+    }
+    // The handshake comes before all that is sent. The driver tells its kinds of errors by text only.
+    if error.to_string().starts_with(TLS_FAILED) {
+        return Fault::NotSent;
     }
     let io = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
     match io.map(io::Error::kind) {
@@ -183,6 +190,8 @@ pub fn fault_of_code(sqlstate: &str) -> Fault {
         "25006" => Fault::NotPrimary,
         // Starting up, or shutting down already when the connection came: nobody was let in.
         "57P03" => Fault::NotSent,
+        // Too many connections.
+        "53300" => Fault::Busy,
         // Serialization failure, which is also a conflict with recovery; deadlock.
         "40001" | "40P01" => Fault::Conflict,
         // Shutdown by an administrator or after a crash, and what a conflict with recovery does to
@@ -224,10 +233,10 @@ mod tests {
             ("57P01", Fault::Node),
             ("08006", Fault::Node),
             ("58030", Fault::Node),
-            // A statement that ran too long, a duplicate, too many connections.
+            ("53300", Fault::Busy),
+            // A statement that ran too long, a duplicate.
             ("57014", Fault::Operation),
             ("23505", Fault::Operation),
-            ("53300", Fault::Operation),
             ("", Fault::Operation),
         ] {
             assert_eq!(fault_of_code(code), fault, "{code}");

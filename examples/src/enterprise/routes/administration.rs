@@ -1,5 +1,8 @@
 //! For administrators: all orders as a file, and a copy of the embedded database.
 
+use std::panic::Location;
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
@@ -7,7 +10,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
-use escala_pool::{LeaseHandle, PgPool, PoolLayer, RequestConfig, SqlitePool};
+use escala_pool::{
+    Acquire, LeaseHandle, LeasePool, PgLease, PgPool, PoolError, PoolLayer, RequestConfig,
+    SqlitePool,
+};
+use escala_replicas::Replicas;
 use http_body_util::channel::{Channel, Sender};
 use serde_json::{Value, json};
 use tower::util::option_layer;
@@ -23,16 +30,50 @@ const BACKUP: &str = "backup.sqlite";
 /// Pieces on their way to a client that reads slowly.
 const AHEAD: usize = 2;
 
+/// Leases of the server that is the primary when one is asked for.
+#[derive(Clone, Debug)]
+pub(in crate::enterprise) struct PrimaryPool {
+    db: Replicas<Node>,
+    pools: Vec<(&'static str, PgPool)>,
+}
+
+impl LeasePool for PrimaryPool {
+    type Lease = PgLease;
+
+    async fn acquire_at(
+        &self,
+        acquire: Acquire,
+        place: &'static Location<'static>,
+    ) -> Result<PgLease, PoolError> {
+        let primary = self.db.primary();
+        let pool = self.pools.iter().find(|(name, _)| Some(*name) == primary.as_deref());
+        match pool {
+            Some((_, pool)) => pool.acquire_at(acquire, place).await,
+            None => Err(PoolError::Connect(Arc::new(StoreError::NoNode))),
+        }
+    }
+}
+
 /// The right to a connection, with the deadline of the request. An embedded file has no connections.
-pub(in crate::enterprise) fn leases(primary: &Node) -> anyhow::Result<Option<PoolLayer<PgPool>>> {
-    let Node::Postgres(server) = primary else { return Ok(None) };
+pub(in crate::enterprise) fn leases(
+    db: &Replicas<Node>,
+    nodes: &[(&'static str, Node)],
+) -> anyhow::Result<Option<PoolLayer<PrimaryPool>>> {
+    let pool_of = |(name, node): &(&'static str, Node)| match node {
+        Node::Postgres(server) => Some((*name, server.pool().clone())),
+        Node::Sqlite(_) => None,
+    };
+    let pools: Vec<_> = nodes.iter().filter_map(pool_of).collect();
+    if pools.is_empty() {
+        return Ok(None);
+    }
     let request = RequestConfig::default().header(TIMEOUT);
-    Ok(Some(PoolLayer::new(server.pool().clone()).config(request)?))
+    Ok(Some(PoolLayer::new(PrimaryPool { db: db.clone(), pools }).config(request)?))
 }
 
 pub(in crate::enterprise) fn routes(app: &App) -> Router<App> {
     const ORDERS: &str = "/api/enterprise/orders.csv";
-    match (app.primary(), &app.leases) {
+    match (&app.nodes[0].1, &app.leases) {
         (Node::Sqlite(pool), _) => {
             let (exported, copied) = (pool.clone(), pool.clone());
             Router::new()
@@ -55,7 +96,7 @@ pub(in crate::enterprise) fn routes(app: &App) -> Router<App> {
 async fn copy(
     State(app): State<App>,
     headers: HeaderMap,
-    handle: LeaseHandle<PgPool>,
+    handle: LeaseHandle<PrimaryPool>,
 ) -> Result<Response, Problem> {
     app.access.administrator(&headers)?;
     let lease = match handle.acquire().await {

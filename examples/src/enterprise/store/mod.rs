@@ -86,13 +86,15 @@ impl StoreError {
     /// Whose fault is it: may another node do better?
     #[must_use]
     pub fn fault(&self) -> Fault {
+        if self.is_busy() {
+            return Fault::Busy;
+        }
         let pool = match self {
             Self::Pool(error) => Some(error),
             Self::Batch(error) => error.cause(),
             _ => None,
         };
         match pool {
-            Some(error) if error.is_saturated() => Fault::Operation,
             Some(PoolError::Connect(_) | PoolError::ConnectTimeout { .. }) => Fault::NotSent,
             Some(error @ PoolError::Postgres(_)) => match error.sqlstate() {
                 Some(code) => fault_of_code(code),
@@ -116,6 +118,12 @@ impl StoreError {
             Self::Batch(error) => error.is_saturated(),
             _ => false,
         }
+    }
+
+    /// May the same succeed later, or on whoever is the primary by then?
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::NoNode) || self.fault() != Fault::Operation
     }
 
     fn absent(what: &'static str, value: impl std::fmt::Display) -> Self {

@@ -19,8 +19,23 @@ const ATTEMPTS: u32 = 5;
 
 pub(super) async fn is_seeded(server: &Server) -> Result<bool> {
     // One transaction makes the tables and fills them, so the table stands for its contents.
-    let row = server.pool.query_one("select to_regclass('meta') is not null", &[]).await?;
-    Ok(row.get(0))
+    let sql = "select to_regclass('meta') is not null
+                  and exists (select from pg_trigger where tgname = 'tell_of_price')";
+    if !server.pool.query_one(sql, &[]).await?.get::<_, bool>(0) {
+        return Ok(false);
+    }
+    let version = server.pool.query_one(VERSION, &[]).await?;
+    is_current(version.get(0))?;
+    Ok(true)
+}
+
+const VERSION: &str = "select value from meta where key = 'version'";
+
+fn is_current(version: String) -> Result<()> {
+    match version == schema::VERSION {
+        true => Ok(()),
+        false => Err(StoreError::absent("migration from seed version", version)),
+    }
 }
 
 pub(super) async fn seed(server: &Server) -> Result<()> {
@@ -33,10 +48,8 @@ pub(super) async fn seed(server: &Server) -> Result<()> {
     ))
     .await?;
     tx.batch_execute(schema::TELL_OF_PRICES).await?;
-    let version = tx.query_opt("select value from meta where key = 'version'", &[]).await?;
-    match version.map(|row| row.get::<_, String>(0)) {
-        Some(version) if version == schema::VERSION => {}
-        Some(other) => return Err(StoreError::absent("migration from seed version", other)),
+    match tx.query_opt(VERSION, &[]).await? {
+        Some(row) => is_current(row.get(0))?,
         None => {
             tx.batch_execute(&format!(
                 "insert into symbols (symbol, price_cents)

@@ -168,6 +168,8 @@ async fn errors_tell_whose_fault_they_are() {
     assert_eq!(fault(slept), Fault::Node);
     assert_eq!(fault(cut.batch_execute(write).await), Fault::Node);
     assert_eq!(fault(connect(&url).await.map(drop)), Fault::NotSent, "refused");
+    let encrypted = format!("{}?sslmode=require", cluster.primary().url());
+    assert_eq!(fault(connect(&encrypted).await.map(drop)), Fault::NotSent, "speaks no TLS");
 
     let pid: i32 = primary.query_one("select pg_backend_pid()", &[]).await.unwrap().get(0);
     let other = client(cluster.primary()).await;
