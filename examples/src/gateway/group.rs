@@ -105,7 +105,11 @@ fn health(file: &file::Group) -> ReplicasConfig {
         .primary_read_share(1.0);
     // Only the questions of a probe are spread; the file's time is meant as it is written.
     if file.health.is_none() {
-        config = config.jitter(0.0).probe_timeout(Duration::from_secs(1));
+        // A trial may take as long as any request: until then no other one is sent.
+        let file::Group { connection, .. } = file;
+        let longest = connection.connect_timeout + connection.response_timeout;
+        let longest = longest.min(Duration::from_secs(24 * 60 * 60));
+        config = config.jitter(0.0).probe_timeout(longest);
     }
     config
 }

@@ -60,6 +60,13 @@ impl RetryBudget {
         }
         within
     }
+
+    /// Gives back what was taken at `then` for a retry that did not happen.
+    pub(super) fn give_back(&self, then: Instant) {
+        let mut ring = self.ring.lock();
+        let retries = &mut ring.slot(then).retries;
+        *retries = retries.saturating_sub(1);
+    }
 }
 
 impl Ring {
@@ -126,6 +133,17 @@ mod tests {
         (0..36_000).for_each(|_| budget.request());
         let morning = start + Duration::from_secs(36_000);
         assert_eq!(granted(&budget, morning), 2, "one request a second: ten in the window");
+    }
+
+    #[test]
+    fn a_retry_that_does_not_happen_costs_nothing() {
+        let now = Instant::now();
+        let budget = RetryBudget::new(0.0, 1, now);
+        for _ in 0..100 {
+            assert!(budget.withdraw(now));
+            budget.give_back(now);
+        }
+        assert_eq!(granted(&budget, now), 10);
     }
 
     #[test]

@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HOST, UPGRADE};
+use http::header::{CONTENT_TYPE, HOST, UPGRADE};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::upgrade::OnUpgrade;
 use tokio::time::{Instant, sleep};
@@ -129,11 +129,18 @@ impl Shared {
         Some(pick)
     }
 
-    /// Whether the budget has room for one more attempt.
-    fn withdraw(&self) -> bool {
-        let granted = self.budget.withdraw(Instant::now());
-        self.counters.retries_refused.fetch_add(u64::from(!granted), Relaxed);
-        granted
+    /// What `pick` finds for one more attempt, paid from the budget if it finds a node.
+    fn paid(&self, pick: impl FnOnce() -> Option<Pick<Upstream>>) -> Option<Pick<Upstream>> {
+        let now = Instant::now();
+        if !self.budget.withdraw(now) {
+            self.counters.retries_refused.fetch_add(1, Relaxed);
+            return None;
+        }
+        let pick = pick();
+        if pick.is_none() {
+            self.budget.give_back(now);
+        }
+        pick
     }
 
     /// The node for a retry, if there is one and the budget has room.
@@ -142,15 +149,15 @@ impl Shared {
         tried: &mut Vec<u64>,
         result: &Result<Response<ResponseBody>, UpstreamError>,
     ) -> Option<Pick<Upstream>> {
-        if !self.withdraw() {
-            return None;
-        }
-        let mut pick = self.pick_untried(tried);
-        // A kept connection that was just being closed says nothing about a new one to that node.
-        if pick.is_none() && matches!(result, Err(UpstreamError::Closed(_))) {
-            tried.clear();
-            pick = self.pick_untried(tried);
-        }
+        let pick = self.paid(|| {
+            let pick = self.pick_untried(tried);
+            // A kept connection that was just being closed says nothing about a new one to that node.
+            if pick.is_none() && matches!(result, Err(UpstreamError::Closed(_))) {
+                tried.clear();
+                return self.pick_untried(tried);
+            }
+            pick
+        });
         self.counters.retries.fetch_add(u64::from(pick.is_some()), Relaxed);
         pick
     }
@@ -212,10 +219,7 @@ impl Shared {
             attempt = &mut first => return attempt,
             () = sleep(after) => {}
         }
-        if !self.withdraw() {
-            return first.await;
-        }
-        let Some(second) = self.pick_untried(tried) else { return first.await };
+        let Some(second) = self.paid(|| self.pick_untried(tried)) else { return first.await };
         self.counters.hedges.fetch_add(1, Relaxed);
         let mut second = std::pin::pin!(self.attempt(second, outgoing));
         // The one that is not used is dropped, which counts it as cancelled.
@@ -276,6 +280,9 @@ impl Shared {
             return self.change(pick, response, outgoing.upgrade);
         }
         let outcome = self.outcome(&response);
+        if outcome == Outcome::Success && is_event_stream(response.headers()) {
+            pick.proved();
+        }
         let to_head = outgoing.head.method == Method::HEAD;
         Ok(response.map(|body| body.answering_head(to_head).picked(pick, outcome)))
     }
@@ -299,6 +306,7 @@ impl Shared {
         strip_hop_by_hop(response.headers_mut());
         headers::set_upgrade(response.headers_mut(), agreed);
         response.extensions_mut().clear();
+        pick.proved();
         Tunnel { client, upstream, pick, shared: Arc::clone(self) }.start();
         Ok(response.map(|_| ResponseBody::whole(Bytes::new())))
     }
@@ -314,7 +322,8 @@ impl Outgoing {
     }
 
     fn can_be_hedged(&self) -> bool {
-        self.idempotent && self.upgrade.is_none() && self.body.is_replayable()
+        // Two writes at once may end in either order, and the loser undo what came after it.
+        self.head.method.is_safe() && self.upgrade.is_none() && self.body.is_replayable()
     }
 
     /// A copy without the extensions, which belong to the client's connection.
@@ -325,6 +334,13 @@ impl Outgoing {
         head.headers = self.head.headers.clone();
         head
     }
+}
+
+/// Whether a body may go on without an end.
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let stream = b"text/event-stream";
+    kind.get(..stream.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(stream))
 }
 
 /// Counts a request out that has failed: as the node's failure, or, if the client is to blame, as
