@@ -96,7 +96,7 @@ impl Heads {
         self.kept += here;
     }
 
-    /// Goes on after a line, of which `Ended` says what follows; true if the head has both lengths.
+    /// Goes on after a line; true if the head has both lengths.
     fn next(&mut self, line: Line) -> bool {
         match line {
             Line::Within(head) => self.at = At::Head(head),
@@ -115,6 +115,7 @@ impl Heads {
     }
 }
 
+#[derive(Clone, Copy)]
 enum Line {
     Within(Head),
     /// It was empty: the head has ended.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use axum::http::header::{CONNECTION, CONTENT_LENGTH, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use escala_replicas::http::{Network, ReverseProxy, client_address};
 
@@ -59,17 +60,14 @@ pub(super) fn load(path: &Path, old: Option<&Snapshot>) -> anyhow::Result<Snapsh
 }
 
 impl Snapshot {
-    /// Groups that an old snapshot has as well are taken over.
+    /// Groups that an old snapshot has as well, with the same servers, are taken over.
     pub(super) fn new(file: File, old: Option<&Self>) -> Result<Self, SettingError> {
         check(&file, old)?;
         let mut groups = BTreeMap::new();
         for (name, group) in &file.upstreams {
             let table = format!("upstreams.{name}");
             let kept = old.and_then(|old| old.groups.get(name));
-            let group = match kept.filter(|kept| kept.is_of(group, &file.trusted_proxies)) {
-                Some(kept) => kept.clone(),
-                None => Group::new(&table, group, &file.trusted_proxies)?,
-            };
+            let group = Group::new(&table, group, &file.trusted_proxies, kept)?;
             groups.insert(name.clone(), group);
         }
         let response_headers = response_headers(&file.response_headers)?;
@@ -138,6 +136,10 @@ fn check_shadows(files: &[file::Route], routes: &[Route]) -> Result<(), SettingE
     Ok(())
 }
 
+/// What hyper says by itself, and what would be believed instead.
+const OF_FRAMING: [HeaderName; 5] =
+    [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE, TRAILER];
+
 fn response_headers(
     table: &BTreeMap<String, String>,
 ) -> Result<Vec<(HeaderName, HeaderValue)>, SettingError> {
@@ -149,6 +151,9 @@ fn response_headers(
         let parsed = parsed.map_err(|_| refused("have the name of a header"))?;
         let value =
             HeaderValue::from_str(value).map_err(|_| refused("be what a header can hold"))?;
+        if OF_FRAMING.contains(&parsed) {
+            return Err(refused("be none that says where a message ends"));
+        }
         headers.push((parsed, value));
     }
     Ok(headers)

@@ -56,7 +56,7 @@ fn is_told_by_proxies(name: &HeaderName) -> bool {
         name.len() >= known.len() && name.iter().zip(known).all(same)
     };
     let is = |known: &&str| name.len() == known.len() && begins(known);
-    begins("x-forwarded-") || TOLD_BY_PROXIES.iter().any(|known| is(&known))
+    begins("x-forwarded-") || TOLD_BY_PROXIES.iter().any(is)
 }
 
 /// Takes off what is meant for one connection: the fields known to be, and those that `Connection`

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -170,20 +170,24 @@ where
     B::Error: Into<BoxError>,
 {
     let mut body = std::pin::pin!(body);
-    let mut held: Option<Bytes> = None;
+    let mut held = BytesMut::new();
     loop {
         let frame = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx));
         let frame = tokio::time::timeout(patience, frame).await;
         match frame.map_err(|_| UpstreamError::RequestTimeout)? {
-            None => return Ok(RequestBody::Whole(held)),
+            None => {
+                let held = Some(held.freeze()).filter(|held| !held.is_empty());
+                return Ok(RequestBody::Whole(held));
+            }
             Some(Err(error)) => return Err(UpstreamError::RequestBody(error.into())),
             // Trailers of a request that has a length do not exist.
             Some(Ok(frame)) => {
                 let Ok(data) = frame.into_data() else { continue };
-                held = Some(match held {
-                    None => data,
-                    Some(before) => [before, data].concat().into(),
-                });
+                // The usual short body is one part, which need not be copied.
+                if held.is_empty() && body.is_end_stream() {
+                    return Ok(RequestBody::Whole(Some(data)));
+                }
+                held.extend_from_slice(&data);
             }
         }
     }

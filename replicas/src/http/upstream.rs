@@ -22,6 +22,7 @@ use tokio::runtime;
 use tokio::time::{Instant, Sleep, sleep};
 use tower_service::Service;
 
+use super::connector::Connector;
 use super::error::refused_address;
 use super::request_body::{RequestBody, Stream};
 use super::{ResponseBody, UpstreamConfig, UpstreamError, strip_hop_by_hop};
@@ -30,7 +31,7 @@ use crate::{BoxError, ConfigError};
 /// Runtimes that have a pool of their own at once; a process has one or one for each processor.
 const MOST_RUNTIMES: usize = 256;
 
-type Pooled = Client<HttpConnector, RequestBody>;
+type Pooled = Client<Connector, RequestBody>;
 
 /// An HTTP/1.1 service at an address, such as `127.0.0.1:3000` or `http://reports.internal`.
 ///
@@ -207,7 +208,7 @@ impl Inner {
             .pool_idle_timeout(self.config.pool_idle_timeout)
             .pool_max_idle_per_host(max_idle)
             .pool_timer(TokioTimer::new())
-            .build(connector)
+            .build(Connector::new(connector, self.config.connect_timeout))
     }
 }
 

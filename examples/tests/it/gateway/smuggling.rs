@@ -50,7 +50,7 @@ async fn an_ambiguous_request_is_refused_and_its_connection_ends() {
         ("both lengths", format!("Content-Length: 5\r\n{chunked}")),
         (
             "both lengths, the other way",
-            format!("Transfer-Encoding: chunked\r\ncontent-length: 0\r\n\r\n0\r\n\r\n"),
+            "Transfer-Encoding: chunked\r\ncontent-length: 0\r\n\r\n0\r\n\r\n".to_owned(),
         ),
         (
             "both lengths, one of them hidden",
