@@ -128,24 +128,22 @@ fn queue(world: &World, emit: &mut Emit<'_>) {
 
 fn replicas(world: &World, emit: &mut Emit<'_>) {
     for (node, role, weight) in [
-        ("primary", "primary", 0.0),
+        ("primary", "primary", 1.0),
         ("replica-1", "replica", 3.0),
         ("replica-2", "replica", 3.0),
         ("replica-3", "replica", 2.0),
     ] {
         let labels = [("node", node), ("role", role)];
         let up = !(world.trouble && node == "replica-2");
-        let picks = (world.beat() * weight * 1.3).floor();
+        let (reason, share) = if role == "primary" { ("write", 1.9) } else { ("balanced", 1.3) };
+        let picks = (world.beat() * weight * share).floor();
         emit("replicas_node_weight", &labels, weight);
         emit("replicas_node_healthy", &labels, f64::from(u8::from(up)));
         emit("replicas_node_started_total", &labels, picks);
         emit("replicas_node_succeeded_total", &labels, picks);
         emit("replicas_node_failed_total", &labels, 0.0);
         emit("replicas_node_ejections_total", &labels, f64::from(u8::from(!up)));
-    }
-    for (reason, share) in [("least_loaded", 10.4), ("write", 1.9)] {
-        let picks = (world.beat() * share).floor();
-        emit("replicas_picks_total", &[("reason", reason)], picks);
+        emit("replicas_picks_total", &[("node", node), ("reason", reason)], picks);
     }
 }
 

@@ -36,6 +36,10 @@ impl Choice {
     fn new(at: usize, reason: Reason) -> Self {
         Self { at, reason, substituting: false, timed: false }
     }
+
+    fn substituting(at: usize, reason: Reason) -> Self {
+        Self { substituting: true, ..Self::new(at, reason) }
+    }
 }
 
 impl<N> Topology<N> {
@@ -69,6 +73,10 @@ impl<N> Topology<N> {
             if self.primary.is_some_and(|primary| ask.tried.contains(primary)) {
                 return Ok(None);
             }
+            let now = ask.session.has_needs().then(Instant::now);
+            if self.primary.is_some_and(|primary| self.is_outdated(primary, ask, now)) {
+                return Err(RouteError::PrimaryUnknown);
+            }
             return self.choose_primary(Reason::Pinned, ask.full).map(Some);
         }
         if self.seats.len() == 1 {
@@ -83,6 +91,14 @@ impl<N> Topology<N> {
         let untried = self.admitted(preferred, ask, now).without(ask.tried);
         if !untried.is_empty() {
             let open = untried.without(ask.full);
+            if open.is_empty() {
+                // Who may go to any replica waits for one of many places. For the others there are few,
+                // or none that comes in time.
+                let choosy = now.is_some() || !ask.tried.is_empty();
+                let primary = self.open_primary(ask, now).filter(|_| choosy);
+                let primary = primary.ok_or(RouteError::Saturated)?;
+                return Ok(Some(Choice::substituting(primary, Reason::PrimaryFallback)));
+            }
             let choice = self.choose_replica(open, ask.tried.is_empty(), rota);
             let mut choice = choice.ok_or(RouteError::Saturated)?;
             if matches!(choice.reason, Reason::Weighted | Reason::Balanced)
@@ -101,15 +117,14 @@ impl<N> Topology<N> {
             return Ok(None);
         }
         let seat = &self.seats[0];
-        let lags = seat.excluded == Some(Exclusion::Lag);
         let now = ask.session.has_needs().then(Instant::now);
         let fit = match seat.role {
-            Role::Primary => self.primary.is_some(),
+            Role::Primary => self.primary.is_some() && !self.is_outdated(0, ask, now),
             Role::Replica => match now {
                 Some(now) => {
                     seat.excluded.is_none() && ask.session.admits(&seat.node.freshness.load(), now)
                 }
-                None => seat.excluded.is_none() || lags,
+                None => seat.excluded != Some(Exclusion::Fenced),
             },
             Role::None => false,
         };
@@ -154,23 +169,27 @@ impl<N> Topology<N> {
     }
 
     /// The primary within its budget, else a node that is fit but for its health, else one that only
-    /// lags, else any.
+    /// lags. With no primary that could, else a replica of which nobody can tell how far it has come,
+    /// else any.
     fn choose_substitute(
         &self,
         ask: &Ask<'_>,
         now: Option<Instant>,
         rota: &Rota,
     ) -> Result<Option<Choice>, RouteError> {
-        let primary = self.primary.filter(|&primary| !ask.tried.contains(primary));
-        let healthy = primary.filter(|&primary| !self.ejected.contains(primary));
-        if let Some(at) = healthy
-            && !ask.full.contains(at)
-        {
-            let reason = self.why_primary(ask, now);
-            return Ok(Some(Choice { substituting: true, ..Choice::new(at, reason) }));
+        if let Some(at) = self.open_primary(ask, now) {
+            return Ok(Some(Choice::substituting(at, self.why_primary(ask, now))));
         }
+        let primary = self.primary.filter(|&primary| {
+            !ask.tried.contains(primary) && !self.is_outdated(primary, ask, now)
+        });
+        let healthy = primary.filter(|&primary| !self.ejected.contains(primary));
         let open = |nodes: NodeSet| nodes.without(ask.tried).without(ask.full);
-        let panic = |at| Some(Choice::new(at, Reason::PanicMode));
+        // The budget holds for a primary that is ejected, too.
+        let panic = |at| {
+            let substituting = self.primary == Some(at);
+            Some(Choice { substituting, ..Choice::new(at, Reason::PanicMode) })
+        };
         let primary: NodeSet = primary.into_iter().collect();
         let fit = self.admitted(self.fit, ask, now).union(primary);
         let suspects = fit.intersection(self.ejected).without(self.confirmed);
@@ -178,13 +197,19 @@ impl<N> Topology<N> {
             return Ok(panic(at));
         }
         // The needs of a session are never ignored.
-        let lagging = if now.is_some() { NodeSet::default() } else { self.lagging };
+        let unless_needs = |nodes| if now.is_some() { NodeSet::default() } else { nodes };
+        let lagging = unless_needs(self.lagging);
         if let Some(at) = self.least_stale(open(lagging.without(self.ejected))) {
             return Ok(panic(at));
         }
         if healthy.is_none() {
-            // Nobody to wait for, so a node that is as good as dead is better than none.
-            if let Some(at) = self.by_turn(open(fit.union(lagging)), rota) {
+            // Nobody to wait for. While the primary is away, or a standby has yet to follow a new one,
+            // nothing can be measured; whoever is a replica still holds the right database.
+            let unmeasured = unless_needs(self.unmeasured);
+            let answering = self.by_turn(open(unmeasured.without(self.ejected)), rota);
+            // And a node that is as good as dead is better than none.
+            let all = fit.union(lagging).union(unmeasured);
+            if let Some(at) = answering.or_else(|| self.by_turn(open(all), rota)) {
                 return Ok(panic(at));
             }
         }
@@ -192,9 +217,20 @@ impl<N> Topology<N> {
             // Also for a second try: the primary could serve it in a moment.
             Some(_) => RouteError::PrimaryReadsExhausted,
             None if !ask.tried.is_empty() => return Ok(None),
+            None if self.primary.is_some_and(|at| self.is_outdated(at, ask, now)) => {
+                RouteError::PrimaryUnknown
+            }
             None if !ask.full.is_empty() => RouteError::Saturated,
             None => RouteError::NoFitNode,
         })
+    }
+
+    /// The primary, if it is healthy, has a place, has not failed this read and has what the session
+    /// wrote.
+    fn open_primary(&self, ask: &Ask<'_>, now: Option<Instant>) -> Option<usize> {
+        let out = ask.tried.union(ask.full).union(self.ejected);
+        let primary = self.primary.filter(|&primary| !out.contains(primary));
+        primary.filter(|&primary| !self.is_outdated(primary, ask, now))
     }
 
     fn by_turn(&self, nodes: NodeSet, rota: &Rota) -> Option<usize> {
@@ -220,6 +256,11 @@ impl<N> Topology<N> {
         } else {
             Reason::PrimaryFallback
         }
+    }
+
+    /// Whether the session knows of a later primary, which alone may have what it wrote.
+    fn is_outdated(&self, at: usize, ask: &Ask<'_>, now: Option<Instant>) -> bool {
+        now.is_some_and(|now| ask.session.outdates(&self.seats[at].node.freshness.load(), now))
     }
 
     /// Those of `nodes` that have what the session must see; `now` is there if it must see anything.

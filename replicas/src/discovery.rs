@@ -18,6 +18,6 @@ mod task;
 pub use config::DiscoveryConfig;
 pub use dns::Dns;
 #[cfg(feature = "patroni")]
-pub use patroni::{Patroni, PatroniMember};
+pub use patroni::{Patroni, PatroniMember, PatroniTags};
 pub use stats::DiscoveryStats;
 pub use task::Discovery;

@@ -18,8 +18,12 @@ pub struct Freshness {
     pub timeline: u32,
     /// How much of that history the node shows to its readers; 0 if unknown. PostgreSQL's LSN.
     pub position: u64,
-    /// How long ago the newest of what the node shows was written; `None` if unknown.
+    /// How far behind it was; `None` if unknown. Zero if it showed all that was then known to have
+    /// been written, so it may be too small by the age of that knowledge.
     pub lag: Option<Duration>,
+    /// The node shows all that was written until then; `None` if unknown. Never too late, so that
+    /// bounds are kept by it.
+    pub complete_until: Option<Instant>,
     /// How many bytes of history the node has still to show; `None` if unknown.
     pub lag_bytes: Option<u64>,
     /// When the node was observed; `None` if it never was. All the rest was true then.
@@ -40,6 +44,9 @@ pub struct Observation {
     pub position: u64,
     /// As in [`Freshness::lag`].
     pub lag: Option<Duration>,
+    /// As in [`Freshness::complete_until`]. If not said it is the time of the observation less the
+    /// lag.
+    pub complete_until: Option<Instant>,
     /// As in [`Freshness::lag_bytes`].
     pub lag_bytes: Option<u64>,
     /// Why the node must not be used although it answers, if so.
@@ -56,6 +63,7 @@ impl Observation {
             timeline: 0,
             position: 0,
             lag: None,
+            complete_until: None,
             lag_bytes: None,
             excluded: None,
         }
@@ -82,6 +90,14 @@ impl Observation {
         self
     }
 
+    /// Sets until when the node shows all that was written. To be said when the lag is that behind
+    /// something that was seen a while before the node.
+    #[must_use]
+    pub fn complete_until(mut self, time: Option<Instant>) -> Self {
+        self.complete_until = time;
+        self
+    }
+
     /// Excludes the node.
     #[must_use]
     pub fn excluded(mut self, why: Exclusion) -> Self {
@@ -90,8 +106,19 @@ impl Observation {
     }
 
     pub(crate) fn freshness(&self, now: Instant) -> Freshness {
-        let Self { role: _, system, timeline, position, lag, lag_bytes, excluded: _ } = *self;
-        Freshness { system, timeline, position, lag, lag_bytes, observed_at: Some(now) }
+        let Self {
+            role: _,
+            system,
+            timeline,
+            position,
+            lag,
+            complete_until,
+            lag_bytes,
+            excluded: _,
+        } = *self;
+        let complete_until = complete_until.or_else(|| now.checked_sub(lag?));
+        let observed_at = Some(now);
+        Freshness { system, timeline, position, lag, complete_until, lag_bytes, observed_at }
     }
 }
 
@@ -106,7 +133,9 @@ pub enum Exclusion {
     Lag,
     /// It belongs to a history that has been left, as an old primary that came back does.
     Fenced,
-    /// Its monitor cannot tell what it is or how far it has come.
+    /// Its monitor cannot tell what it is or how far it has come. A replica of that kind is the last
+    /// resort of sessions that ask for nothing better, when nothing else is left and there is no
+    /// primary that could serve.
     Unknown,
 }
 

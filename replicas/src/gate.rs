@@ -12,32 +12,50 @@ pub(crate) enum Kind {
     Primary,
     /// For any replica.
     Replica,
-    /// For a replica that meets the session's needs.
+    /// For some replicas only: that meet the session's needs, or have not failed the read yet. What one
+    /// cannot use another one can.
     Particular,
 }
 
+impl Kind {
+    /// As many as try when something is freed. Of those who want the same, the first one is enough;
+    /// of those who do not, each could be in the way of all. Not all of them: it is what the end
+    /// of a request costs while they wait.
+    fn heads(self) -> usize {
+        match self {
+            Self::Primary | Self::Replica => 1,
+            Self::Particular => 16,
+        }
+    }
+}
+
 /// One queue for each kind.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Gate {
     /// In all queues; the one thing that the end of a request looks at.
     waiting: AtomicUsize,
     queues: [Queue; 3],
 }
 
-/// Only the one at the head tries again when something is freed; the others queue, in order, for
-/// becoming the head. When the head leaves, with a place or without, the next one tries at once.
+/// Only the one at the head, or the few there, try again when something is freed; the others queue, in
+/// order, for becoming the head. When a head leaves, with a place or without, the next one tries at
+/// once.
 #[derive(Debug)]
 struct Queue {
     waiting: AtomicUsize,
     head: Semaphore,
-    /// Holds one permit when something is freed while the head is not listening, so that what is
-    /// freed between the head's try and its sleep wakes it.
     freed: Notify,
 }
 
-impl Default for Queue {
+impl Default for Gate {
     fn default() -> Self {
-        Self { waiting: AtomicUsize::new(0), head: Semaphore::new(1), freed: Notify::new() }
+        let queue = |kind: Kind| Queue {
+            waiting: AtomicUsize::new(0),
+            head: Semaphore::new(kind.heads()),
+            freed: Notify::new(),
+        };
+        let queues = [Kind::Primary, Kind::Replica, Kind::Particular].map(queue);
+        Self { waiting: AtomicUsize::new(0), queues }
     }
 }
 
@@ -60,7 +78,7 @@ impl Gate {
     #[cold]
     fn wake(&self) {
         for queue in &self.queues {
-            queue.freed.notify_one();
+            queue.freed.notify_waiters();
         }
     }
 
@@ -68,10 +86,11 @@ impl Gate {
         self.waiting.load(SeqCst)
     }
 
-    /// Whether somebody waits whom a newcomer of this kind would overtake.
+    /// Whether somebody waits whom a newcomer of this kind must not overtake. One that wants something
+    /// particular may: nobody can tell whether those before it want the same.
     #[inline]
     pub(crate) fn has_queue(&self, kind: Kind) -> bool {
-        self.queues[kind as usize].waiting.load(SeqCst) > 0
+        kind != Kind::Particular && self.queues[kind as usize].waiting.load(SeqCst) > 0
     }
 
     /// Calls `attempt` when it is this one's turn and again whenever something is freed, until it
@@ -91,12 +110,14 @@ impl Gate {
             // Never closed. Without a permit there would be no order, which harms nobody.
             let _head = queue.head.acquire().await;
             loop {
+                // Before the attempt: it hears of what is freed from now on, although it is not polled.
+                let freed = queue.freed.notified();
                 // Pairs with `freed`: the ticket is visible before the attempt looks.
                 fence(SeqCst);
                 if let Some(result) = attempt() {
                     return result;
                 }
-                queue.freed.notified().await;
+                freed.await;
             }
         };
         timeout_at(deadline, turn).await.ok()

@@ -211,6 +211,11 @@ impl Health {
         }
     }
 
+    /// The node has a new task, at which it has not failed yet.
+    pub(crate) fn promoted(&mut self, now: Instant) -> Option<Transition> {
+        self.is_ejected().then(|| self.return_to_service(now))
+    }
+
     /// Takes the right to try an ejected node with one request. Another is granted when the trial
     /// is abandoned, or after the probe timeout, so that a trial that hangs blocks nothing.
     pub(crate) fn begin_trial(&mut self, now: Instant, policy: &Policy) -> bool {

@@ -88,8 +88,7 @@ impl<N> Maker<N> {
     /// A node for a set that runs already.
     pub(crate) fn seat(&self, member: Member<N>) -> Seat<N> {
         let seat = self.initial_seat(member);
-        let now = seat.node.since_birth(Instant::now());
-        seat.node.mirror.slow_since.store(now, Relaxed);
+        seat.node.start_slowly(Instant::now());
         seat
     }
 
@@ -163,6 +162,11 @@ impl<N> Node<N> {
     pub(crate) fn slow_since(&self) -> Option<Instant> {
         let since = self.mirror.slow_since.load(Relaxed);
         (since != NEVER).then(|| self.born + Duration::from_nanos(since))
+    }
+
+    /// Begins a slow start; the next snapshot reckons with it.
+    pub(crate) fn start_slowly(&self, now: Instant) {
+        self.mirror.slow_since.store(self.since_birth(now), Relaxed);
     }
 
     /// Counts a request in, if there are fewer than `limit`; [`Self::end`] counts it out.
@@ -252,6 +256,8 @@ impl<N> Node<N> {
         if end.role == Role::Primary {
             // It may have failed because it is no longer the primary.
             self.kick.notify_one();
+        } else {
+            self.forget();
         }
         let Some(set) = self.set.upgrade() else { return };
         // Held until the ejection is visible, so that two do not use the same allowance.
@@ -265,6 +271,15 @@ impl<N> Node<N> {
             let failure = Failure { now, epoch: end.epoch, totals, chance, may_eject };
             health.request_failed(failure, &self.policy)
         });
+    }
+
+    /// What the node has shown it may show no more: a server that crashes comes back with less than it
+    /// had replayed. So nobody relies on it until it is looked at again, which is at once.
+    pub(crate) fn forget(&self) {
+        if self.freshness.load().observed_at.is_some() {
+            self.freshness.store(Arc::default());
+            self.kick.notify_one();
+        }
     }
 
     /// Takes the right to try this ejected node with one request, if it is due.
@@ -292,13 +307,27 @@ impl<N> Node<N> {
         });
     }
 
+    /// What it failed as a replica says little of it as the primary, and whoever says that it is the
+    /// primary has just had its answer.
+    pub(crate) fn promoted(&self) {
+        if self.is_ejected() {
+            self.judge(Health::promoted);
+        }
+    }
+
+    /// What brings it back is another thing now.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn policy_changed(&self) {
+        self.reflect(&self.health.lock());
+    }
+
     fn judge(&self, step: impl FnOnce(&mut Health, Instant) -> Option<Transition>) {
         let transition = {
             let mut health = self.health.lock();
             let now = Instant::now();
             let transition = step(&mut health, now);
             if transition == Some(Transition::Returned) {
-                self.mirror.slow_since.store(self.since_birth(now), Relaxed);
+                self.start_slowly(now);
             }
             self.reflect(&health);
             match transition {

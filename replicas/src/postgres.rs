@@ -56,10 +56,13 @@
 //! The monitor remembers what the primary's log had reached, and when. A replica's lag is the age of
 //! the newest such place that it has replayed, and 0 if it has the newest: right on an idle primary,
 //! with replay paused, and with a walreceiver that hangs, where timestamps and received positions
-//! mislead. It is off by the [interval](MonitorConfig#structfield.primary_interval) at most. A replica
-//! whose lag is unknown is excluded, as is one beyond a limit, until it is below half of it. While the
-//! primary is silent no replica is excluded for that, but the lag that sessions compare with their own
-//! bound grows: nobody knows what was written.
+//! mislead. It is off by the [interval](MonitorConfig#structfield.primary_interval) at most. What
+//! sessions compare with their own bound is not this but the [time until
+//! which](crate::Freshness::complete_until) the replica shows everything, which is never too late: the
+//! word of the primary that it is known by may be an interval old. A replica whose lag is unknown is
+//! excluded, as is one beyond a limit, until it is below half of it. While the primary is silent no
+//! replica is excluded for that, but it shows everything only until the primary's last word: nobody
+//! knows what was written since.
 //!
 //! Lag is measured within a timeline. After a promotion a standby is excluded until it receives the
 //! new one, for it may have gone further on the old one.
@@ -73,6 +76,17 @@
 //! the old one. A server that was moved to another name without a promotion is a rival of itself until
 //! the old name is [removed](crate::Members::remove). After `pg_upgrade` the system is another one, and
 //! the monitor must be started anew.
+//!
+//! A copy that was restored to a point in time has the same `system_identifier` and a higher timeline,
+//! so nothing tells it from a promoted standby: in the set it takes the writes, and the real primary is
+//! fenced. Keep such copies out of the set, out of its DNS name and its Patroni cluster. Once one was
+//! in, to remove it is not enough, for the highest timeline is never forgotten: else an old primary
+//! would take writes as soon as the new one is out of the set. End the monitor by its
+//! [shutdown](MonitorBuilder::shutdown) and start another one on the same set.
+//!
+//! What was committed with `synchronous_commit = off` comes into the log up to three times
+//! `wal_writer_delay` later (0.6 s by default), and counts as written only then: so much more than its
+//! [bound](crate::Session::max_lag) a session may miss of it.
 
 mod config;
 mod connect;

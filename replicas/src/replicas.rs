@@ -70,14 +70,16 @@ impl<N> Replicas<N> {
 
     /// As [`read`](Self::read), but waits up to [`max_wait`](crate::ReplicasConfig::max_wait) for
     /// a fit node and a place on it, in the order of arrival. A [`read`](Self::read) that comes when
-    /// a place is free may overtake those who wait.
+    /// a place is free may overtake those who wait; and reads with a token or a bound, and second
+    /// tries, may overtake each other, since what one cannot use another one can.
     ///
     /// Dropping the future gives up the place in the queue.
     ///
     /// # Errors
     /// As [`read`](Self::read), when the time is up or if too many wait already.
     pub async fn wait_read(&self, session: &Session) -> Result<Pick<N>, RouteError> {
-        self.shared.wait(Need::Read(session, &[])).await.and_then(found)
+        let pick = self.shared.wait(Need::Read(session, &[]), None).await;
+        pick.and_then(found).map_err(|error| self.shared.refuse(error))
     }
 
     /// As [`write`](Self::write), but waits up to [`max_wait`](crate::ReplicasConfig::max_wait) for
@@ -88,7 +90,8 @@ impl<N> Replicas<N> {
     /// # Errors
     /// As [`write`](Self::write), when the time is up or if too many wait already.
     pub async fn wait_write(&self) -> Result<Pick<N>, RouteError> {
-        self.shared.wait(Need::Write).await.and_then(found)
+        let pick = self.shared.wait(Need::Write, None).await;
+        pick.and_then(found).map_err(|error| self.shared.refuse(error))
     }
 
     /// Adds nodes, removes them, changes their weights: all that `change` does takes effect at once
@@ -138,7 +141,9 @@ impl<N> Replicas<N> {
     /// is, or whether it is excluded, has changed.
     ///
     /// There is never more than one primary. Of two, the one with the higher timeline is it, and the
-    /// other is given [`Role::None`](crate::Role::None) until it is observed as something else.
+    /// other is given [`Role::None`](crate::Role::None) until it is observed as something else. So is
+    /// a primary that says that it is not one ([`Outcome::NotPrimary`](crate::Outcome::NotPrimary)),
+    /// once anything was observed of the set: whoever observes must go on with it.
     #[must_use = "a second primary is a split brain, which somebody must hear of"]
     pub fn observe(&self, name: &str, observation: Observation) -> Observed {
         self.shared.observe(name, observation)
@@ -208,8 +213,7 @@ impl<N> Replicas<N> {
         F: Future<Output = Result<T, E>>,
     {
         let mut tried = Vec::new();
-        let first = self.shared.wait(Need::Read(session, &tried)).await;
-        let mut pick = first.and_then(found).map_err(ReadError::NoNode)?;
+        let mut pick = self.wait_read(session).await.map_err(ReadError::NoNode)?;
         loop {
             seen(&pick);
             let error = match operation(N::clone(&pick)).await {
@@ -225,7 +229,7 @@ impl<N> Replicas<N> {
             if fault == Fault::Operation {
                 return Err(ReadError::Operation(error));
             }
-            let next = self.shared.wait(Need::Read(session, &tried)).await;
+            let next = self.shared.wait(Need::Read(session, &tried), None).await;
             let Ok(Some(next)) = next else { return Err(ReadError::Operation(error)) };
             pick = next;
         }

@@ -107,8 +107,8 @@ reasons! {
     LagExcluded = "lag_excluded",
     /// A replica that has what the session wrote, or the primary, because none has.
     RywToken = "ryw_token",
-    /// Too few replicas are healthy, or none and the primary cannot help: ejection, or lag where
-    /// the session does not mind, was ignored.
+    /// Too few replicas are healthy, or none and the primary cannot help: ejection, or lag (known or
+    /// not) where the session does not mind, was ignored.
     PanicMode = "panic_mode",
     /// A replica of the caller's own zone.
     Zone = "zone",

@@ -20,7 +20,8 @@ pub enum Outcome {
     Failure,
     /// The node refused a write because it is not the primary (PostgreSQL's error 25006, or
     /// `in_hot_standby` being on). Nothing was done. The node takes nothing more until its monitor
-    /// has looked at it, which it is asked to do at once.
+    /// has looked at it, which it is asked to do at once; where no monitor has ever said what it is,
+    /// it stays what it was declared as. Counted as failed, without effect on the node's health.
     NotPrimary,
     /// The node refused because it has too much to do (a 429, a 503, `too many connections`).
     /// Counted as succeeded, without effect on the node's health: to eject a busy node is to overload

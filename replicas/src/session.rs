@@ -109,9 +109,10 @@ impl Session {
         self.pinned
     }
 
-    /// Reads see nothing that was out of date for longer than this: a replica that was seen further
-    /// behind, or whose last observation is older than what it then had to spare, is passed over.
-    /// Shorter than the monitor's interval it means a wait for the next look, or the primary.
+    /// Reads see nothing that was out of date for longer than this: a replica of which it is not
+    /// known that it shows all that was written until so long ago is passed over. An idle one is
+    /// known by the last looks at the primary and at itself, so a bound shorter than the monitor's
+    /// two intervals together means a wait for the next looks, or the primary.
     #[must_use]
     pub fn max_lag(mut self, max_lag: Duration) -> Self {
         self.max_lag = Some(max_lag);
@@ -158,19 +159,24 @@ impl Session {
     }
 
     /// Whether not any replica will do, so that each has to be asked by [`admits`](Self::admits). The
-    /// clock need not be read for those that have none.
+    /// clock is read only for those that have a token.
     pub(crate) fn has_needs(&self) -> bool {
-        self.mark.is_some() || self.max_lag.is_some()
+        self.max_lag.is_some() || self.mark.is_some_and(|mark| mark.until > Instant::now())
+    }
+
+    /// Whether it bounds how old its data may be.
+    pub(crate) fn has_bound(&self) -> bool {
+        self.max_lag.is_some()
     }
 
     /// Whether a replica that was last seen like this may serve the session.
     pub(crate) fn admits(&self, seen: &Freshness, now: Instant) -> bool {
         self.live(now).is_none_or(|mark| mark.is_reached(seen))
             && self.max_lag.is_none_or(|max_lag| {
-                let age = |at| now.saturating_duration_since(at);
-                let seen = seen.observed_at.zip(seen.lag);
-                // It may have stopped the moment after it was looked at.
-                seen.is_some_and(|(at, lag)| lag.saturating_add(age(at)) <= max_lag)
+                // It may have stopped the moment after it was looked at, and more may have been
+                // written since the primary was.
+                let until = seen.complete_until;
+                until.is_some_and(|until| now.saturating_duration_since(until) <= max_lag)
             })
     }
 
@@ -188,6 +194,18 @@ impl Session {
                 seen.observed_at.is_some()
                     && seen.lag.is_some_and(|lag| lag <= max_lag.saturating_add(patience))
             })
+    }
+
+    /// Whether the session wrote to a primary of a later timeline than this one, which is the primary
+    /// no more then: whoever watches it has yet to find out.
+    pub(crate) fn outdates(&self, primary: &Freshness, now: Instant) -> bool {
+        self.live(now).is_some_and(|mark| {
+            let known = primary.observed_at.is_some() && primary.timeline != 0;
+            let comparable = known && !mark.token.is_unplaced();
+            comparable
+                && primary.system == mark.token.system()
+                && primary.timeline < mark.token.timeline()
+        })
     }
 
     fn live(&self, now: Instant) -> Option<Mark> {

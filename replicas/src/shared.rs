@@ -23,7 +23,8 @@ use crate::rota::Rota;
 use crate::session::Waits;
 use crate::topology::{Seat, Topology};
 use crate::{
-    ConfigError, Member, Observation, Observed, Pick, Reason, Role, RouteError, Selection, Session,
+    ConfigError, Exclusion, Member, Observation, Observed, Pick, Reason, Role, RouteError,
+    Selection, Session,
 };
 
 /// The set behind a [`Replicas`](crate::Replicas).
@@ -57,6 +58,8 @@ struct Roster<N> {
     expects_primary: bool,
     /// Removed, and perhaps still at work.
     removed: Vec<Weak<Node<N>>>,
+    /// Whether somebody observes the nodes, who will find a demoted one's new role.
+    watched: bool,
 }
 
 /// What wants a node.
@@ -72,8 +75,8 @@ impl Need<'_> {
         match self {
             Self::Write => Kind::Primary,
             Self::Read(session, _) if session.is_pinned() => Kind::Primary,
-            Self::Read(session, _) if session.has_needs() => Kind::Particular,
-            Self::Read(..) => Kind::Replica,
+            Self::Read(session, []) if !session.has_needs() => Kind::Replica,
+            Self::Read(..) => Kind::Particular,
         }
     }
 }
@@ -98,7 +101,8 @@ impl<N> Shared<N> {
             let seats: Vec<Seat<N>> =
                 members.into_iter().map(|member| maker.initial_seat(member)).collect();
             let expects_primary = seats.iter().any(|seat| seat.role != Role::Replica);
-            let roster = Roster { seats, selection, expects_primary, removed: Vec::new() };
+            let removed = Vec::new();
+            let roster = Roster { seats, selection, expects_primary, removed, watched: false };
             Self {
                 topology: ArcSwap::from_pointee(roster.topology(&policy)),
                 policy,
@@ -189,17 +193,22 @@ impl<N> Shared<N> {
     }
 
     /// As [`pick`](Self::pick), but waits for a node as long as it may, first for one that has what the
-    /// session must see, then for a place. Counts refusals.
-    pub(crate) async fn wait(&self, need: Need<'_>) -> Result<Option<Pick<N>>, RouteError> {
+    /// session must see, then for a place; not beyond `until`, if there is an end.
+    pub(crate) async fn wait(
+        &self,
+        need: Need<'_>,
+        until: Option<Instant>,
+    ) -> Result<Option<Pick<N>>, RouteError> {
         if let Need::Read(session, tried) = need {
             self.catch_up(session, tried).await;
         }
         let (config, kind) = (&self.policy.config, need.kind());
         let mut last = match self.try_pick(need) {
             Err(error) if self.waits_for(error) => error,
-            decided => return decided.map_err(|error| self.refuse(error)),
+            decided => return decided,
         };
         let deadline = Instant::now() + config.max_wait;
+        let deadline = until.map_or(deadline, |until| until.min(deadline));
         let attempt = || match self.pick(need) {
             Err(error) if error.is_retryable() => {
                 last = error;
@@ -208,9 +217,10 @@ impl<N> Shared<N> {
             decided => Some(decided),
         };
         let waited = self.gate.wait(kind, config.max_waiters, deadline, attempt).await;
-        waited.unwrap_or(Err(last)).map_err(|error| self.refuse(error))
+        waited.unwrap_or(Err(last))
     }
 
+    /// Counts a request that gets no node; once, however often it was tried.
     pub(crate) fn refuse(&self, error: RouteError) -> RouteError {
         self.refused.fetch_add(1, Relaxed);
         error
@@ -275,6 +285,7 @@ impl<N> Shared<N> {
         let Some(at) = roster.seats.iter().position(|seat| is_it(&seat.node)) else {
             return Observed::NoSuchNode;
         };
+        roster.watched = true;
         let mut role = observation.role;
         let mut observed = Observed::Applied;
         let rival = roster.seats.iter().enumerate().position(|(other, seat)| {
@@ -294,14 +305,36 @@ impl<N> Shared<N> {
         let seat = &mut roster.seats[at];
         seat.node.freshness.store(Arc::new(observation.freshness(now)));
         let changed = rival.is_some() || seat.role != role || seat.excluded != observation.excluded;
+        let promoted = seat.role != role && role == Role::Primary;
+        if starts_anew(seat.excluded, observation.excluded) {
+            seat.node.start_slowly(now);
+        }
         (seat.role, seat.excluded) = (role, observation.excluded);
+        let promoted = promoted.then(|| Arc::clone(&seat.node));
         if changed {
             roster.expects_primary |= role != Role::Replica;
             self.publish(&roster);
         }
         drop(roster);
+        if let Some(node) = promoted {
+            node.promoted();
+        }
         self.observed.notify_waiters();
+        // A place that was free may now be one for somebody who waits at the gate.
+        fence(SeqCst);
+        self.gate.freed();
         observed
+    }
+
+    /// A node could not be looked at.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn forget_node(&self, id: u64) {
+        let topology = self.topology.load();
+        let seat = topology.seats.iter().find(|seat| seat.node.id == id);
+        // The primary's history is remembered: it tells which of two is the older one.
+        if let Some(seat) = seat.filter(|seat| seat.role == Role::Replica) {
+            seat.node.freshness.store(Arc::default());
+        }
     }
 
     /// As [`Self::observe`], for the node with this identity: a name may be given anew.
@@ -318,7 +351,8 @@ impl<N> Shared<N> {
         if self.monitored.swap(true, Relaxed) {
             return None;
         }
-        self.policy.set_probed(true);
+        self.set_probed(&roster, true);
+        roster.watched = true;
         let declared = roster.seats.iter().find(|seat| seat.role == Role::Primary);
         let declared = declared.map(|seat| seat.node.name.clone());
         roster.expects_primary = true;
@@ -330,19 +364,30 @@ impl<N> Shared<N> {
     /// The monitor has ended; what it said last holds on.
     #[cfg(feature = "postgres")]
     pub(crate) fn end_monitoring(&self) {
-        let roster = self.roster.lock();
+        let mut roster = self.roster.lock();
         self.monitored.store(false, Relaxed);
-        self.policy.set_probed(self.probe.is_some());
+        self.set_probed(&roster, self.probe.is_some());
+        roster.watched = false;
         self.publish(&roster);
     }
 
-    /// A node has said that it is not the primary.
+    /// Whether probes, and not requests, bring ejected nodes back: those that are out, too.
+    #[cfg(feature = "postgres")]
+    fn set_probed(&self, roster: &Roster<N>, probed: bool) {
+        self.policy.set_probed(probed);
+        roster.seats.iter().for_each(|seat| seat.node.policy_changed());
+    }
+
+    /// A node has said that it is not the primary. Where nobody would find out what it is instead, and
+    /// who the primary is, it stays what it was declared as: it alone may take writes again.
     pub(crate) fn demote(&self, node: &Node<N>) {
         let mut roster = self.roster.lock();
-        let seat = roster.seats.iter_mut().find(|seat| seat.node.id == node.id);
-        if let Some(seat) = seat.filter(|seat| seat.role == Role::Primary) {
-            seat.role = Role::None;
-            self.publish(&roster);
+        if roster.watched {
+            let seat = roster.seats.iter_mut().find(|seat| seat.node.id == node.id);
+            if let Some(seat) = seat.filter(|seat| seat.role == Role::Primary) {
+                seat.role = Role::None;
+                self.publish(&roster);
+            }
         }
         drop(roster);
         node.kick.notify_one();
@@ -394,9 +439,17 @@ impl<N> Shared<N> {
 
     /// Picks that have not ended on nodes that are no longer in the set.
     pub(crate) fn draining(&self) -> u64 {
-        let roster = self.roster.lock();
-        roster.removed.iter().filter_map(Weak::upgrade).map(|node| node.in_flight()).sum()
+        let removed: Vec<_> = self.roster.lock().removed.iter().filter_map(Weak::upgrade).collect();
+        // Without the lock: each may be the last one to hold its node, whose drop is the caller's code.
+        removed.iter().map(|node| node.in_flight()).sum()
     }
+}
+
+/// Whether a node has been away for as long as its caches take to grow cold. One that nobody could
+/// measure for a moment has not.
+fn starts_anew(before: Option<Exclusion>, after: Option<Exclusion>) -> bool {
+    let is_away = |why| matches!(why, Some(Exclusion::Lag | Exclusion::Fenced));
+    is_away(before) && !is_away(after)
 }
 
 impl<N> Roster<N> {
@@ -405,3 +458,6 @@ impl<N> Roster<N> {
         Topology::new(seats, self.selection.clone(), self.expects_primary, policy, Instant::now())
     }
 }
+
+#[cfg(all(test, feature = "postgres"))]
+mod tests;

@@ -35,6 +35,8 @@ pub(crate) struct Topology<N> {
     pub(crate) fit: NodeSet,
     /// Replicas that only lag.
     pub(crate) lagging: NodeSet,
+    /// Replicas of which nobody can tell how far they have come.
+    pub(crate) unmeasured: NodeSet,
     /// Those that are ejected, of whatever role.
     pub(crate) ejected: NodeSet,
     /// Of these, those that failed again.
@@ -78,6 +80,8 @@ impl<N> Topology<N> {
         let fit = among(&|seat| seat.role == Role::Replica && seat.excluded.is_none());
         let ejected = among(&|seat| seat.node.is_ejected());
         let confirmed = among(&|seat| seat.node.is_ejected() && seat.node.is_confirmed());
+        let left_out =
+            |why| among(&move |seat| seat.role == Role::Replica && seat.excluded == Some(why));
         let is_primary = |seat: &Seat<N>| {
             let out = matches!(seat.excluded, Some(Exclusion::Fenced | Exclusion::Unknown));
             seat.role == Role::Primary && !out
@@ -107,9 +111,8 @@ impl<N> Topology<N> {
             primary: among(&is_primary).iter().next(),
             expects_primary,
             fit,
-            lagging: among(&|seat| {
-                seat.role == Role::Replica && seat.excluded == Some(Exclusion::Lag)
-            }),
+            lagging: left_out(Exclusion::Lag),
+            unmeasured: left_out(Exclusion::Unknown),
             ejected,
             confirmed,
             serving,

@@ -62,6 +62,8 @@ pub struct Parts {
     pub(super) monitor: Option<Monitor>,
     /// What a cache fill must see: everything that was removed from the caches because it changed.
     pub(super) fill: Mutex<Session>,
+    /// When something was last removed that was changed by somebody else, at a place unknown.
+    pub(super) changed_elsewhere: Mutex<Option<Instant>>,
     /// Whose requests these are, as far as it matters for what they must see.
     pub(super) sessions: SessionLayer,
     /// Reads that no cache answered, whatever the node.
@@ -122,8 +124,8 @@ impl App {
         let Database { primary, replicas, jobs_nodes, fill } =
             open_database(&settings, seeding, &lanes, &times).await?;
         let db = router(&settings, &primary, &replicas)?;
-        let leases = administration::leases(&primary)?;
         let monitor = monitor(&db, &replicas).await?;
+        let leases = administration::leases(&primary)?;
         let replicas = replicas.into_iter().map(|(name, _, node)| (name, node));
         let nodes = std::iter::once((PRIMARY, primary)).chain(replicas).collect();
         let redis = match &settings.redis_url {
@@ -137,6 +139,7 @@ impl App {
             jobs_nodes,
             monitor,
             fill: Mutex::new(fill),
+            changed_elsewhere: Mutex::default(),
             sessions: sessions::layer(&settings)?,
             database_reads: AtomicU64::new(0),
             caches: Caches::new(redis.as_ref(), &settings.tenants)?,
@@ -240,6 +243,13 @@ impl App {
             Err(_) => {}
         }
         Ok(written.map_err(|error| error.into_operation().unwrap_or(StoreError::NoNode))?)
+    }
+
+    /// Takes what somebody else changed out of every cache; whether all of them are clear now. Where in
+    /// the log that was is not known, so fills read the primary for a while.
+    pub(super) async fn remove_tag(&self, tag: &str) -> bool {
+        *self.changed_elsewhere.lock() = Some(Instant::now());
+        self.caches.remove_tag(tag).await
     }
 
     /// The primary as the lanes use it.

@@ -2,11 +2,10 @@
 //! notifies, and every server takes the changed quote out of its caches.
 
 use std::pin::pin;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use escala_pool::PoolError;
 use escala_pool::postgres::{ListenEvent, Listener};
-use escala_replicas::Token;
 
 use super::app::App;
 use super::store::{Node, PRICES};
@@ -39,21 +38,15 @@ pub(super) async fn follow(app: App, stop: impl Future<Output = ()>) {
 
 async fn hear(app: &App, mut listener: Listener) {
     // What changed before is not told.
-    app.caches.remove_tag("market").await;
+    app.remove_tag("market").await;
     while let Some(event) = listener.next().await {
         match event {
             ListenEvent::Notification(changed) => {
-                // Nobody says how far a standby must have come to have it: fills ask the primary for
-                // a while.
-                app.fill.lock().wrote(Token::unplaced(SystemTime::now()));
-                app.caches.remove_tag(&format!("quote:{}", changed.payload())).await;
-                app.caches.remove_tag("catalogue").await;
+                app.remove_tag(&format!("quote:{}", changed.payload())).await;
+                app.remove_tag("catalogue").await;
             }
             // Some were missed, and nobody knows which.
-            _ => {
-                app.fill.lock().wrote(Token::unplaced(SystemTime::now()));
-                app.caches.remove_tag("market").await;
-            }
+            _ => _ = app.remove_tag("market").await,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use escala_cache::{Entry, LoadError, Previous};
-use escala_replicas::{ReadError, Role, Session, SessionHandle};
+use escala_replicas::{ReadError, Role, Session, SessionHandle, TOKEN_LIFE};
 
 use super::app::App;
 use super::caches::{quote_entry, report_entry};
@@ -137,7 +137,11 @@ impl App {
 
     /// What a fill must see by now.
     fn fill(&self) -> Session {
-        self.fill.lock().clone()
+        let changed = *self.changed_elsewhere.lock();
+        match changed {
+            Some(at) if at.elapsed() < TOKEN_LIFE => Session::pinned_to_primary(),
+            _ => self.fill.lock().clone(),
+        }
     }
 
     /// Reads on a node that answers; the next one is asked if a node is away.

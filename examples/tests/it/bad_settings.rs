@@ -27,6 +27,7 @@ async fn values_that_cannot_be() {
     check(&[("USE_PROMETHEUS", "maybe")], &["USE_PROMETHEUS", "maybe", "true"], None).await;
     check(&[("PRE_STOP", "soon")], &["PRE_STOP", "soon"], None).await;
     check(&[("ADMIN_TOKEN", "hunter2")], &["ADMIN_TOKEN", "16"], Some("hunter2")).await;
+    check(&[("SESSION_SECRET", "hunter2")], &["SESSION_SECRET", "32"], Some("hunter2")).await;
     check(&[("TENANTS", "acme,a b")], &["TENANTS", "a b", "visible"], None).await;
     check(&[("METRICS_USER", "ops")], &["METRICS_PASSWORD"], None).await;
     check(&[("SCALE_DOWN_THRESHOLD", "80")], &["SCALE_DOWN_THRESHOLD", "80", "below"], None).await;
@@ -68,8 +69,9 @@ async fn help_names_every_variable() {
         QUEUE_MEDIUM_WORKERS QUEUE_LOW_WORKERS QUEUE_BACKGROUND_WORKERS CLUSTER_MIN_WORKERS \
         CLUSTER_MAX_WORKERS SCALE_UP_THRESHOLD SCALE_DOWN_THRESHOLD SCALING_MODE \
         USE_EXTERNAL_REDIS USE_EXTERNAL_LB USE_K8S_SCALING USE_PROMETHEUS METRICS_USER \
-        METRICS_PASSWORD ADMIN_TOKEN TENANTS MONITORING_ALERT_COOLDOWN MONITORING_METRICS_INTERVAL \
-        MONITORING_CPU_WARNING MONITORING_MEMORY_CRITICAL MONITORING_QUEUE_SIZE_WARNING";
+        METRICS_PASSWORD ADMIN_TOKEN TENANTS SESSION_SECRET MONITORING_ALERT_COOLDOWN \
+        MONITORING_METRICS_INTERVAL MONITORING_CPU_WARNING MONITORING_MEMORY_CRITICAL \
+        MONITORING_QUEUE_SIZE_WARNING";
     for variable in documented.split_whitespace() {
         assert!(out.contains(variable), "{variable} is not in the help");
     }

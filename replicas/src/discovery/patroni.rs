@@ -68,7 +68,19 @@ pub struct PatroniTags {
     pub noloadbalance: bool,
 }
 
+/// What a node is made from: with another one it is another node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Address {
+    host: String,
+    port: u16,
+    tags: PatroniTags,
+}
+
 impl PatroniMember {
+    fn address(&self) -> Address {
+        Address { host: self.host.clone(), port: self.port, tags: self.tags }
+    }
+
     fn leads(&self) -> bool {
         // As it was called until Patroni 4.
         matches!(self.role.as_str(), "leader" | "master" | "standby_leader")
@@ -90,7 +102,8 @@ struct Cluster {
 impl<M> Patroni<M> {
     /// Asks these REST interfaces, such as `http://10.0.0.1:8008`, one after the other until one
     /// answers; give those of several members. `member` makes a node's member of what Patroni says, or
-    /// `None` to leave it out.
+    /// `None` to leave it out. It is asked again when the member has another address or other tags; the
+    /// node that it was drains then, and what is made takes its place.
     pub fn new<N>(endpoints: impl IntoIterator<Item = impl Into<String>>, member: M) -> Self
     where
         M: FnMut(&PatroniMember) -> Option<Member<N>> + Send + 'static,
@@ -193,20 +206,19 @@ impl<M> PatroniSource<M> {
     }
 
     /// What of an answer concerns the set.
-    fn digest(&mut self, members: Vec<PatroniMember>) -> Answer<(String, u16)> {
+    fn digest(&mut self, members: Vec<PatroniMember>) -> Answer<Address> {
         let leader = members.iter().find(|member| member.leads()).map(|m| m.name.clone());
         // Without a leader there is an election: whoever wins is seen by its own word.
         let hint = leader != self.leader;
         self.leader = leader;
         let mut found = BTreeMap::new();
         for member in members {
-            let address = (member.host.clone(), member.port);
             let was_node = self
                 .seen
                 .get(&member.name)
-                .is_some_and(|seen| (&seen.host, seen.port) == (&address.0, address.1));
+                .is_some_and(|seen| (&seen.host, seen.port) == (&member.host, member.port));
             if was_node || member.runs() {
-                found.insert(member.name.clone(), address);
+                found.insert(member.name.clone(), member.address());
                 self.seen.insert(member.name.clone(), member);
             }
         }
@@ -220,14 +232,14 @@ where
     N: Send + Sync + 'static,
     M: FnMut(&PatroniMember) -> Option<Member<N>> + Send + 'static,
 {
-    type Address = (String, u16);
+    type Address = Address;
 
-    async fn ask(&mut self) -> Result<Answer<(String, u16)>, BoxError> {
+    async fn ask(&mut self) -> Result<Answer<Address>, BoxError> {
         let members = self.fetch().await?;
         Ok(self.digest(members))
     }
 
-    fn member(&mut self, name: &str, _: &(String, u16)) -> Option<Member<N>> {
+    fn member(&mut self, name: &str, _: &Address) -> Option<Member<N>> {
         (self.member)(self.seen.get(name)?)
     }
 }

@@ -18,7 +18,7 @@ struct Entry<A> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Task {
     Add(String),
-    /// The name has another address now: the old node goes as the new one comes.
+    /// The name stands for something else now: the old node goes as the new one comes.
     Replace(String),
     Remove(String),
 }
@@ -26,10 +26,6 @@ pub(super) enum Task {
 impl<A: Clone + Eq> Roster<A> {
     pub(super) fn new() -> Self {
         Self { known: BTreeMap::new() }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.known.len()
     }
 
     /// What an answer asks for. Nothing is known to be done before [`Self::done`] says so.

@@ -183,7 +183,7 @@ impl<N: Send + Sync + 'static, S: Source<N>> Runner<N, S> {
                 }
             }
         }
-        self.stats.lock().nodes = self.roster.len() as u64;
+        self.stats.lock().nodes = self.names.len() as u64;
         if answer.hint {
             for seat in &set.topology.load().seats {
                 seat.node.kick.notify_one();

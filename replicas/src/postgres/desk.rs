@@ -117,7 +117,10 @@ impl Desk {
             let now = Instant::now();
             let step = match &report.result {
                 Ok(sample) => books.engine.saw(name, sample, report.asked, now),
-                Err(error) => books.engine.missed(name, &in_full(error.as_ref())),
+                Err(error) => {
+                    set.forget_node(id);
+                    books.engine.missed(name, &in_full(error.as_ref()))
+                }
             };
             vec![step]
         });

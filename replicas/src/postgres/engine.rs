@@ -224,7 +224,9 @@ impl Engine {
                 let verdict = self.measure(name, now, step);
                 let node = self.nodes.get(name);
                 let lag = node.map_or((None, None), |node| (node.lag, node.lag_bytes));
-                let observation = of(Role::Replica).lag(lag.0, lag.1);
+                let observation = of(Role::Replica)
+                    .lag(lag.0, lag.1)
+                    .complete_until(self.history.complete_until(timeline, lsn));
                 match verdict {
                     Verdict::Fresh => observation,
                     Verdict::Lagging => observation.excluded(Exclusion::Lag),

@@ -118,7 +118,8 @@ impl<N: Send + Sync + 'static> MonitorBuilder<N> {
     /// From here on the servers' own word decides: every node has the role `None` until the monitor
     /// has [settled](Monitor::settled), whatever it was declared as. What the set was built with
     /// as its primary only helps to tell which system is meant. The monitor also takes the place
-    /// of a [probe](crate::ReplicasBuilder::probe): a question that fails is a probe that fails.
+    /// of a [probe](crate::ReplicasBuilder::probe): a question that fails is a probe that fails, but
+    /// for a server that has no connection left (53300), which is full and not sick.
     ///
     /// # Errors
     /// A figure that breaks its rule; a set that has a monitor already; outside of a tokio runtime.

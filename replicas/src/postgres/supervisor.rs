@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use super::MonitorConfig;
 use super::desk::{Desk, Report};
@@ -182,7 +183,11 @@ impl<N> Watcher<N> {
                 let (Some(set), Some(node)) = (self.set.upgrade(), self.node.upgrade()) else {
                     return;
                 };
-                if answers || self.counts_as_failure() {
+                let counts = match &report.result {
+                    Ok(_) => true,
+                    Err(error) => !is_for_want_of_room(error.as_ref()) && self.counts_as_failure(),
+                };
+                if counts {
                     node.probed(answers);
                 }
                 self.desk.report(&set, &self.name, self.id, &report);
@@ -252,6 +257,17 @@ impl<N> Watcher<N> {
             Err(_) => Err(format!("no connection within {limit:?}").into()),
         })
     }
+}
+
+/// Whether the server answers, but has no connection left. It serves those that it has, so its
+/// health is left to them; with one node out, its load would fill the next one. A server that starts
+/// or stops says something else, and fails requests as it fails the question.
+fn is_for_want_of_room(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes.any(|error| {
+        let error = error.downcast_ref::<tokio_postgres::Error>();
+        error.and_then(|error| error.code()) == Some(&SqlState::TOO_MANY_CONNECTIONS)
+    })
 }
 
 async fn question(client: &Client, limit: Duration) -> Result<Sample, BoxError> {

@@ -1,3 +1,5 @@
+//! Which replicas a session admits, and texts that are no tokens.
+
 use proptest::prelude::*;
 use tokio::time::{advance, pause};
 
@@ -141,6 +143,19 @@ fn a_bound_counts_from_the_last_look() {
         assert_eq!(admitted, expected, "{lag:?} {age:?}");
     }
     assert!(!session.admits(&Freshness::default(), now));
+}
+
+#[test]
+fn a_bound_counts_from_when_the_primary_was_known_to_have_no_more() {
+    let now = Instant::now() + 100 * S;
+    let session = Session::new().max_lag(S);
+    // It had all that was known, by a look at the primary that is old by now.
+    for (age, expected) in [(S, true), (S + MS, false)] {
+        let seen = Observation::new(Role::Replica).lag(Some(Duration::ZERO), Some(0));
+        let seen = seen.complete_until(Some(now - age)).freshness(now);
+        assert_eq!(session.admits(&seen, now), expected, "{age:?}");
+        assert!(session.may_come_to_admit(&seen, now, 50 * MS), "the next looks may tell");
+    }
 }
 
 #[test]

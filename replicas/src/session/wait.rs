@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::Session;
+use crate::node::Node;
 use crate::shared::Shared;
 
 /// How often, at most, one node's monitor is asked to look again while reads wait. A replica is
@@ -17,7 +18,7 @@ const KICK_INTERVAL: Duration = Duration::from_millis(2);
 enum Outlook {
     /// One has come so far.
     There,
-    /// One may come so far in time.
+    /// One may come so far in time, or be found to be the primary that has it.
     Coming,
     /// None will.
     Hopeless,
@@ -75,9 +76,7 @@ impl<N> Shared<N> {
     pub(super) fn kick_all(&self) {
         let now = Instant::now();
         for seat in &self.topology.load().seats {
-            if seat.node.kicked.is_due(seat.node.since_birth(now)) {
-                seat.node.kick.notify_one();
-            }
+            seat.node.kick_if_due(now);
         }
     }
 
@@ -96,12 +95,29 @@ impl<N> Shared<N> {
             }
             if session.may_come_to_admit(&seen, now, within) {
                 outlook = Outlook::Coming;
-                if node.kicked.is_due(node.since_birth(now)) {
-                    node.kick.notify_one();
-                }
+                node.kick_if_due(now);
             }
         }
+        let primary = topology.primary.map(|at| &topology.seats[at].node);
+        if primary.is_some_and(|primary| session.outdates(&primary.freshness.load(), now)) {
+            // Whoever is the primary by now has it.
+            self.kick_all();
+            return Outlook::Coming;
+        }
+        // How old a replica's data may be depends on when the primary was looked at, too.
+        if let (Outlook::Coming, true, Some(primary)) = (outlook, session.has_bound(), primary) {
+            primary.kick_if_due(now);
+        }
         outlook
+    }
+}
+
+impl<N> Node<N> {
+    /// Asks the node's monitor to look at it, unless somebody just has.
+    fn kick_if_due(&self, now: Instant) {
+        if self.kicked.is_due(self.since_birth(now)) {
+            self.kick.notify_one();
+        }
     }
 }
 

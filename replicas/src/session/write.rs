@@ -91,12 +91,15 @@ impl<N> Replicas<N> {
         O: FnMut(N) -> F,
         F: Future<Output = Result<T, E>>,
     {
-        let start = Instant::now();
+        // Without an end, if that is too far away for the clock.
+        let until = Instant::now().checked_add(within);
+        let is_over = |now: Instant| until.is_some_and(|until| now > until);
         let mut pause = FIRST_PAUSE;
         let mut failed = None;
+        let mut refused = RouteError::PrimaryUnknown;
         loop {
-            match self.shared().wait(Need::Write).await {
-                Ok(Some(pick)) => {
+            match self.shared().wait(Need::Write, until).await {
+                Ok(Some(pick)) if failed.is_none() || !is_over(Instant::now()) => {
                     seen(&pick);
                     let error = match operation(N::clone(&pick)).await {
                         Ok(value) => {
@@ -110,19 +113,19 @@ impl<N> Replicas<N> {
                     if !matches!(fault, Fault::NotSent | Fault::NotPrimary) {
                         return Err(WriteError::Operation(error));
                     }
-                    failed = Some(WriteError::Operation(error));
+                    failed = Some(error);
                 }
-                // The operation's error tells more than that there is no primary since.
-                Err(error) if error.is_retryable() => {
-                    failed.get_or_insert(WriteError::NoNode(error));
-                }
-                Err(error) => return Err(WriteError::NoNode(error)),
-                Ok(None) => return Err(WriteError::NoNode(RouteError::PrimaryUnknown)),
+                // There is one, too late.
+                Ok(_) => {}
+                Err(error) if error.is_retryable() => refused = error,
+                Err(error) => return Err(WriteError::NoNode(self.shared().refuse(error))),
             }
-            if start.elapsed() + pause > within
-                && let Some(error) = failed.take()
-            {
-                return Err(error);
+            if is_over(Instant::now() + pause) {
+                // The operation's error tells more than that there is no primary since.
+                return Err(match failed {
+                    Some(error) => WriteError::Operation(error),
+                    None => WriteError::NoNode(self.shared().refuse(refused)),
+                });
             }
             self.shared().news_within(pause).await;
             pause = (2 * pause).min(LONGEST_PAUSE);

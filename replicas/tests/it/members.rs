@@ -210,6 +210,7 @@ async fn a_promotion_moves_the_writes_and_leaves_no_second_primary() {
 #[tokio::test(start_paused = true)]
 async fn a_node_that_is_not_the_primary_is_demoted_at_once_and_its_monitor_asked() {
     let db = documented(Strategy::LeastLoaded);
+    observe(&db, "primary", Observation::new(Role::Primary).at(1, 1));
     let kicks = db.kicks("primary").unwrap();
     let write = db.write().unwrap();
     let other = db.write().unwrap();
@@ -224,6 +225,35 @@ async fn a_node_that_is_not_the_primary_is_demoted_at_once_and_its_monitor_asked
     assert_eq!(db.write().unwrap().name(), "replica-1");
     assert_eq!(in_flight(&db), 0);
     assert_eq!(node(&db, "primary").failed_total, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_nobody_observes_stays_it_whatever_it_says() {
+    let db = documented(Strategy::LeastLoaded);
+    for _ in 0..10 {
+        db.write().unwrap().end(Outcome::NotPrimary);
+    }
+    let primary = node(&db, "primary");
+    assert_eq!((primary.role, primary.failed_total), (Role::Primary, 10));
+    assert_eq!(db.write().unwrap().name(), "primary", "it may be one again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_promoted_is_given_another_chance() {
+    let db = documented(Strategy::Weighted);
+    observe(&db, "primary", Observation::new(Role::Primary).at(1, 1));
+    while node(&db, "replica-1").healthy {
+        db.read(&Session::new()).unwrap().failed();
+    }
+    observe(&db, "replica-1", Observation::new(Role::Primary).at(2, 1));
+    let promoted = node(&db, "replica-1");
+    assert_eq!((promoted.healthy, promoted.returns_total), (true, 1));
+    for _ in 0..3 {
+        db.write().unwrap().failed();
+    }
+    assert!(!node(&db, "replica-1").healthy, "one");
+    observe(&db, "replica-1", Observation::new(Role::Primary).at(2, 2));
+    assert!(!node(&db, "replica-1").healthy, "it was the primary before");
 }
 
 #[tokio::test(start_paused = true)]
@@ -262,9 +292,33 @@ async fn when_all_lag_the_primary_reads_and_without_it_the_least_stale() {
     assert_eq!((pick.name(), pick.reason()), ("replica-2", Reason::PanicMode));
     let stats = db.stats();
     assert_eq!(stats.node("replica-1").unwrap().lag_seconds, Some(9.0));
-    // Fenced and unknown ones are never good enough.
+}
+
+#[tokio::test(start_paused = true)]
+async fn replicas_that_nobody_can_measure_are_the_last_resort_of_those_who_ask_for_nothing() {
+    let db = documented(Strategy::Weighted);
+    let replica = Observation::new(Role::Replica);
+    let unmeasured = replica.excluded(Exclusion::Unknown);
     for name in ["replica-1", "replica-2", "replica-3"] {
-        observe(&db, name, Observation::new(Role::Replica).excluded(Exclusion::Unknown));
+        observe(&db, name, unmeasured);
+    }
+    assert_eq!(db.read(&Session::new()).unwrap().name(), "primary");
+    // The primary is gone before anybody could be measured by it.
+    observe(&db, "primary", Observation::new(Role::None));
+    let reads: Vec<_> = (0..9).map(|_| db.read(&Session::new()).unwrap()).collect();
+    assert!(reads.iter().all(|pick| pick.reason() == Reason::PanicMode));
+    for name in ["replica-1", "replica-2", "replica-3"] {
+        assert!(reads.iter().any(|pick| pick.name() == name), "{name}");
+    }
+    drop(reads);
+    let bounded = Session::new().max_lag(Duration::from_secs(3_600));
+    assert_eq!(db.read(&bounded).unwrap_err(), RouteError::NoFitNode);
+
+    // One that only lags is better, and one that is fenced is never good enough.
+    observe(&db, "replica-1", replica.excluded(Exclusion::Lag));
+    assert!((0..9).all(|_| db.read(&Session::new()).unwrap().name() == "replica-1"));
+    for name in ["replica-1", "replica-2", "replica-3"] {
+        observe(&db, name, replica.excluded(Exclusion::Fenced));
     }
     assert_eq!(db.read(&Session::new()).unwrap_err(), RouteError::NoFitNode);
 }
@@ -292,6 +346,27 @@ async fn reads_for_want_of_a_replica_take_at_most_their_share_of_the_primary() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_share_holds_for_an_ejected_primary_too() {
+    let db = Replicas::with_members([
+        Member::primary("primary", "primary").max_in_flight(10),
+        Member::replica("replica", "replica"),
+    ]);
+    let db = db.config(steady()).build().unwrap();
+    observe(&db, "replica", Observation::new(Role::None));
+    for _ in 0..3 {
+        db.write().unwrap().failed();
+    }
+    assert!(!node(&db, "primary").healthy);
+    let read = || db.read(&Session::new());
+    let reads: Vec<_> = (0..2).map(|_| read().unwrap()).collect();
+    assert!(reads.iter().all(|pick| pick.reason() == Reason::PanicMode));
+    assert_eq!(read().unwrap_err(), RouteError::Saturated, "0.2 x 10 are there");
+    let writes: Vec<_> = (0..8).map(|_| db.write().unwrap()).collect();
+    drop((reads, writes));
+    assert_eq!(in_flight(&db), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_replica_that_returns_or_joins_starts_slowly() {
     let slow = Replicas::builder("primary").replica("old", 1, "old").strategy(Strategy::Weighted);
     let slow = slow.config(steady().slow_start(Duration::from_secs(30))).build().unwrap();
@@ -302,6 +377,15 @@ async fn a_replica_that_returns_or_joins_starts_slowly() {
     assert_eq!(shares(&slow, 150)["new"], 50);
     advance(Duration::from_secs(15)).await;
     assert_eq!(shares(&slow, 100)["new"], 50);
+
+    // And after it has lagged or was fenced, but not when nobody could tell for a moment.
+    let replica = Observation::new(Role::Replica);
+    for (why, share) in [(Exclusion::Lag, 10), (Exclusion::Fenced, 10), (Exclusion::Unknown, 55)] {
+        observe(&slow, "new", replica.excluded(why));
+        observe(&slow, "new", replica);
+        assert_eq!(shares(&slow, 110)["new"], share, "{why:?}");
+        advance(Duration::from_secs(30)).await;
+    }
 
     // And after an ejection.
     for _ in 0..40 {
@@ -326,8 +410,12 @@ async fn a_lone_node_serves_only_what_it_is_known_to_be() {
         assert_eq!(db.read(&Session::new()).unwrap_err(), RouteError::NoFitNode);
         assert_eq!(db.write().unwrap_err(), RouteError::PrimaryUnknown);
     }
-    observe(&db, "primary", Observation::new(Role::Replica).excluded(Exclusion::Lag));
-    assert_eq!(db.read(&Session::new()).unwrap().reason(), Reason::OnlyNode);
+    for why in [Exclusion::Lag, Exclusion::Unknown] {
+        observe(&db, "primary", Observation::new(Role::Replica).excluded(why));
+        assert_eq!(db.read(&Session::new()).unwrap().reason(), Reason::OnlyNode);
+    }
+    observe(&db, "primary", Observation::new(Role::Replica).excluded(Exclusion::Fenced));
+    assert_eq!(db.read(&Session::new()).unwrap_err(), RouteError::NoFitNode);
     observe(&db, "primary", Observation::new(Role::None));
     assert_eq!(db.read(&Session::new()).unwrap_err(), RouteError::NoFitNode);
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use escala_replicas::{
-    Balancer, Candidates, Member, Observation, Observed, Outcome, Reason, Replicas, Role, Session,
-    Strategy,
+    Balancer, Candidates, Member, Observation, Observed, Outcome, Reason, Replicas, Role,
+    RouteError, Session, Strategy,
 };
 use tokio::time::advance;
 
@@ -180,4 +180,16 @@ async fn an_answer_that_there_is_not_leaves_the_choice_to_the_load() {
         assert_eq!(node(&db, "replica-3").in_flight, 20);
         drop(held);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_strategy_of_one_s_own_is_not_asked_when_all_are_full() {
+    let told = Arc::new(Told { answer: Some(0), seen: parking_lot::Mutex::default() });
+    let members = ["a", "b"].map(|name| Member::replica(name, name).max_in_flight(1));
+    let db = Replicas::with_members(members).strategy(Arc::clone(&told)).build().unwrap();
+    let _held = [0, 1].map(|_| db.read(&Session::new()).unwrap());
+    told.seen.lock().push("nothing".to_owned());
+    let before = told.seen.lock().clone();
+    assert_eq!(db.read(&Session::new()).unwrap_err(), RouteError::Saturated);
+    assert_eq!(*told.seen.lock(), before, "there is no candidate to show");
 }

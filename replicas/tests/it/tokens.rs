@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use escala_replicas::{
-    Fault, Observation, Observed, Reason, Replicas, Role, Route, RouteError, Routed, Session,
-    Strategy, TOKEN_LIFE, Token, WriteError,
+    Exclusion, Fault, Member, Observation, Observed, Reason, Replicas, Role, Route, RouteError,
+    Routed, Session, Strategy, TOKEN_LIFE, Token, WriteError,
 };
 use tokio::time::{Instant, advance, sleep, timeout};
 use tower::{ServiceExt, service_fn};
@@ -125,6 +125,56 @@ async fn a_read_waits_for_the_replica_that_is_coming() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_replica_that_failed_is_looked_at_before_it_is_relied_on() {
+    let db = observed(Strategy::Weighted, [100, 100, 100]);
+    let kick = db.kicks("replica-1").unwrap();
+    let pick = loop {
+        let pick = db.read(&writer(100)).unwrap();
+        if *pick == "replica-1" {
+            break pick;
+        }
+    };
+    pick.failed();
+    for _ in 0..10 {
+        assert_ne!(read(&db, &writer(100)).0, "replica-1", "it may have lost what it showed");
+    }
+    let others: Vec<Name> = (0..8).map(|_| read(&db, &Session::new()).0).collect();
+    assert!(others.contains(&"replica-1"), "one failure is no reason not to read there at all");
+    kick.notified().await;
+    observe(&db, "replica-1", 100, MS);
+    assert!((0..10).any(|_| read(&db, &writer(100)).0 == "replica-1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_of_a_later_timeline_outdates_the_primary() {
+    let db = observed(Strategy::Weighted, [100, 100, 100]);
+    let later = || {
+        let mut session = Session::new();
+        session.wrote(Token::new(7, 2, 50, SystemTime::now()));
+        session
+    };
+    // Another process wrote to a primary that this one has not heard of.
+    assert_eq!(db.read(&later()).unwrap_err(), RouteError::PrimaryUnknown);
+    let mut pinned = Session::pinned_to_primary();
+    pinned.wrote(Token::new(7, 2, 50, SystemTime::now()));
+    assert_eq!(db.read(&pinned).unwrap_err(), RouteError::PrimaryUnknown);
+    let kick = db.kicks("replica-2").unwrap();
+    let monitor = async {
+        kick.notified().await;
+        sleep(20 * MS).await;
+        promoted(&db, "replica-2");
+    };
+    let session = later();
+    let (pick, ()) = tokio::join!(db.wait_read(&session), monitor);
+    let pick = pick.unwrap();
+    assert_eq!((*pick, pick.role()), ("replica-2", Role::Primary));
+    // Of another database it says nothing.
+    let mut foreign = Session::new();
+    foreign.wrote(Token::new(8, 9, 50, SystemTime::now()));
+    assert_eq!(read(&db, &foreign), ("replica-2", Reason::RywToken));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_read_waits_no_longer_than_it_may() {
     let db = observed(Strategy::Weighted, [0, 0, 0]);
     let start = Instant::now();
@@ -211,6 +261,36 @@ async fn more_than_may_wait_go_to_the_primary() {
     let (pick, ()) = tokio::join!(db.wait_read(&session), late);
     assert_eq!(*pick.unwrap(), "r");
     assert_eq!(in_flight(&db), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_those_that_have_the_write_are_full_the_primary_reads_within_its_share() {
+    let members = ["a", "b"].map(|name| Member::replica(name, name).max_in_flight(1));
+    let primary = Member::primary("primary", "primary").max_in_flight(5);
+    let db = Replicas::with_members(members.into_iter().chain([primary]));
+    let db = db.config(steady()).build().unwrap();
+    observe(&db, "a", 100, MS);
+    observe(&db, "b", 0, MS);
+    let _full = db.read(&writer(100)).unwrap();
+    let pick = db.wait_read(&writer(100)).await.unwrap();
+    assert_eq!((*pick, pick.reason()), ("primary", Reason::PrimaryFallback));
+    // One is what a fifth of its five places comes to.
+    assert_eq!(db.read(&writer(100)).unwrap_err(), RouteError::Saturated);
+    drop(pick);
+    let bounded = Session::new().max_lag(Duration::from_secs(1));
+    let held = db.read(&bounded).unwrap();
+    assert_eq!(*held, "b");
+    assert_eq!(*db.read(&bounded).unwrap(), "primary");
+    // Who may go anywhere leaves the primary to the writes.
+    assert_eq!(db.read(&Session::new()).unwrap_err(), RouteError::Saturated);
+    drop(held);
+    // A second try does not: the other replica is full.
+    let classify = |fault: &Fault| *fault;
+    let anybody = Session::new();
+    let answer = db.read_with(&anybody, classify, |node: Name| async move {
+        if node == "primary" { Ok(node) } else { Err(Fault::Node) }
+    });
+    assert_eq!(answer.await, Ok("primary"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -343,6 +423,52 @@ async fn a_write_without_a_primary_waits_and_then_says_so() {
     let classify = |fault: &Fault| *fault;
     let never = balancer.write_with(Duration::from_secs(5), classify, |_| async { Ok(()) });
     assert_eq!(never.await, Err(WriteError::NoNode(RouteError::NoPrimary)), "and at once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_waits_for_a_place_no_longer_than_it_may_and_is_refused_once() {
+    let primary = Member::primary("primary", "primary").max_in_flight(1);
+    let config = steady().max_wait(Duration::from_secs(5));
+    let db = Replicas::with_members([primary]).config(config).build().unwrap();
+    let held = db.write().unwrap();
+    let write = |within| {
+        let classify = |fault: &Fault| *fault;
+        db.write_with(within, classify, |node: Name| async move { Ok::<_, Fault>(node) })
+    };
+    let start = Instant::now();
+    let written = write(300 * MS).await;
+    assert_eq!(written, Err(WriteError::NoNode(RouteError::Saturated)));
+    assert_eq!(start.elapsed(), 300 * MS);
+    assert_eq!(db.stats().refused_total, 1);
+    drop(held);
+    assert_eq!(write(Duration::ZERO).await, Ok("primary"));
+    assert_eq!(write(Duration::MAX).await, Ok("primary"));
+
+    // A second try that finds nobody is no request that was refused, and neither is a round of waiting.
+    let observed = observed(Strategy::Weighted, [100, 100, 100]);
+    assert_eq!(observed.observe("primary", Observation::new(Role::None)), Observed::Applied);
+    let classify = |fault: &Fault| *fault;
+    let write = observed.write_with(300 * MS, classify, |_| async { Ok::<_, Fault>(()) });
+    assert!(write.await.unwrap_err().is_no_node());
+    assert_eq!(observed.stats().refused_total, 1);
+    let session = writer(100);
+    let read = observed.read_with(&session, classify, |_| async { Err::<(), _>(Fault::Node) });
+    assert_eq!(read.await.unwrap_err().into_operation(), Some(Fault::Node));
+    assert_eq!(observed.stats().refused_total, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_has_expired_asks_for_nothing() {
+    let db = documented(Strategy::Weighted);
+    let session = writer(1);
+    assert_eq!(db.observe("primary", Observation::new(Role::None)), Observed::Applied);
+    let lags = Observation::new(Role::Replica).excluded(Exclusion::Lag);
+    for name in REPLICAS {
+        assert_eq!(db.observe(name, lags), Observed::Applied);
+    }
+    assert_eq!(db.read(&session).unwrap_err(), RouteError::NoFitNode);
+    advance(TOKEN_LIFE).await;
+    assert_eq!(read(&db, &session).1, Reason::PanicMode, "one that lags will do");
 }
 
 #[tokio::test(start_paused = true)]

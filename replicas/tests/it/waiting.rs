@@ -1,8 +1,10 @@
 //! Limits, and waiting for a place in the order of arrival.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use escala_replicas::{Member, Observation, Observed, Pick, Replicas, Role, RouteError, Session};
+use escala_replicas::{
+    Fault, Member, Observation, Observed, Pick, Replicas, Role, RouteError, Session, Token,
+};
 use futures_util::FutureExt as _;
 use tokio::time::Instant;
 use tokio_test::{assert_pending, assert_ready, task};
@@ -18,6 +20,13 @@ fn narrow(max_wait: Duration, max_waiters: usize) -> Replicas<Name> {
         .config(steady().max_wait(max_wait).max_waiters(max_waiters))
         .build()
         .unwrap()
+}
+
+/// A session that wrote what has this position.
+fn writer(position: u64) -> Session {
+    let mut session = Session::new();
+    session.wrote(Token::new(7, 1, position, SystemTime::now()));
+    session
 }
 
 fn read(db: &Replicas<Name>) -> Result<Pick<Name>, RouteError> {
@@ -147,6 +156,96 @@ async fn a_write_waits_for_a_primary_to_be_known() {
     assert_pending!(write.poll());
     assert_eq!(db.observe("b", Observation::new(Role::Primary).at(1, 1)), Observed::Applied);
     assert_eq!(assert_ready!(write.poll()).unwrap().name(), "b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_who_waits_for_a_place_hears_of_a_replica_that_has_caught_up() {
+    let config = steady().max_wait(WAIT).token_wait(Duration::ZERO);
+    let primary = Member::primary("primary", "primary").max_in_flight(1);
+    let members = [primary, Member::replica("replica", "replica")];
+    let db = Replicas::with_members(members).config(config).build().unwrap();
+    let seen = |position| Observation::new(Role::Replica).of_system(7).at(1, position);
+    assert_eq!(db.observe("replica", seen(1)), Observed::Applied);
+    let _full = db.write().unwrap();
+    let session = writer(2);
+    let mut waiter = task::spawn(db.wait_read(&session));
+    assert_pending!(waiter.poll());
+    // Neither its role nor anything else has changed.
+    assert_eq!(db.observe("replica", seen(2)), Observed::Applied);
+    assert!(waiter.is_woken());
+    assert_eq!(assert_ready!(waiter.poll()).unwrap().name(), "replica");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_what_nobody_has_is_in_the_way_of_none_who_could_be_served() {
+    let config = steady().max_wait(WAIT).token_wait(Duration::ZERO);
+    let members = [
+        Member::primary("primary", "primary"),
+        Member::replica("a", "a"),
+        Member::replica("b", "b"),
+    ];
+    let members = members.map(|member| member.max_in_flight(1));
+    let db = Replicas::with_members(members).config(config).build().unwrap();
+    for (name, position) in [("a", 10), ("b", 20)] {
+        let seen = Observation::new(Role::Replica).of_system(7).at(1, position);
+        assert_eq!(db.observe(name, seen), Observed::Applied);
+    }
+    let write = db.write().unwrap();
+    let [nobody, of_b, of_a] = [30, 20, 10].map(writer);
+    let mut first = task::spawn(db.wait_read(&nobody));
+    assert_pending!(first.poll());
+    // One that comes after it and could be served at once is.
+    let on_b = assert_ready!(task::spawn(db.wait_read(&of_b)).poll()).unwrap();
+    assert_eq!(on_b.name(), "b");
+    let on_a = db.wait_read(&of_a).await.unwrap();
+    assert_eq!(on_a.name(), "a");
+    // So is one that has waited behind it.
+    let mut second = task::spawn(db.wait_read(&of_b));
+    let mut third = task::spawn(db.wait_read(&of_a));
+    assert_pending!(second.poll());
+    assert_pending!(third.poll());
+    drop(on_a);
+    assert_pending!(second.poll());
+    let on_a = assert_ready!(third.poll()).unwrap();
+    assert_eq!(on_a.name(), "a");
+    // And so is one that any replica could serve.
+    let anybody = Session::new();
+    let mut fourth = task::spawn(db.wait_read(&anybody));
+    assert_pending!(fourth.poll());
+    drop((on_a, on_b));
+    assert!(assert_ready!(second.poll()).is_ok());
+    assert!(assert_ready!(fourth.poll()).is_ok());
+    drop(write);
+    assert_eq!(assert_ready!(first.poll()).unwrap().name(), "primary");
+    assert_eq!((db.stats().waiting, in_flight(&db)), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_try_is_in_the_way_of_no_first_one() {
+    let members = ["a", "b"].map(|name| Member::replica(name, name).max_in_flight(1));
+    let config = steady().max_wait(WAIT);
+    let db = Replicas::with_members(members).config(config).build().unwrap();
+    let (session, on_a) = (Session::new(), read(&db).unwrap());
+    assert_eq!(on_a.name(), "a");
+    // It fails on b and waits for a.
+    let mut retry = task::spawn(db.read_with(
+        &session,
+        |fault: &Fault| *fault,
+        |node: Name| {
+            let failed = node == "b";
+            async move { if failed { Err(Fault::Node) } else { Ok(node) } }
+        },
+    ));
+    assert_pending!(retry.poll());
+    let on_b = assert_ready!(task::spawn(db.wait_read(&session)).poll()).unwrap();
+    assert_eq!(on_b.name(), "b");
+    let mut next = task::spawn(db.wait_read(&session));
+    assert_pending!(next.poll());
+    drop(on_b);
+    assert_pending!(retry.poll());
+    assert_eq!(assert_ready!(next.poll()).unwrap().name(), "b");
+    drop(on_a);
+    assert_eq!(assert_ready!(retry.poll()), Ok("a"));
 }
 
 /// Threads that pick, hold, end and give up, with two places among them: whoever can wait long

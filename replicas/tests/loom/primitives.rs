@@ -125,34 +125,35 @@ impl Drop for Permit<'_> {
     }
 }
 
-/// The part of tokio's notify that the gate uses: one permit, one listener.
+/// The part of tokio's notify that the gate uses: everybody who listens is told, from the call of
+/// `notified` on.
 #[derive(Debug)]
-pub(crate) struct Notify(Mutex<(bool, Option<Waker>)>);
+pub(crate) struct Notify(Mutex<(usize, Vec<Waker>)>);
 
 impl Notify {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new((false, None)))
+        Self(Mutex::new((0, Vec::new())))
     }
 
-    pub(crate) fn notify_one(&self) {
-        let waker = {
+    pub(crate) fn notify_waiters(&self) {
+        let wakers = {
             let mut state = self.0.lock().unwrap();
-            state.0 = true;
-            state.1.take()
+            state.0 += 1;
+            std::mem::take(&mut state.1)
         };
-        waker.into_iter().for_each(Waker::wake);
+        wakers.into_iter().for_each(Waker::wake);
     }
 
-    pub(crate) async fn notified(&self) {
-        poll_fn(|cx| {
+    pub(crate) fn notified(&self) -> impl Future<Output = ()> + '_ {
+        let since = self.0.lock().unwrap().0;
+        poll_fn(move |cx| {
             let mut state = self.0.lock().unwrap();
-            if std::mem::take(&mut state.0) {
+            if state.0 != since {
                 return Poll::Ready(());
             }
-            state.1 = Some(cx.waker().clone());
+            state.1.push(cx.waker().clone());
             Poll::Pending
         })
-        .await;
     }
 }
 

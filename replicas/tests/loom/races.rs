@@ -33,8 +33,12 @@ impl Node {
     }
 
     fn wait(&self) -> impl Future<Output = Option<()>> + '_ {
+        self.wait_as(Kind::Replica)
+    }
+
+    fn wait_as(&self, kind: Kind) -> impl Future<Output = Option<()>> + '_ {
         let enter = || self.tally.enter(self.limit, Reason::Any).then_some(());
-        self.gate.wait(Kind::Replica, 4, Instant::now(), enter)
+        self.gate.wait(kind, 4, Instant::now(), enter)
     }
 
     fn in_flight(&self) -> u64 {
@@ -76,6 +80,23 @@ fn two_places_that_are_freed_at_once_serve_two() {
         block_on(node.wait()).unwrap();
         ends.join().unwrap();
         waits.join().unwrap();
+        assert_eq!((node.in_flight(), node.gate.waiting()), (2, 0));
+    });
+}
+
+#[test]
+fn two_who_try_at_once_are_both_served() {
+    few(|| {
+        let node = Node::full(2);
+        let ends = Arc::clone(&node);
+        let ends = thread::spawn(move || {
+            ends.end();
+            ends.end();
+        });
+        let waits = || node.wait_as(Kind::Particular);
+        let served = block_on(futures_util::future::join(waits(), waits()));
+        assert_eq!(served, (Some(()), Some(())));
+        ends.join().unwrap();
         assert_eq!((node.in_flight(), node.gate.waiting()), (2, 0));
     });
 }

@@ -84,7 +84,7 @@ async fn remove_tag(
 ) -> Result<StatusCode, Problem> {
     app.access.administrator(&headers)?;
     // Without Redis this process is clear now, and the others will be when Redis is back.
-    let complete = app.caches.remove_tag(&tag).await;
+    let complete = app.remove_tag(&tag).await;
     Ok(if complete { StatusCode::NO_CONTENT } else { StatusCode::ACCEPTED })
 }
 

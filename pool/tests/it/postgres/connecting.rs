@@ -146,6 +146,30 @@ async fn a_unix_socket_serves_and_cancels() {
     }
 }
 
+#[tokio::test]
+async fn a_connection_apart_has_the_settings_of_the_pool_and_is_none_of_its_own() {
+    let pg = cluster().await;
+    let config = PoolConfig::new(pg.primary().url()).max_size(1).application_name("apart");
+    let pool = PgPool::connect(config.statement_timeout(Duration::from_secs(7))).await.unwrap();
+    let lease = pool.acquire().await.unwrap();
+    let before = pool.stats();
+    let client = pool.connect_apart().await.unwrap();
+    for (setting, value) in [("application_name", "apart"), ("statement_timeout", "7s")] {
+        let row = client.query_one(&format!("show {setting}"), &[]).await.unwrap();
+        assert_eq!(row.get::<_, &str>(0), value);
+    }
+    assert_eq!(
+        (pool.stats().size, pool.stats().connects_total),
+        (before.size, before.connects_total)
+    );
+    drop(client);
+    let sessions = "select count(*) from pg_stat_activity where application_name = 'apart'";
+    while lease.query_one(sessions, &[]).await.unwrap().get::<_, i64>(0) > 1 {}
+    pg.stop(pg.primary()).await.unwrap();
+    let error = pool.connect_apart().await.unwrap_err();
+    assert!(matches!(error, PoolError::Connect(_)) && error.is_connection(), "{error:?}");
+}
+
 /// Stands before a server as one before PostgreSQL 14 would look: it does not tell its role. Whatever
 /// is asked for it is never answered. Sends a word when a question was met, and one when its client
 /// has gone.
@@ -206,28 +230,4 @@ async fn a_connect_that_ends_while_it_asks_for_the_role_leaves_nothing_behind() 
     // The task that moves the bytes waits for an answer, and would do so for ever.
     let told = timeout(Duration::from_secs(5), async { (tells.recv().await, tells.recv().await) });
     assert_eq!(told.await.unwrap(), (Some("asked"), Some("gone")));
-}
-
-#[tokio::test]
-async fn a_connection_apart_has_the_settings_of_the_pool_and_is_none_of_its_own() {
-    let pg = cluster().await;
-    let config = PoolConfig::new(pg.primary().url()).max_size(1).application_name("apart");
-    let pool = PgPool::connect(config.statement_timeout(Duration::from_secs(7))).await.unwrap();
-    let lease = pool.acquire().await.unwrap();
-    let before = pool.stats();
-    let client = pool.connect_apart().await.unwrap();
-    for (setting, value) in [("application_name", "apart"), ("statement_timeout", "7s")] {
-        let row = client.query_one(&format!("show {setting}"), &[]).await.unwrap();
-        assert_eq!(row.get::<_, &str>(0), value);
-    }
-    assert_eq!(
-        (pool.stats().size, pool.stats().connects_total),
-        (before.size, before.connects_total)
-    );
-    drop(client);
-    let sessions = "select count(*) from pg_stat_activity where application_name = 'apart'";
-    while lease.query_one(sessions, &[]).await.unwrap().get::<_, i64>(0) > 1 {}
-    pg.stop(pg.primary()).await.unwrap();
-    let error = pool.connect_apart().await.unwrap_err();
-    assert!(matches!(error, PoolError::Connect(_)) && error.is_connection(), "{error:?}");
 }

@@ -57,6 +57,34 @@ fn what_runs_is_a_node_and_stays_one() {
     assert_eq!(third.found.keys().collect::<Vec<_>>(), ["n1", "n2"]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_member_whose_tags_change_is_judged_anew() {
+    let body = Arc::new(parking_lot::Mutex::new(ANSWER.to_owned()));
+    let answer = Arc::clone(&body);
+    let set = Replicas::with_members([Member::unknown("other", 0)]).build().unwrap();
+    let names = || set.stats().nodes.into_iter().map(|node| node.name).collect::<Vec<_>>();
+    let discovery = Patroni::new(["http://one"], |member: &PatroniMember| {
+        let wanted = !member.tags.noloadbalance;
+        wanted.then(|| Member::unknown(member.name.clone(), member.port))
+    })
+    .fetch_with(move |_| std::future::ready(Ok(Bytes::from(answer.lock().clone()))))
+    .start(&set)
+    .unwrap();
+    discovery.answered().await;
+    assert_eq!(names(), ["other", "n0"]);
+    assert_eq!(discovery.stats().nodes, 1, "one that is left out is not in the set");
+    let interval = DiscoveryConfig::default().interval;
+    for (tag, expected) in [("false", &["other", "n0", "n1"][..]), ("true", &["other", "n0"])] {
+        *body.lock() =
+            ANSWER.replace(r#""noloadbalance": true"#, &format!(r#""noloadbalance": {tag}"#));
+        tokio::time::sleep(interval).await;
+        assert_eq!(names(), expected);
+        tokio::time::sleep(interval).await;
+        assert_eq!(discovery.stats().nodes, expected.len() as u64 - 1);
+    }
+    assert_eq!((discovery.stats().added_total, discovery.stats().removed_total), (2, 1));
+}
+
 #[test]
 fn an_answer_that_is_none_is_an_error() {
     for body in ["", "{}", "[]", r#"{"members": 3}"#, "<html>"] {

@@ -153,6 +153,24 @@ async fn a_replica_that_stands_still_is_excluded_and_admitted_when_it_has_caught
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_replica_shows_is_as_old_as_the_last_word_of_the_primary_that_it_has() {
+    let mut cluster = Cluster::healthy();
+    let heard = cluster.now;
+    cluster.wait(ms(400));
+    cluster.saw("b", standby(Some(1), 100));
+    assert_eq!(cluster.lag("b").0, Some(Duration::ZERO), "it has all that is known");
+    assert_eq!(cluster.told["b"].complete_until, Some(heard), "more may have been written since");
+    cluster.saw("a", writable(1, 100));
+    cluster.saw("b", standby(Some(1), 100));
+    assert_eq!(cluster.told["b"].complete_until, Some(cluster.now));
+    // Of what is before the history, or on another timeline, nobody knows.
+    for unknown in [standby(Some(1), 99), standby(Some(2), 100)] {
+        cluster.saw("b", unknown);
+        assert_eq!(cluster.told["b"].complete_until, None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_dead_primary_does_not_take_its_replicas_with_it() {
     let mut cluster = Cluster::healthy();
     for _ in 0..100 {

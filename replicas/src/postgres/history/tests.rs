@@ -110,11 +110,25 @@ async fn a_burst_of_samples_does_not_shorten_the_reach() {
 #[tokio::test(start_paused = true)]
 async fn the_history_is_bounded_and_forgets_the_oldest() {
     let start = Instant::now();
-    let history = busy(start, 5_000);
-    assert_eq!(history.marks.len(), MOST);
-    let now = start + ms(200 * 4_999);
-    let reach = ms(200 * (MOST as u64 - 1));
-    assert_eq!(history.lag(1, Lsn::new(1_000), now, CURRENT), Lag::AtLeast(reach));
+    let mut history = History::default();
+    let interval = ms(75);
+    // Two days of a primary that never rests.
+    let samples = 2 * 24 * 3_600 * 1_000 / 75;
+    for n in 0..samples {
+        history.record(1, Lsn::new(n), start + interval * n as u32);
+        assert!(history.marks.len() <= MOST);
+    }
+    let now = start + interval * (samples - 1) as u32;
+    for seconds in [1, 9, 60, 600, 3_600, 2 * 3_600] {
+        let behind = seconds * 1_000 / 75;
+        let (real, replayed) = (interval * behind as u32, Lsn::new(samples - 1 - behind));
+        let Lag::Known(lag) = history.lag(1, replayed, now, CURRENT) else {
+            panic!("{real:?} are within reach")
+        };
+        let error = lag.checked_sub(real).unwrap();
+        assert!(error <= interval + (real / THINNED).max(RESOLUTION), "{real:?}: {error:?}");
+    }
+    assert!(matches!(history.lag(1, Lsn::new(0), now, CURRENT), Lag::AtLeast(_)));
 }
 
 proptest! {

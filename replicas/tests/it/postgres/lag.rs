@@ -10,8 +10,13 @@ use tokio::time::{Instant, sleep};
 use super::watched::{Events, Watched, watch, watch_with};
 use crate::eventually;
 
-/// Far above the budget of 250 ms, which the bench shows, and far below what a wrong measure says.
+/// What the middle one of several looks must be within.
+const BUDGET: Duration = Duration::from_millis(250);
+
+/// What each must be: a busy machine may delay one, and a wrong measure is off by much more.
 const TOLERANCE: Duration = Duration::from_secs(1);
+
+const LOOKS: usize = 9;
 
 /// Writes a row on the primary every 20 ms until `time` is over.
 async fn write_for(cluster: &PgCluster, time: Duration) -> Instant {
@@ -37,14 +42,24 @@ fn lag(watched: &Watched, name: &str) -> Duration {
     if lag.is_zero() { lag } else { lag + since }
 }
 
-fn check(phase: &str, told: Duration, real: Duration) {
-    let error = told.abs_diff(real);
+/// Looks several times at what is told of a replica that lags by `real`.
+async fn check(phase: &str, watched: &Watched, name: &str, real: impl Fn() -> Duration) {
+    let mut errors = [Duration::ZERO; LOOKS];
+    for error in &mut errors {
+        *error = lag(watched, name).abs_diff(real());
+        sleep(Duration::from_millis(50)).await;
+    }
+    errors.sort_unstable();
+    let (median, worst) = (errors[LOOKS / 2], errors[LOOKS - 1]);
     #[expect(clippy::print_stdout, reason = "how far it is off is what one wants to see")]
     {
-        println!("{phase}: told {told:?}, real {real:?}, error {error:?}");
+        println!("{phase}: off by {median:?}, at most {worst:?}");
     }
-    //DEL: told {told:?}, real {real:?}, error {error:?}");
-    assert!(error < TOLERANCE, "{phase}: told {told:?}, real {real:?}");
+    assert!(median < BUDGET && worst < TOLERANCE, "{phase}: {errors:?}");
+}
+
+fn none() -> Duration {
+    Duration::ZERO
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -55,17 +70,17 @@ async fn lag_is_right_when_idle_paused_and_caught_up_again() {
     let all = || (1..=3).all(|i| watched.freshness(&format!("n{i}")).lag == Some(Duration::ZERO));
     eventually("all replicas have caught up", all).await;
     sleep(Duration::from_secs(3)).await;
-    check("idle", lag(&watched, "n1"), Duration::ZERO);
+    check("idle", &watched, "n1", none).await;
 
     cluster.pause_replay(0).await.unwrap();
     let paused = write_for(&cluster, Duration::from_secs(3)).await;
-    check("replay paused", lag(&watched, "n1"), paused.elapsed());
-    check("its neighbour", lag(&watched, "n2"), Duration::ZERO);
+    check("replay paused", &watched, "n1", || paused.elapsed()).await;
+    check("its neighbour", &watched, "n2", none).await;
     assert!(watched.freshness("n1").lag_bytes.unwrap() > 0);
 
     cluster.resume_replay(0).await.unwrap();
     eventually("it has caught up", || lag(&watched, "n1").is_zero()).await;
-    check("recovered", lag(&watched, "n1"), Duration::ZERO);
+    check("recovered", &watched, "n1", none).await;
     assert_eq!(watched.freshness("n1").lag_bytes, Some(0));
 }
 
@@ -76,7 +91,7 @@ async fn lag_is_right_with_a_frozen_walreceiver() {
     write_for(&cluster, Duration::from_millis(300)).await;
     cluster.freeze(0).unwrap();
     let frozen = write_for(&cluster, Duration::from_secs(3)).await;
-    check("walreceiver frozen", lag(&watched, "n1"), frozen.elapsed());
+    check("walreceiver frozen", &watched, "n1", || frozen.elapsed()).await;
     // The popular check is fooled, and so would a look at the receiver's status be.
     let fooled = "select pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() \
                   and (select status = 'streaming' from pg_stat_wal_receiver)";

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use escala_replicas::postgres::{Event, Monitor, MonitorConfig, connect};
-use escala_replicas::{Exclusion, Member, Replicas, Role, Session};
+use escala_replicas::{BoxError, Exclusion, Member, Replicas, Role, Session};
 use testkit::{FaultProxy, PgCluster};
 use tokio::sync::oneshot;
 use tokio_postgres::NoTls;
@@ -66,6 +66,43 @@ async fn nodes_that_come_are_watched_and_nodes_that_go_are_not() {
 }
 
 const UNKNOWN: (Role, Option<Exclusion>) = (Role::None, Some(Exclusion::Unknown));
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_server_is_told_of_but_not_taken_to_be_sick() {
+    let cluster = PgCluster::start(1).await.unwrap();
+    cluster.sql(cluster.primary(), "create role guest login in role pg_monitor").await.unwrap();
+    let (builder, events) = hear(Monitor::builder(|_, node: &Database| {
+        let url: Arc<str> = node.url.replace("//postgres@", "//guest@").into();
+        async move {
+            // As from somebody who says where the error happened.
+            dial(url).await.map_err(|error| Box::new(Wrapped(error)).into())
+        }
+    }));
+    let db = Replicas::with_members(members(&urls(&cluster))).config(impatient()).build().unwrap();
+    let monitor = builder.start(&db).unwrap();
+    eventually("n1 serves", || node(&db, "n1").excluded.is_none()).await;
+
+    cluster.sql(cluster.primary(), "alter role guest connection limit 0").await.unwrap();
+    let limit = "select rolconnlimit from pg_roles where rolname = 'guest'";
+    while cluster.sql(cluster.standby(0), limit).await.unwrap() != "0" {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let end =
+        "select count(pg_terminate_backend(pid)) from pg_stat_activity where usename = 'guest'";
+    cluster.sql(cluster.standby(0), end).await.unwrap();
+    let missed = || monitor.stats().node("n1").unwrap().missed_total;
+    eventually("it is refused again and again", || missed() >= 8).await;
+    let n1 = node(&db, "n1");
+    assert!(n1.healthy, "{n1:?}");
+    // The end of the connection may have met a question.
+    assert!(n1.probes_failed_total <= 1, "{n1:?}");
+    let is_it = |event: &Event| matches!(event, Event::Unreachable { node, .. } if node == "n1");
+    assert!(events.first(is_it).is_some());
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the monitor's own connection")]
+struct Wrapped(#[source] BoxError);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_role_without_the_right_is_told_which() {

@@ -128,6 +128,29 @@ async fn a_thousand_writes_are_read_at_once_whatever_the_standbys_do() {
     .await;
 }
 
+/// A standby that crashes replays anew from some point before, and lets readers in on the way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_that_crashes_and_comes_back_serves_nothing_old() {
+    let (cluster, db) = cluster(2).await;
+    let load = tokio::spawn({
+        let db = db.clone();
+        async move {
+            for round in 0..3 {
+                write_then_read(&db, 1_000 * round).await;
+            }
+        }
+    });
+    let mut crashes = 0;
+    while !load.is_finished() {
+        cluster.kill_standby(0).unwrap();
+        cluster.start_standby(0).await.unwrap();
+        crashes += 1;
+    }
+    load.await.unwrap();
+    assert!(crashes > 1, "it crashed in between");
+    assert!(node(&db, "replica-1").failed_total + node(&db, "replica-1").probes_failed_total > 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_of_a_lost_history_is_served_by_the_primary() {
     let (cluster, db) = cluster(3).await;
