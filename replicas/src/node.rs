@@ -202,11 +202,7 @@ impl<N> Node<N> {
             self.learn(end);
         }
         match end.outcome {
-            // The usual case: no lock, no clock.
-            Some(Outcome::Success) if self.mirror.spotless.load(Relaxed) => {}
-            Some(Outcome::Success) => {
-                self.judge(|health, now| health.request_succeeded(now, end.epoch, &self.policy));
-            }
+            Some(Outcome::Success) => self.proved(end.epoch),
             Some(Outcome::Failure) => self.failed(end),
             Some(Outcome::NotPrimary) => {
                 if let Some(set) = self.set.upgrade() {
@@ -221,6 +217,14 @@ impl<N> Node<N> {
                 health.abandon_trial(now, end.epoch);
                 None
             });
+        }
+    }
+
+    /// Draws the conclusions of a success.
+    pub(crate) fn proved(&self, epoch: u64) {
+        // The usual case: no lock, no clock.
+        if !self.mirror.spotless.load(Relaxed) {
+            self.judge(|health, now| health.request_succeeded(now, epoch, &self.policy));
         }
     }
 

@@ -97,6 +97,13 @@ impl<N> Pick<N> {
         }
     }
 
+    /// The node did its part, though the request may go on for hours: what it did before is forgiven
+    /// now, and not at the end.
+    #[cfg(feature = "http")]
+    pub(crate) fn proved(&self) {
+        self.node.proved(self.end.epoch);
+    }
+
     pub(crate) fn id(&self) -> u64 {
         self.node.id
     }

@@ -50,6 +50,12 @@ pub struct DrainConfig {
     /// who close.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub idle_timeout: Duration,
+    /// Time for which a client may take nothing of a response that waits for it, then the
+    /// connection is closed; what the kernel holds counts as taken. It is looked at only now and
+    /// then: it may take twice as long and an [`idle_timeout`](Self#structfield.idle_timeout)
+    /// more. 60 s, as in nginx. Any byte taken begins it anew.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub write_timeout: Duration,
 }
 
 impl Default for DrainConfig {
@@ -61,6 +67,7 @@ impl Default for DrainConfig {
             max_connections: 10_000,
             header_read_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
+            write_timeout: Duration::from_secs(60),
         }
     }
 }
@@ -108,6 +115,13 @@ impl DrainConfig {
         self
     }
 
+    /// Sets [`write_timeout`](Self#structfield.write_timeout).
+    #[must_use]
+    pub fn write_timeout(mut self, time: Duration) -> Self {
+        self.write_timeout = time;
+        self
+    }
+
     /// Checks every field. [`serve`](crate::serve) does it too.
     ///
     /// # Errors
@@ -123,9 +137,11 @@ impl DrainConfig {
                 return Err(ConfigError::new(field, &format!("{time:?}"), rule));
             }
         }
-        for (field, time) in
-            [("header_read_timeout", self.header_read_timeout), ("idle_timeout", self.idle_timeout)]
-        {
+        for (field, time) in [
+            ("header_read_timeout", self.header_read_timeout),
+            ("idle_timeout", self.idle_timeout),
+            ("write_timeout", self.write_timeout),
+        ] {
             if time.is_zero() || time > LONGEST {
                 let rule = "be longer than zero and at most 24 hours";
                 return Err(ConfigError::new(field, &format!("{time:?}"), rule));

@@ -70,7 +70,7 @@ impl Connection {
         let mut this = self.project();
         *this.told = true;
         this.http.as_mut().graceful_shutdown();
-        *this.watch = Watch::Idle(this.conn.requests());
+        *this.watch = Watch::Idle(this.conn.moves());
         this.timer.as_mut().reset(Instant::now() + this.conn.server().config().idle_timeout);
     }
 
@@ -94,11 +94,11 @@ impl Connection {
     /// What the timer asks for, once it fires; before, it is set for what the connection does.
     fn due(self: Pin<&mut Self>, cx: &mut Context<'_>, mode: Mode) -> Poll<Due> {
         let mut this = self.project();
-        let (activity, requests) = (this.conn.activity(), this.conn.requests());
+        let (activity, moves) = (this.conn.activity(), this.conn.moves());
         let config = this.conn.server().config();
         let closing = mode == Mode::Closing;
         // A connection that is told to end only has the rest of its response to write.
-        let mut watch = this.watch.instead(activity, requests, closing).filter(|_| !*this.told);
+        let mut watch = this.watch.instead(activity, moves, closing).filter(|_| !*this.told);
         loop {
             if let Some(next) = watch {
                 *this.watch = next;
@@ -107,7 +107,7 @@ impl Connection {
             if this.timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            match this.watch.due(activity, requests) {
+            match this.watch.due(activity, moves, this.conn.stall()) {
                 Due::Set(next) => watch = Some(next),
                 due => return Poll::Ready(due),
             }

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::futures::OwnedNotified;
 
+use super::heads::Heads;
 use super::server::{Conn, Mode};
 
 /// A TCP stream that notes received bytes, and that fails once the server cuts what is left: an
@@ -19,13 +20,23 @@ pub(super) struct Io {
     conn: Arc<Conn>,
     /// Set while an upgraded connection waits. Boxed, because hyper wants its streams `Unpin`.
     cut: Option<Pin<Box<OwnedNotified>>>,
+    heads: Heads,
     /// Freed last, when the socket is closed.
     _place: OwnedSemaphorePermit,
 }
 
 impl Io {
     pub(super) fn new(stream: TcpStream, conn: Arc<Conn>, place: OwnedSemaphorePermit) -> Self {
-        Self { stream, conn, cut: None, _place: place }
+        Self { stream, conn, cut: None, heads: Heads::default(), _place: place }
+    }
+
+    fn received(&mut self, bytes: &[u8]) {
+        if self.conn.received() {
+            self.heads.begin(self.conn.requests() + 1);
+        }
+        if let Some(request) = self.heads.read(bytes) {
+            self.conn.set_ambiguous(request);
+        }
     }
 
     fn is_cut(&self) -> bool {
@@ -72,8 +83,8 @@ impl AsyncRead for Io {
         }
         let before = buffer.filled().len();
         let answer = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if buffer.filled().len() > before {
-            self.conn.received();
+        if buffer.filled().len() > before && !self.conn.is_upgraded() {
+            self.received(&buffer.filled()[before..]);
         }
         self.unless_cut(cx, answer)
     }
@@ -89,6 +100,7 @@ impl AsyncWrite for Io {
             return Poll::Ready(Err(cut_error()));
         }
         let answer = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.conn.wrote(answer.is_ready());
         self.unless_cut(cx, answer)
     }
 
@@ -101,6 +113,7 @@ impl AsyncWrite for Io {
             return Poll::Ready(Err(cut_error()));
         }
         let answer = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.conn.wrote(answer.is_ready());
         self.unless_cut(cx, answer)
     }
 

@@ -3,6 +3,7 @@
 mod accept;
 mod config;
 mod connection;
+mod heads;
 mod io;
 mod request;
 mod serve;

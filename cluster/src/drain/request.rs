@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::routing::future::RouteFuture;
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -33,20 +33,26 @@ impl hyper::service::Service<Request<Incoming>> for RequestService {
     type Error = Infallible;
     type Future = RequestFuture;
 
-    fn call(&self, mut request: Request<Incoming>) -> RequestFuture {
+    fn call(&self, request: Request<Incoming>) -> RequestFuture {
         let in_flight = InFlight::begin(Arc::clone(&self.conn));
         let connect = request.method() == Method::CONNECT;
-        request.extensions_mut().insert(ConnectInfo(self.peer));
-        // A router is always ready, and its clone is one count up.
-        let inner = self.router.clone().call(request);
+        let ambiguous = self.conn.is_ambiguous(self.conn.requests())
+            && request.headers().contains_key(TRANSFER_ENCODING);
+        let inner = (!ambiguous).then(|| {
+            let mut request = request.map(|body| Upload::body(body, &self.conn));
+            request.extensions_mut().insert(ConnectInfo(self.peer));
+            // A router is always ready, and its clone is one count up.
+            self.router.clone().call(request)
+        });
         RequestFuture { inner, in_flight: Some(in_flight), connect }
     }
 }
 
 pin_project! {
     pub(super) struct RequestFuture {
+        // `None` for a request that is refused.
         #[pin]
-        inner: RouteFuture<Infallible>,
+        inner: Option<RouteFuture<Infallible>>,
         // `Some` until the response has come.
         in_flight: Option<InFlight>,
         connect: bool,
@@ -58,7 +64,13 @@ impl Future for RequestFuture {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let Ok(mut response) = ready!(this.inner.poll(cx));
+        let mut response = match this.inner.as_pin_mut() {
+            Some(inner) => {
+                let Ok(response) = ready!(inner.poll(cx));
+                response
+            }
+            None => two_lengths(),
+        };
         let in_flight = this.in_flight.take().expect("not polled after it has ended");
         let upgrades = response.status() == StatusCode::SWITCHING_PROTOCOLS
             || *this.connect && response.status().is_success();
@@ -71,6 +83,69 @@ impl Future for RequestFuture {
         let (head, body) = response.into_parts();
         let body = CountedBody::new(body, in_flight, head.headers.get(CONTENT_LENGTH));
         Poll::Ready(Ok(Response::from_parts(head, body)))
+    }
+}
+
+/// RFC 9112, section 6.1: a message with both lengths may be an attempt at smuggling. hyper reads it
+/// by its coding and drops the length; somebody in front may have read it by the length.
+fn two_lengths() -> Response<Body> {
+    let mut response = Response::new(Body::from("Content-Length beside Transfer-Encoding\n"));
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// A request's body, which is known to be under way until it has been read or dropped.
+struct Upload {
+    body: Incoming,
+    /// `None` once its end has been read.
+    conn: Option<Arc<Conn>>,
+}
+
+impl Upload {
+    fn body(body: Incoming, conn: &Arc<Conn>) -> Body {
+        if body.is_end_stream() {
+            // Takes no box, as the other one does.
+            return Body::empty();
+        }
+        conn.uploads(true);
+        Body::new(Self { body, conn: Some(Arc::clone(conn)) })
+    }
+
+    fn end(&mut self) {
+        if let Some(conn) = self.conn.take() {
+            conn.uploads(false);
+        }
+    }
+}
+
+impl HttpBody for Upload {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if frame.is_none() || self.body.is_end_stream() {
+            self.end();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

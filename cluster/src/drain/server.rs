@@ -118,6 +118,15 @@ pub(super) struct Conn {
     server: Arc<Server>,
     activity: AtomicU8,
     requests: AtomicU64,
+    /// What has happened that ends idleness: a request, or more of the body of one that has been
+    /// answered already.
+    moves: AtomicU64,
+    /// Odd while a write waits for the client; each even number means that bytes have gone out.
+    stall: AtomicU64,
+    /// Whether a request's body has not been read to its end.
+    uploading: AtomicBool,
+    /// The number of the request whose head has two lengths that may differ; 0: none.
+    ambiguous: AtomicU64,
     upgraded: AtomicBool,
     end: AtomicU8,
 }
@@ -130,6 +139,10 @@ impl Conn {
             server: Arc::clone(server),
             activity: AtomicU8::new(Activity::Fresh as u8),
             requests: AtomicU64::new(0),
+            moves: AtomicU64::new(0),
+            stall: AtomicU64::new(0),
+            uploading: AtomicBool::new(false),
+            ambiguous: AtomicU64::new(0),
             upgraded: AtomicBool::new(false),
             end: AtomicU8::new(ConnectionEnd::Finished as u8),
         })
@@ -153,15 +166,54 @@ impl Conn {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Bytes that arrive between requests begin a head.
-    pub(super) fn received(&self) {
-        if matches!(self.activity(), Activity::Fresh | Activity::Idle) {
-            self.activity.store(Activity::Head as u8, Ordering::Relaxed);
+    /// What has happened so far that ends idleness.
+    pub(super) fn moves(&self) -> u64 {
+        self.moves.load(Ordering::Relaxed)
+    }
+
+    /// Bytes have arrived; true if they begin a head, as those between requests do. Those of a body
+    /// whose request has been answered early do not.
+    pub(super) fn received(&self) -> bool {
+        if !matches!(self.activity(), Activity::Fresh | Activity::Idle) {
+            return false;
         }
+        if self.uploading.load(Ordering::Relaxed) {
+            self.moves.fetch_add(1, Ordering::Relaxed);
+            return false;
+        }
+        self.activity.store(Activity::Head as u8, Ordering::Relaxed);
+        true
+    }
+
+    /// A write was tried, and bytes have gone out or not.
+    pub(super) fn wrote(&self, moved: bool) {
+        let stall = self.stall.load(Ordering::Relaxed);
+        if (stall % 2 == 1) == moved {
+            self.stall.store(stall + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// The same odd number twice: nothing has gone out between.
+    pub(super) fn stall(&self) -> u64 {
+        self.stall.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn uploads(&self, uploading: bool) {
+        self.uploading.store(uploading, Ordering::Relaxed);
+    }
+
+    /// The head of this request has two lengths.
+    pub(super) fn is_ambiguous(&self, request: u64) -> bool {
+        self.ambiguous.load(Ordering::Relaxed) == request
+    }
+
+    pub(super) fn set_ambiguous(&self, request: u64) {
+        self.ambiguous.store(request, Ordering::Relaxed);
     }
 
     pub(super) fn request_begins(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);
+        self.moves.fetch_add(1, Ordering::Relaxed);
         self.activity.store(Activity::Busy as u8, Ordering::Relaxed);
     }
 

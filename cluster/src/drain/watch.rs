@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::DrainConfig;
 use super::server::Activity;
 
-/// Each carries the number of requests begun when it was set: another number means that something
+/// The first two carry the number of moves when they were set: another number means that something
 /// has happened since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Watch {
@@ -16,6 +16,8 @@ pub(super) enum Watch {
     Head(u64),
     /// A request must have come.
     Idle(u64),
+    /// The client must have taken something of the response: the number of stalls.
+    Write(u64),
     /// The server closes: a request may still come.
     Linger,
 }
@@ -33,9 +35,9 @@ pub(super) enum Due {
 
 impl Watch {
     /// What to set the timer for instead, now that the connection waits.
-    pub(super) fn instead(self, activity: Activity, requests: u64, closing: bool) -> Option<Self> {
+    pub(super) fn instead(self, activity: Activity, moves: u64, closing: bool) -> Option<Self> {
         match activity {
-            Activity::Head => Some(Self::Head(requests)).filter(|head| *head != self),
+            Activity::Head => Some(Self::Head(moves)).filter(|head| *head != self),
             Activity::Fresh | Activity::Idle if closing && self != Self::Linger => {
                 Some(Self::Linger)
             }
@@ -43,14 +45,20 @@ impl Watch {
         }
     }
 
-    pub(super) fn due(self, activity: Activity, requests: u64) -> Due {
+    /// `stall` is odd while a write waits for the client, and grows with each byte it takes then.
+    pub(super) fn due(self, activity: Activity, moves: u64, stall: u64) -> Due {
+        let stalled = stall % 2 == 1;
         match (self, activity) {
-            (Self::Head(then), Activity::Fresh | Activity::Head) if then == requests => {
-                Due::TimeOut
+            (Self::Write(then), _) if stalled && then == stall => Due::TimeOut,
+            // What is idle with a write that waits has the end of its response in a buffer.
+            (Self::Write(_) | Self::Idle(_), Activity::Busy | Activity::Idle) if stalled => {
+                Due::Set(Self::Write(stall))
             }
-            (Self::Idle(then), Activity::Idle) if then == requests => Due::Close,
+            (Self::Head(then), Activity::Fresh | Activity::Head) if then == moves => Due::TimeOut,
+            (Self::Idle(then), Activity::Idle) if then == moves => Due::Close,
             (Self::Linger, Activity::Fresh | Activity::Idle) => Due::Close,
-            _ => Due::Set(Self::Idle(requests)),
+            (_, Activity::Busy) => Due::Set(Self::Write(stall)),
+            _ => Due::Set(Self::Idle(moves)),
         }
     }
 
@@ -58,6 +66,7 @@ impl Watch {
         match self {
             Self::Head(_) => config.header_read_timeout,
             Self::Idle(_) => config.idle_timeout,
+            Self::Write(_) => config.write_timeout,
             Self::Linger => config.idle_linger,
         }
     }
@@ -69,25 +78,40 @@ mod tests {
 
     #[test]
     fn a_head_that_does_not_end_times_out_and_one_that_did_does_not() {
-        for (activity, requests, due) in [
+        for (activity, moves, due) in [
             (Activity::Fresh, 0, Due::TimeOut),
             (Activity::Head, 0, Due::TimeOut),
-            (Activity::Busy, 1, Due::Set(Watch::Idle(1))),
+            (Activity::Busy, 1, Due::Set(Watch::Write(0))),
             (Activity::Idle, 1, Due::Set(Watch::Idle(1))),
             (Activity::Head, 1, Due::Set(Watch::Idle(1))),
         ] {
-            assert_eq!(Watch::Head(0).due(activity, requests), due, "{activity:?} {requests}");
+            assert_eq!(Watch::Head(0).due(activity, moves, 0), due, "{activity:?} {moves}");
         }
     }
 
     #[test]
     fn idleness_closes_only_a_connection_on_which_nothing_has_happened() {
-        for (activity, requests, due) in [
+        for (activity, moves, due) in [
             (Activity::Idle, 3, Due::Close),
             (Activity::Idle, 4, Due::Set(Watch::Idle(4))),
-            (Activity::Busy, 4, Due::Set(Watch::Idle(4))),
+            (Activity::Busy, 4, Due::Set(Watch::Write(0))),
         ] {
-            assert_eq!(Watch::Idle(3).due(activity, requests), due, "{activity:?} {requests}");
+            assert_eq!(Watch::Idle(3).due(activity, moves, 0), due, "{activity:?} {moves}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_takes_nothing_times_out_and_one_that_takes_little_does_not() {
+        for (watch, activity, stall, due) in [
+            (Watch::Idle(1), Activity::Busy, 5, Due::Set(Watch::Write(5))),
+            (Watch::Idle(1), Activity::Idle, 5, Due::Set(Watch::Write(5))),
+            (Watch::Write(5), Activity::Busy, 5, Due::TimeOut),
+            (Watch::Write(5), Activity::Idle, 5, Due::TimeOut),
+            (Watch::Write(5), Activity::Busy, 7, Due::Set(Watch::Write(7))),
+            (Watch::Write(4), Activity::Busy, 4, Due::Set(Watch::Write(4))),
+            (Watch::Write(5), Activity::Idle, 6, Due::Set(Watch::Idle(1))),
+        ] {
+            assert_eq!(watch.due(activity, 1, stall), due, "{watch:?} {activity:?} {stall}");
         }
     }
 
@@ -99,7 +123,7 @@ mod tests {
         assert_eq!(Watch::Linger.instead(Activity::Head, 3, true), Some(Watch::Head(3)));
         assert_eq!(Watch::Head(3).instead(Activity::Head, 3, true), None);
         assert_eq!(Watch::Linger.instead(Activity::Busy, 4, true), None);
-        assert_eq!(Watch::Linger.due(Activity::Idle, 3), Due::Close);
+        assert_eq!(Watch::Linger.due(Activity::Idle, 3, 0), Due::Close);
         assert_eq!(Watch::Idle(3).instead(Activity::Idle, 3, false), None);
     }
 }

@@ -244,6 +244,8 @@ fn router(gate: &Arc<Semaphore>) -> Router {
         .route("/peer", get(peer))
         .route("/panic", get(async || -> &'static str { std::panic::resume_unwind(Box::new(())) }))
         .route("/stream", get(stream))
+        .route("/endless", get(endless))
+        .route("/early", any(early))
         .route("/echo", any(async |request| switch(request, echo).await))
         .route("/hold", any(async |request| switch(request, hold).await))
 }
@@ -255,6 +257,20 @@ async fn stream() -> axum::response::Response {
         .header("content-length", "4")
         .body(axum::body::Body::from_stream(parts))
         .expect("valid")
+}
+
+/// More than any socket holds.
+async fn endless() -> axum::body::Body {
+    let part = axum::body::Bytes::from_static(&[0; 64 * 1024]);
+    let parts =
+        futures_util::stream::repeat_with(move || Ok::<_, std::convert::Infallible>(part.clone()));
+    axum::body::Body::from_stream(parts)
+}
+
+/// Answers at once, and reads the request's body afterwards.
+async fn early(request: axum::extract::Request) -> &'static str {
+    tokio::spawn(axum::body::to_bytes(request.into_body(), usize::MAX));
+    "early"
 }
 
 async fn switch<F>(

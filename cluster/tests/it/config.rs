@@ -68,6 +68,7 @@ fn the_drain_has_the_documented_defaults_and_refuses_by_name() {
         (default().max_connections(0), "max_connections"),
         (default().header_read_timeout(Duration::ZERO), "header_read_timeout"),
         (default().idle_timeout(Duration::ZERO), "idle_timeout"),
+        (default().write_timeout(Duration::ZERO), "write_timeout"),
         (default().deadline(Duration::MAX), "deadline"),
     ] {
         assert_eq!(config.validate().expect_err(field).field(), field);

@@ -79,6 +79,49 @@ async fn an_idle_connection_is_closed_after_its_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_does_not_read_its_response_is_closed() {
+    let times = Duration::from_millis(50);
+    let config = config().header_read_timeout(times).idle_timeout(times).write_timeout(times);
+    let server = Server::start(config).await;
+    let mut stuck = server.connect().await;
+    stuck.ask("/endless").await;
+    server.until("it is counted", |stats| stats.connections_timed_out_total == 1).await;
+    assert_eq!(server.drain.stats().requests_cancelled_total, 1);
+    // A handler that takes its time is not one of a client that does not read.
+    let busy = server.busy().await;
+    tokio::time::sleep(times * 6).await;
+    assert_eq!(server.drain.stats().connections_open, 1);
+    drop((busy, stuck));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_goes_on_after_its_answer_is_no_head() {
+    let server = Server::start(config().header_read_timeout(Duration::from_millis(50))).await;
+    let mut client = server.connect().await;
+    let parts = 40;
+    client
+        .send(&format!("POST /early HTTP/1.1\r\nhost: test\r\ncontent-length: {parts}\r\n\r\n"))
+        .await;
+    assert_eq!(client.answer().await.body, "early");
+    for _ in 0..parts {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        client.send("x").await;
+    }
+    assert_eq!(client.get("/").await.body, "hello");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_with_two_lengths_is_refused() {
+    let server = Server::start(config()).await;
+    let both = "POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 5\r\ntransfer-encoding: chunked";
+    let mut client = server.idle().await;
+    client.send(&format!("{both}\r\n\r\n0\r\n\r\n")).await;
+    let answer = client.answer().await;
+    assert_eq!((answer.status(), answer.closes()), ("400", true));
+    client.closed().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_way_a_request_ends_is_counted() {
     let server = Server::start(config()).await;
     let mut client = server.idle().await;

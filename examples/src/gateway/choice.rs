@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use axum::http::header::COOKIE;
 use axum::http::{HeaderMap, HeaderName};
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::error::SettingError;
 
@@ -36,20 +36,27 @@ impl Key {
     }
 
     /// Where in 0..1 this user is, always the same: in every process, after every restart. A
-    /// request without the cookie or header goes by its address.
-    pub(super) fn place(&self, headers: &HeaderMap, client: IpAddr) -> f64 {
+    /// request without the cookie or header goes by its address. `salt` makes two decisions about
+    /// the same user independent.
+    pub(super) fn place(&self, headers: &HeaderMap, client: IpAddr, salt: u64) -> f64 {
         let value = match self {
             Self::Ip => None,
             Self::Cookie(name) => cookie(headers, name),
             Self::Header(name) => headers.get(name).map(|value| value.as_bytes()),
         };
         let hash = match (value.filter(|value| !value.is_empty()), client) {
-            (Some(value), _) => xxh3_64(value),
-            (None, IpAddr::V4(client)) => xxh3_64(&client.octets()),
-            (None, IpAddr::V6(client)) => xxh3_64(&client.octets()),
+            (Some(value), _) => xxh3_64_with_seed(value, salt),
+            (None, IpAddr::V4(client)) => xxh3_64_with_seed(&client.octets(), salt),
+            (None, IpAddr::V6(client)) => xxh3_64_with_seed(&client.octets(), salt),
         };
         share(hash)
     }
+}
+
+/// Of one decision on one route. Of users that a toggle takes, a split beside it must not take those
+/// of one side.
+pub(super) fn salt(route: &str, role: &str) -> u64 {
+    xxh3_64(format!("{role} {route}").as_bytes())
 }
 
 /// The upper half of a hash as a number in 0..1.
@@ -137,8 +144,8 @@ mod tests {
         let key = Key::parse("sticky", "cookie:sid").unwrap();
         let mut moved = [0_u32; 3];
         for user in 0..10_000 {
-            let place = key.place(&with("cookie", &format!("a=b; sid=user-{user}")), NOBODY);
-            let again = key.place(&with("cookie", &format!("sid=user-{user}; c=d")), NOBODY);
+            let place = key.place(&with("cookie", &format!("a=b; sid=user-{user}")), NOBODY, 1);
+            let again = key.place(&with("cookie", &format!("sid=user-{user}; c=d")), NOBODY, 1);
             assert!((place - again).abs() < f64::EPSILON);
             // Who is below 10 % is below 20 %: nobody moves back when the share grows.
             for (count, percent) in moved.iter_mut().zip([1.0, 10.0, 50.0]) {
@@ -151,12 +158,26 @@ mod tests {
     }
 
     #[test]
+    fn a_toggle_takes_as_many_from_each_side_of_a_split() {
+        let key = Key::parse("sticky", "cookie:sid").unwrap();
+        let (split, toggle) = (salt("* /", "split"), salt("* /", "toggle new"));
+        let mut left = [0_u32; 2];
+        for user in 0..10_000 {
+            let headers = with("cookie", &format!("sid=user-{user}"));
+            if key.place(&headers, NOBODY, toggle) >= 0.5 {
+                left[side(&[1, 1], key.place(&headers, NOBODY, split))] += 1;
+            }
+        }
+        assert!(left.into_iter().all(|left| left.abs_diff(2_500) < 250), "{left:?}");
+    }
+
+    #[test]
     fn without_a_cookie_the_address_decides() {
         let key = Key::parse("sticky", "cookie:sid").unwrap();
         let ip = Key::parse("sticky", "ip").unwrap();
         for headers in [HeaderMap::new(), with("cookie", "sid="), with("cookie", "asid=1")] {
-            let place = key.place(&headers, NOBODY);
-            assert!((place - ip.place(&HeaderMap::new(), NOBODY)).abs() < f64::EPSILON);
+            let place = key.place(&headers, NOBODY, 1);
+            assert!((place - ip.place(&HeaderMap::new(), NOBODY, 1)).abs() < f64::EPSILON);
         }
     }
 

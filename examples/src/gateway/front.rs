@@ -17,6 +17,7 @@ use http_body_util::{LengthLimitError, Limited};
 use pin_project_lite::pin_project;
 use tower::Service;
 
+use super::path;
 use super::snapshot::{Current, Snapshot};
 use crate::proxy::target::{self, Refusal};
 
@@ -86,7 +87,8 @@ fn check_coding(headers: &HeaderMap) -> Result<(), Refusal> {
 /// Finds the way and goes it.
 fn forward(snapshot: &Snapshot, head: Parts, body: Body) -> Result<ResponseFuture, Refusal> {
     let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let Some(route) = snapshot.route(host, head.uri.path()) else {
+    let path = path::plain(head.uri.path())?;
+    let Some(route) = snapshot.route(host, &path) else {
         let rule = "nothing is served at this address";
         return Err(Refusal { status: StatusCode::NOT_FOUND, rule });
     };

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::http::uri::PathAndQuery;
 use escala_replicas::http::{Network, ReverseProxy, Upstream};
 use escala_replicas::{Member, Replicas, ReplicasConfig, Strategy};
 
@@ -14,31 +15,40 @@ const BACKUP_RULE: &str = "be true for at most one server of a group, and not fo
 /// Servers that share their health and their connections.
 #[derive(Clone, Debug)]
 pub(super) struct Group {
-    /// What it was made of: a new file with the same keeps it, health and connections included.
+    /// What it was made of: a new file with the same servers keeps them, health and connections
+    /// included.
     file: file::Group,
-    trusted: Vec<Network>,
     pub(super) proxy: ReverseProxy,
 }
 
 impl Group {
-    /// `table` is the group's place in the file.
+    /// `table` is the group's place in the file, `old` the group that the last file had there.
     pub(super) fn new(
         table: &str,
         file: &file::Group,
         trusted: &[Network],
+        old: Option<&Self>,
     ) -> Result<Self, SettingError> {
-        let replicas = replicas(table, file)?;
+        let old = old.filter(|old| old.has_set_of(file));
         let mut config = file.proxy.clone();
-        if config.trusted_proxies.is_empty() {
-            config.trusted_proxies = trusted.to_vec();
+        if !config.trusted_proxies.is_empty() {
+            let rule = "be set at the top of the file, for all that looks at addresses";
+            return Err(SettingError::new(format!("{table}.proxy.trusted_proxies"), "set", rule));
         }
+        config.trusted_proxies = trusted.to_vec();
+        let replicas = match old {
+            Some(old) if *old.proxy.config() == config => return Ok(old.clone()),
+            Some(old) => old.proxy.replicas().clone(),
+            None => replicas(table, file)?,
+        };
         let proxy = ReverseProxy::new(replicas, config)
             .map_err(|error| SettingError::within(&format!("{table}.proxy"), &error))?;
-        Ok(Self { file: file.clone(), trusted: trusted.to_vec(), proxy })
+        Ok(Self { file: file.clone(), proxy })
     }
 
-    pub(super) fn is_of(&self, file: &file::Group, trusted: &[Network]) -> bool {
-        self.file == *file && self.trusted == trusted
+    /// Whether they differ in nothing but what is done with requests.
+    fn has_set_of(&self, file: &file::Group) -> bool {
+        self.file == file::Group { proxy: self.file.proxy.clone(), ..file.clone() }
     }
 }
 
@@ -75,8 +85,9 @@ fn replicas(table: &str, file: &file::Group) -> Result<Replicas<Upstream>, Setti
     });
     let mut config = health(file);
     if let Some(file::Health { path, interval, timeout }) = &file.health {
-        if !path.starts_with('/') {
-            return Err(SettingError::new(format!("{table}.health.path"), path, "begin with /"));
+        if !path.starts_with('/') || PathAndQuery::try_from(path.as_str()).is_err() {
+            let rule = "begin with / and be what a request can ask for";
+            return Err(SettingError::new(format!("{table}.health.path"), path, rule));
         }
         config = config.health_interval(*interval).probe_timeout(*timeout);
         let path = path.clone();
@@ -105,7 +116,11 @@ fn health(file: &file::Group) -> ReplicasConfig {
         .primary_read_share(1.0);
     // Only the questions of a probe are spread; the file's time is meant as it is written.
     if file.health.is_none() {
-        config = config.jitter(0.0).probe_timeout(Duration::from_secs(1));
+        // A trial may take as long as any request: until then no other one is sent.
+        let file::Group { connection, .. } = file;
+        let longest = connection.connect_timeout + connection.response_timeout;
+        let longest = longest.min(Duration::from_secs(24 * 60 * 60));
+        config = config.jitter(0.0).probe_timeout(longest);
     }
     config
 }

@@ -14,6 +14,7 @@ mod file;
 mod front;
 mod group;
 mod management;
+mod path;
 mod reload;
 mod routes;
 mod run;

@@ -1,13 +1,14 @@
 //! Which route a request takes: by host, then the longest path. Pure.
 
 use super::error::SettingError;
+use super::path;
 
 /// Which requests a route is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Matcher {
     host: Host,
-    /// Without a slash at its end; empty for all paths.
-    path: String,
+    /// Plain, without a slash at its end; empty for all paths.
+    path: Vec<u8>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,7 +31,13 @@ impl Matcher {
             None => Host::Any,
             Some(host) => parse_host(&format!("{field}.host"), host)?,
         };
-        Ok(Self { host, path: path.trim_end_matches('/').to_owned() })
+        let plain = path::plain(path)
+            .map_err(|refusal| SettingError::new(format!("{field}.path"), path, refusal.rule))?;
+        let mut path = plain.into_owned();
+        while path.ends_with(b"/") {
+            path.pop();
+        }
+        Ok(Self { host, path })
     }
 
     /// The order in which routes are asked: exact hosts first, and the longer path before the
@@ -44,14 +51,21 @@ impl Matcher {
         (host, usize::MAX - self.path.len())
     }
 
-    /// `host` as in the header, with or without a port.
-    pub(super) fn fits(&self, host: &str, path: &str) -> bool {
-        let prefix = path.strip_prefix(self.path.as_str());
-        prefix.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) && self.is_host(host)
+    /// `host` as in the header, with or without a port; `path` [`plain`](path::plain).
+    pub(super) fn fits(&self, host: &str, path: &[u8]) -> bool {
+        let ends = match path.strip_prefix(&self.path[..]) {
+            Some([] | [b'/', ..]) => true,
+            // `OPTIONS *` asks about the whole of a host.
+            Some(rest) => rest == b"*" && self.path.is_empty(),
+            None => false,
+        };
+        ends && self.is_host(host)
     }
 
     fn is_host(&self, host: &str) -> bool {
         let host = without_port(host);
+        // The same name, said to be complete.
+        let host = host.strip_suffix('.').unwrap_or(host);
         match &self.host {
             Host::Any => true,
             Host::Exact(own) => host.eq_ignore_ascii_case(own),
@@ -105,7 +119,10 @@ mod tests {
             .map(|(index, (host, path))| (index, Matcher::parse("r", *host, path).unwrap()))
             .collect();
         routes.sort_by_cached_key(|(_, matcher)| matcher.rank());
-        routes.iter().find(|(_, matcher)| matcher.fits(host, path)).map(|(index, _)| *index)
+        routes
+            .iter()
+            .find(|(_, matcher)| matcher.fits(host, path.as_bytes()))
+            .map(|(index, _)| *index)
     }
 
     #[test]
@@ -129,6 +146,9 @@ mod tests {
             (".shop.example", "/pdf", 1),
             ("evilshop.example", "/pdf", 1),
             ("[::1]:80", "/pdf", 1),
+            ("shop.example.", "/pdf", 2),
+            ("shop.example.:80", "/pdf", 2),
+            ("a", "*", 0),
         ] {
             assert_eq!(first(&routes, host, path), Some(route), "{host}{path}");
         }
@@ -141,6 +161,7 @@ mod tests {
         for (host, path, field) in [
             (None, "pdf", "routes[2].path"),
             (None, "/a?b", "routes[2].path"),
+            (None, "/a/../b", "routes[2].path"),
             (Some(""), "/", "routes[2].host"),
             (Some("a:80"), "/", "routes[2].host"),
             (Some("*a"), "/", "routes[2].host"),

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use anyhow::{Context, anyhow};
 use axum::Router;
 use escala_cluster::{Drain, DrainConfig, serve};
+use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
 use super::front::Front;
@@ -58,11 +59,16 @@ fn run(settings: &Settings) -> anyhow::Result<()> {
         anyhow::Ok((listeners, address, management))
     })?;
     let listener = listeners.pop().context("no listener")?;
+    let (ended, mut ends) = mpsc::unbounded_channel();
     let others: Vec<JoinHandle<anyhow::Result<()>>> = listeners
         .into_iter()
         .map(|listener| {
             let (current, drain) = (Arc::clone(&current), drain.clone());
-            let serve = move || runtime()?.block_on(serve_on(current, listener, drain));
+            let told = Told(ended.clone());
+            let serve = move || {
+                let _told = told;
+                runtime()?.block_on(serve_on(current, listener, drain))
+            };
             let thread = std::thread::Builder::new().name("gateway".to_owned());
             thread.spawn(serve).context("thread")
         })
@@ -84,9 +90,19 @@ fn run(settings: &Settings) -> anyhow::Result<()> {
         };
         let clients = serve_on(Arc::clone(&current), listener, drain.clone());
         let both = async { tokio::try_join!(clients, figures) };
+        let broken = async {
+            // In the end they all end, the first one waits for the others below.
+            while let Some(()) = ends.recv().await {
+                if !drain.is_draining() {
+                    return;
+                }
+            }
+            std::future::pending::<()>().await;
+        };
         tokio::select! {
             served = both => served.map(|_| ()),
             () = reloads => Err(anyhow!("SIGHUP is no longer listened to")),
+            () = broken => Err(anyhow!("a thread has ended")),
         }
     });
     // Also if this one could not serve: the others end with it.
@@ -95,6 +111,16 @@ fn run(settings: &Settings) -> anyhow::Result<()> {
         thread.join().map_err(|_| anyhow!("a thread panicked"))??;
     }
     served
+}
+
+/// Says that its thread has ended, however that came.
+struct Told(mpsc::UnboundedSender<()>);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        // Fails only if nobody waits any more.
+        let _ = self.0.send(());
+    }
 }
 
 /// The file's bounds, of which each thread has its share.

@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use axum::http::header::{CONNECTION, CONTENT_LENGTH, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use escala_replicas::http::{Network, ReverseProxy, client_address};
 
-use super::choice::{Key, Spread, side};
+use super::choice::{Key, Spread, salt, side};
 use super::error::SettingError;
 use super::file::{self, File, Limits};
 use super::group::Group;
@@ -32,6 +33,7 @@ pub(super) struct Route {
     sides: Vec<ReverseProxy>,
     weights: Vec<u32>,
     sticky: Option<Key>,
+    salt: u64,
     spread: Spread,
     toggle: Option<Toggle>,
 }
@@ -41,6 +43,7 @@ struct Toggle {
     proxy: ReverseProxy,
     percent: f64,
     key: Key,
+    salt: u64,
     switch: Option<(HeaderName, String)>,
 }
 
@@ -57,17 +60,14 @@ pub(super) fn load(path: &Path, old: Option<&Snapshot>) -> anyhow::Result<Snapsh
 }
 
 impl Snapshot {
-    /// Groups that an old snapshot has as well are taken over.
+    /// Groups that an old snapshot has as well, with the same servers, are taken over.
     pub(super) fn new(file: File, old: Option<&Self>) -> Result<Self, SettingError> {
         check(&file, old)?;
         let mut groups = BTreeMap::new();
         for (name, group) in &file.upstreams {
             let table = format!("upstreams.{name}");
             let kept = old.and_then(|old| old.groups.get(name));
-            let group = match kept.filter(|kept| kept.is_of(group, &file.trusted_proxies)) {
-                Some(kept) => kept.clone(),
-                None => Group::new(&table, group, &file.trusted_proxies)?,
-            };
+            let group = Group::new(&table, group, &file.trusted_proxies, kept)?;
             groups.insert(name.clone(), group);
         }
         let response_headers = response_headers(&file.response_headers)?;
@@ -80,7 +80,7 @@ impl Snapshot {
         Ok(Self { file, groups, response_headers, routes })
     }
 
-    pub(super) fn route(&self, host: &str, path: &str) -> Option<&Route> {
+    pub(super) fn route(&self, host: &str, path: &[u8]) -> Option<&Route> {
         self.routes.iter().find(|route| route.matcher.fits(host, path))
     }
 }
@@ -136,6 +136,10 @@ fn check_shadows(files: &[file::Route], routes: &[Route]) -> Result<(), SettingE
     Ok(())
 }
 
+/// What hyper says by itself, and what would be believed instead.
+const OF_FRAMING: [HeaderName; 5] =
+    [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE, TRAILER];
+
 fn response_headers(
     table: &BTreeMap<String, String>,
 ) -> Result<Vec<(HeaderName, HeaderValue)>, SettingError> {
@@ -147,6 +151,9 @@ fn response_headers(
         let parsed = parsed.map_err(|_| refused("have the name of a header"))?;
         let value =
             HeaderValue::from_str(value).map_err(|_| refused("be what a header can hold"))?;
+        if OF_FRAMING.contains(&parsed) {
+            return Err(refused("be none that says where a message ends"));
+        }
         headers.push((parsed, value));
     }
     Ok(headers)
@@ -187,18 +194,20 @@ impl Route {
             }
         }
         let (sides, weights) = sides.into_iter().unzip();
+        let place = format!("{} {}", file.host.as_deref().unwrap_or("*"), file.path);
+        let salt = salt(&place, "split");
         let key = |field: &str, text: &String| Key::parse(&format!("{table}.{field}"), text);
         let sticky = file.sticky.as_ref().map(|text| key("sticky", text)).transpose()?;
         let toggle = match &file.toggle {
             Some(toggle) => {
                 let proxy = group("toggle.upstream", &toggle.upstream)?;
-                Some(Toggle::new(table, toggle, proxy)?)
+                Some(Toggle::new(table, &place, toggle, proxy)?)
             }
             None => None,
         };
         let max_body_bytes = file.max_body_bytes.unwrap_or(limits.max_body_bytes);
         let spread = Spread::default();
-        Ok(Self { matcher, max_body_bytes, sides, weights, sticky, spread, toggle })
+        Ok(Self { matcher, max_body_bytes, sides, weights, sticky, salt, spread, toggle })
     }
 
     /// The side that a request goes to.
@@ -218,7 +227,7 @@ impl Route {
             ([_], _) => 0,
             (_, Some(key)) => {
                 let client = client_address(headers, peer, trusted);
-                side(&self.weights, key.place(headers, client))
+                side(&self.weights, key.place(headers, client, self.salt))
             }
             (_, None) => side(&self.weights, self.spread.next()),
         };
@@ -227,7 +236,13 @@ impl Route {
 }
 
 impl Toggle {
-    fn new(table: &str, file: &file::Toggle, proxy: ReverseProxy) -> Result<Self, SettingError> {
+    /// `place` says which route it is of, in words that stay when routes come and go.
+    fn new(
+        table: &str,
+        place: &str,
+        file: &file::Toggle,
+        proxy: ReverseProxy,
+    ) -> Result<Self, SettingError> {
         let field = |name: &str| format!("{table}.toggle.{name}");
         if !(0.0..=100.0).contains(&file.percent) {
             return Err(SettingError::new(field("percent"), file.percent, "be from 0 to 100"));
@@ -246,7 +261,8 @@ impl Toggle {
             }
             None => None,
         };
-        Ok(Self { proxy, percent: file.percent, key, switch })
+        let salt = salt(place, &format!("toggle {}", file.upstream));
+        Ok(Self { proxy, percent: file.percent, key, salt, switch })
     }
 
     fn takes(&self, headers: &HeaderMap, peer: IpAddr, trusted: &[Network]) -> bool {
@@ -259,7 +275,7 @@ impl Toggle {
             return self.percent > 0.0;
         }
         let client = client_address(headers, peer, trusted);
-        self.key.place(headers, client) * 100.0 < self.percent
+        self.key.place(headers, client, self.salt) * 100.0 < self.percent
     }
 }
 

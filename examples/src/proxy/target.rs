@@ -60,6 +60,9 @@ fn from_absolute(request: &mut Parts) -> Result<(), Refusal> {
     let Some(host) = target.authority.filter(|authority| !has_user(authority)) else {
         return Err(bad("the target has a user, or no host"));
     };
+    if !host.as_str().bytes().all(is_of_host) {
+        return Err(bad("the target's host is no host"));
+    }
     let host = HeaderValue::from_str(host.as_str()).map_err(|_| bad("the target's host"))?;
     request.headers.insert(HOST, host);
     let path = target.path_and_query.unwrap_or(PathAndQuery::from_static("/"));
@@ -135,6 +138,7 @@ mod tests {
         assert_eq!(check("GET", "*", &["a"]), Err(400));
         assert_eq!(check("GET", "ftp://b/", &["a"]), Err(400));
         assert_eq!(check("GET", "http://u@b/", &["a"]), Err(400));
+        assert_eq!(check("GET", "http://b,c/", &["a"]), Err(400));
         assert_eq!(check("GET", "b:80", &["a"]), Err(400));
         assert_eq!(check("CONNECT", "b:80", &["a"]), Err(501));
         assert_eq!(check("TRACE", "/", &["a"]), Err(501));

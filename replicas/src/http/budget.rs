@@ -2,7 +2,6 @@
 //! buried under its own retries. Pure: time is an argument.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -60,6 +59,13 @@ impl RetryBudget {
         }
         within
     }
+
+    /// Gives back what was taken at `then` for a retry that did not happen.
+    pub(super) fn give_back(&self, then: Instant) {
+        let mut ring = self.ring.lock();
+        let retries = &mut ring.slot(then).retries;
+        *retries = retries.saturating_sub(1);
+    }
 }
 
 impl Ring {
@@ -68,7 +74,10 @@ impl Ring {
     }
 
     fn slot(&mut self, now: Instant) -> &mut Slot {
-        let second = self.second(now);
+        self.slot_of(self.second(now))
+    }
+
+    fn slot_of(&mut self, second: u64) -> &mut Slot {
         let slot = &mut self.slots[(second % WINDOW as u64) as usize];
         if slot.second != second {
             *slot = Slot { second, ..Slot::default() };
@@ -76,14 +85,16 @@ impl Ring {
         slot
     }
 
-    /// Requests since the last look. If that is longer ago than the window, only the share that
-    /// falls into it counts, as if they had come evenly.
+    /// Requests since the last look, as if they had come evenly in the seconds after it; those before
+    /// the window are forgotten.
     fn requests(&mut self, count: u64, now: Instant) {
-        let since = now.saturating_duration_since(self.looked);
-        let window = Duration::from_secs(WINDOW as u64);
-        let share = if since > window { window.div_duration_f64(since) } else { 1.0 };
+        let (looked, second) = (self.second(self.looked), self.second(now));
         self.looked = now;
-        self.slot(now).requests += count as f64 * share;
+        let first = (looked + 1).min(second);
+        let each = count as f64 / (second - first + 1) as f64;
+        for second in first.max((second + 1).saturating_sub(WINDOW as u64))..=second {
+            self.slot_of(second).requests += each;
+        }
     }
 
     fn sums(&self, now: Instant) -> (f64, u64) {
@@ -98,6 +109,8 @@ impl Ring {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     /// How many retries are granted at once.
@@ -120,12 +133,34 @@ mod tests {
     }
 
     #[test]
+    fn requests_are_forgotten_ten_seconds_after_they_came_and_not_after_they_were_counted() {
+        let start = Instant::now();
+        let budget = RetryBudget::new(0.2, 0, start);
+        (0..1_000).for_each(|_| budget.request());
+        let counted = start + Duration::from_secs(10);
+        assert!(budget.withdraw(counted));
+        let later = counted + Duration::from_secs(9);
+        assert_eq!(granted(&budget, later), 20 - 1, "those of one of the ten seconds are left");
+    }
+
+    #[test]
     fn the_traffic_of_a_night_does_not_pay_for_the_morning() {
         let start = Instant::now();
         let budget = RetryBudget::new(0.2, 0, start);
         (0..36_000).for_each(|_| budget.request());
         let morning = start + Duration::from_secs(36_000);
         assert_eq!(granted(&budget, morning), 2, "one request a second: ten in the window");
+    }
+
+    #[test]
+    fn a_retry_that_does_not_happen_costs_nothing() {
+        let now = Instant::now();
+        let budget = RetryBudget::new(0.0, 1, now);
+        for _ in 0..100 {
+            assert!(budget.withdraw(now));
+            budget.give_back(now);
+        }
+        assert_eq!(granted(&budget, now), 10);
     }
 
     #[test]

@@ -154,8 +154,8 @@ pub struct ProxyConfig {
     /// 64 KiB. One that is longer, or of unknown length, is streamed, and retried only if no byte
     /// was sent.
     pub replay_bytes: usize,
-    /// Sends an idempotent request to a second node if the first has not answered after this time;
-    /// the first answer wins. None by default: worth it only where requests are cheap.
+    /// Sends a safe request (`GET`, `HEAD`, `OPTIONS`) to a second node if the first has not answered
+    /// after this time; the first answer wins. None by default: worth it only where requests are cheap.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub hedge_after: Option<Duration>,
     /// The response header that says which node answered and why, such as `x-escala-node`. None by

@@ -77,6 +77,19 @@ impl UpstreamError {
         matches!(self, Self::RequestBody(_) | Self::RequestTimeout | Self::Target(_))
     }
 
+    /// Whether this process is to blame, which has run out of descriptors or ports.
+    #[must_use]
+    pub fn is_exhaustion(&self) -> bool {
+        // The same numbers on every Unix; there is no kind for these.
+        const ENFILE: i32 = 23;
+        const EMFILE: i32 = 24;
+        let Self::Connect(error) = self else { return false };
+        cause::<io::Error>(error).is_some_and(|error| {
+            matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
+                || error.kind() == io::ErrorKind::AddrNotAvailable
+        })
+    }
+
     /// Whether it is certain that nothing of the request was sent.
     #[must_use]
     pub fn is_unsent(&self) -> bool {

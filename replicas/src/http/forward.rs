@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HOST, UPGRADE};
+use http::header::{CONTENT_TYPE, HOST, UPGRADE};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::upgrade::OnUpgrade;
 use tokio::time::{Instant, sleep};
@@ -45,13 +45,14 @@ where
     B::Error: Into<BoxError>,
 {
     shared.budget.request();
-    let outgoing = shared.prepare(request, peer).await?;
+    let mut outgoing = shared.prepare(request, peer).await?;
     let mut tried = Vec::new();
     let mut attempts = 1;
     let mut pick = shared.pick(&mut tried).await?;
     loop {
-        let (used, result) = shared.exchange(pick, &outgoing, &mut tried).await;
-        let repeat = attempts < shared.config.attempts && shared.may_repeat(&result, &outgoing);
+        let last = attempts >= shared.config.attempts;
+        let (used, result) = shared.exchange(pick, &mut outgoing, &mut tried, last).await;
+        let repeat = !last && shared.may_repeat(&result, &outgoing);
         let next = if repeat { shared.pick_next(&mut tried, &result) } else { None };
         let Some(next) = next else { return shared.deliver(used, result, outgoing) };
         shared.give_up(used, &result, next.name());
@@ -129,11 +130,18 @@ impl Shared {
         Some(pick)
     }
 
-    /// Whether the budget has room for one more attempt.
-    fn withdraw(&self) -> bool {
-        let granted = self.budget.withdraw(Instant::now());
-        self.counters.retries_refused.fetch_add(u64::from(!granted), Relaxed);
-        granted
+    /// What `pick` finds for one more attempt, paid from the budget if it finds a node.
+    fn paid(&self, pick: impl FnOnce() -> Option<Pick<Upstream>>) -> Option<Pick<Upstream>> {
+        let now = Instant::now();
+        if !self.budget.withdraw(now) {
+            self.counters.retries_refused.fetch_add(1, Relaxed);
+            return None;
+        }
+        let pick = pick();
+        if pick.is_none() {
+            self.budget.give_back(now);
+        }
+        pick
     }
 
     /// The node for a retry, if there is one and the budget has room.
@@ -142,15 +150,15 @@ impl Shared {
         tried: &mut Vec<u64>,
         result: &Result<Response<ResponseBody>, UpstreamError>,
     ) -> Option<Pick<Upstream>> {
-        if !self.withdraw() {
-            return None;
-        }
-        let mut pick = self.pick_untried(tried);
-        // A kept connection that was just being closed says nothing about a new one to that node.
-        if pick.is_none() && matches!(result, Err(UpstreamError::Closed(_))) {
-            tried.clear();
-            pick = self.pick_untried(tried);
-        }
+        let pick = self.paid(|| {
+            let pick = self.pick_untried(tried);
+            // A kept connection that was just being closed says nothing about a new one to that node.
+            if pick.is_none() && matches!(result, Err(UpstreamError::Closed(_))) {
+                tried.clear();
+                return self.pick_untried(tried);
+            }
+            pick
+        });
         self.counters.retries.fetch_add(u64::from(pick.is_some()), Relaxed);
         pick
     }
@@ -189,13 +197,17 @@ impl Shared {
     async fn exchange(
         &self,
         pick: Pick<Upstream>,
-        outgoing: &Outgoing,
+        outgoing: &mut Outgoing,
         tried: &mut Vec<u64>,
+        last: bool,
     ) -> Attempt {
         match self.config.hedge_after.filter(|_| outgoing.can_be_hedged()) {
             // In a box, so that requests which are not hedged do not carry its two attempts.
             Some(after) => Box::pin(self.hedged(pick, outgoing, tried, after)).await,
-            None => self.attempt(pick, outgoing).await,
+            None => {
+                let head = if last { outgoing.take_head() } else { outgoing.head() };
+                self.attempt(pick, head, outgoing).await
+            }
         }
     }
 
@@ -206,18 +218,15 @@ impl Shared {
         tried: &mut Vec<u64>,
         after: Duration,
     ) -> Attempt {
-        let mut first = std::pin::pin!(self.attempt(pick, outgoing));
+        let mut first = std::pin::pin!(self.attempt(pick, outgoing.head(), outgoing));
         tokio::select! {
             biased;
             attempt = &mut first => return attempt,
             () = sleep(after) => {}
         }
-        if !self.withdraw() {
-            return first.await;
-        }
-        let Some(second) = self.pick_untried(tried) else { return first.await };
+        let Some(second) = self.paid(|| self.pick_untried(tried)) else { return first.await };
         self.counters.hedges.fetch_add(1, Relaxed);
-        let mut second = std::pin::pin!(self.attempt(second, outgoing));
+        let mut second = std::pin::pin!(self.attempt(second, outgoing.head(), outgoing));
         // The one that is not used is dropped, which counts it as cancelled.
         let (attempt, by_second) = tokio::select! {
             biased;
@@ -239,8 +248,12 @@ impl Shared {
         attempt
     }
 
-    async fn attempt(&self, mut pick: Pick<Upstream>, outgoing: &Outgoing) -> Attempt {
-        let mut head = outgoing.head();
+    async fn attempt(
+        &self,
+        mut pick: Pick<Upstream>,
+        mut head: Parts,
+        outgoing: &Outgoing,
+    ) -> Attempt {
         if self.config.host == HostPolicy::Upstream {
             head.headers.insert(HOST, pick.host().clone());
         }
@@ -254,7 +267,7 @@ impl Shared {
 
     /// The last attempt's result, as the client gets it.
     fn deliver(
-        self: &Arc<Self>,
+        &self,
         pick: Pick<Upstream>,
         result: Result<Response<ResponseBody>, UpstreamError>,
         outgoing: Outgoing,
@@ -276,13 +289,16 @@ impl Shared {
             return self.change(pick, response, outgoing.upgrade);
         }
         let outcome = self.outcome(&response);
+        if outcome == Outcome::Success && is_event_stream(response.headers()) {
+            pick.proved();
+        }
         let to_head = outgoing.head.method == Method::HEAD;
         Ok(response.map(|body| body.answering_head(to_head).picked(pick, outcome)))
     }
 
     /// Agrees to another protocol, if it is the one that was asked for.
     fn change(
-        self: &Arc<Self>,
+        &self,
         pick: Pick<Upstream>,
         mut response: Response<ResponseBody>,
         asked: Option<(HeaderValue, OnUpgrade)>,
@@ -299,7 +315,10 @@ impl Shared {
         strip_hop_by_hop(response.headers_mut());
         headers::set_upgrade(response.headers_mut(), agreed);
         response.extensions_mut().clear();
-        Tunnel { client, upstream, pick, shared: Arc::clone(self) }.start();
+        pick.proved();
+        let counters = Arc::clone(&self.counters);
+        let idle = self.config.tunnel_idle_timeout;
+        Tunnel { client, upstream, pick, counters, idle }.start();
         Ok(response.map(|_| ResponseBody::whole(Bytes::new())))
     }
 }
@@ -314,7 +333,17 @@ impl Outgoing {
     }
 
     fn can_be_hedged(&self) -> bool {
-        self.idempotent && self.upgrade.is_none() && self.body.is_replayable()
+        // Two writes at once may end in either order, and the loser undo what came after it.
+        self.head.method.is_safe() && self.upgrade.is_none() && self.body.is_replayable()
+    }
+
+    /// For the last attempt: without a copy of the fields.
+    fn take_head(&mut self) -> Parts {
+        let (mut head, ()) = Request::new(()).into_parts();
+        head.method = self.head.method.clone();
+        head.uri = std::mem::take(&mut self.head.uri);
+        head.headers = std::mem::take(&mut self.head.headers);
+        head
     }
 
     /// A copy without the extensions, which belong to the client's connection.
@@ -327,10 +356,19 @@ impl Outgoing {
     }
 }
 
-/// Counts a request out that has failed: as the node's failure, or, if the client is to blame, as
-/// cancelled.
+/// Whether a body may go on without an end.
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let stream = b"text/event-stream";
+    kind.get(..stream.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(stream))
+}
+
+/// Counts a request out that has failed: as the node's failure; as cancelled, if the client is to
+/// blame; as nothing, if we are.
 fn blame(pick: Pick<Upstream>, error: &UpstreamError) {
-    if !error.is_client() {
+    if error.is_exhaustion() {
+        pick.end(Outcome::Neutral);
+    } else if !error.is_client() {
         pick.failed();
     }
 }

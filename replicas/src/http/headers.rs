@@ -24,16 +24,40 @@ static HOP_BY_HOP: [HeaderName; 6] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// What proxies say of a client. Where nobody in front is believed, nobody shall read it.
-static TOLD_BY_PROXIES: [HeaderName; 7] = [
-    X_FORWARDED_FOR,
-    X_FORWARDED_HOST,
-    X_FORWARDED_PROTO,
-    HeaderName::from_static("x-forwarded-port"),
-    HeaderName::from_static("x-forwarded-prefix"),
-    HeaderName::from_static("x-real-ip"),
-    FORWARDED,
+/// What proxies say of a client, beside all of `X-Forwarded-`. Where nobody in front is believed,
+/// nobody shall read it. `Proxy` is read as a setting by CGI (CVE-2016-5385). `Trailer` announces
+/// fields that come after the body, where nobody looks at them; without it hyper sends none.
+const TOLD_BY_PROXIES: [&str; 13] = [
+    "forwarded",
+    "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-original-forwarded-for",
+    "x-original-host",
+    "x-original-url",
+    "x-rewrite-url",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "fastly-client-ip",
+    "proxy",
+    "trailer",
 ];
+
+/// Whether a name is one of these, or looks like one to a server for which `_` and `-` are the same.
+fn is_told_by_proxies(name: &HeaderName) -> bool {
+    let name = name.as_str().as_bytes();
+    // Most of the usual fields end here.
+    if !matches!(name.first(), Some(b'x' | b'f' | b't' | b'c' | b'p')) {
+        return false;
+    }
+    let begins = |known: &str| {
+        let known = known.as_bytes();
+        let same = |(&own, &known): (&u8, &u8)| own == known || own == b'_' && known == b'-';
+        name.len() >= known.len() && name.iter().zip(known).all(same)
+    };
+    let is = |known: &&str| name.len() == known.len() && begins(known);
+    begins("x-forwarded-") || TOLD_BY_PROXIES.iter().any(is)
+}
 
 /// Takes off what is meant for one connection: the fields known to be, and those that `Connection`
 /// names.
@@ -139,8 +163,9 @@ pub(super) fn introduce(
     headers.remove(EXPECT);
     let is_trusted = |peer: &Peer| with.trusted.iter().any(|net| net.contains(peer.address));
     let believed = peer.as_ref().is_some_and(is_trusted);
-    if !believed && headers.keys().any(|name| TOLD_BY_PROXIES.contains(name)) {
-        for name in &TOLD_BY_PROXIES {
+    if !believed && headers.keys().any(is_told_by_proxies) {
+        let told = headers.keys().filter(|name| is_told_by_proxies(name));
+        for name in told.cloned().collect::<Vec<HeaderName>>() {
             headers.remove(name);
         }
     }

@@ -24,6 +24,7 @@ mod budget;
 mod headers;
 mod retry;
 
+mod connector;
 mod request_body;
 mod response_body;
 mod tunnel;
@@ -45,5 +46,3 @@ pub use proxy::{ResponseFuture, ReverseProxy};
 pub use response_body::ResponseBody;
 pub use stats::ProxyStats;
 pub use upstream::{Upstream, UpstreamFuture};
-
-use proxy::Shared;

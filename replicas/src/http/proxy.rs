@@ -56,7 +56,8 @@ pub(super) struct Shared {
     pub(super) fixed_host: Option<HeaderValue>,
     pub(super) explain: Option<HeaderName>,
     pub(super) budget: RetryBudget,
-    pub(super) counters: Counters,
+    /// Outlived by its tunnels.
+    pub(super) counters: Arc<Counters>,
 }
 
 impl ReverseProxy {
@@ -74,7 +75,7 @@ impl ReverseProxy {
         let explain = explain.and_then(|name| HeaderName::from_bytes(name.as_bytes()).ok());
         let (ratio, least) = (config.retry_ratio, config.retry_min_per_second);
         let budget = RetryBudget::new(ratio, least, Instant::now());
-        let counters = Counters::default();
+        let counters = Arc::default();
         let shared = Shared { replicas, config, fixed_host, explain, budget, counters };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -83,6 +84,12 @@ impl ReverseProxy {
     #[must_use]
     pub fn replicas(&self) -> &Replicas<Upstream> {
         &self.shared.replicas
+    }
+
+    /// What it was made with.
+    #[must_use]
+    pub fn config(&self) -> &ProxyConfig {
+        &self.shared.config
     }
 
     /// What the tower service does, which finds the peer in the request's extensions.

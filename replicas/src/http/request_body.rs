@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -34,6 +34,8 @@ struct State {
     /// Whether the client's next part is waited for, or else the upstream.
     waits_for_client: bool,
     touched: bool,
+    /// Whether it has broken off: the connection to the upstream ends then, whoever is to blame.
+    faulty: bool,
 }
 
 impl RequestBody {
@@ -47,6 +49,7 @@ impl RequestBody {
             moved_at: Instant::now(),
             waits_for_client: false,
             touched: false,
+            faulty: false,
         }))))
     }
 
@@ -65,6 +68,11 @@ impl RequestBody {
 }
 
 impl Stream {
+    /// Whether its client has broken it off, and with it the upstream's answer.
+    pub(super) fn is_faulty(&self) -> bool {
+        self.0.lock().faulty
+    }
+
     /// When an upstream that says nothing has had its time, and who is to blame then; later than
     /// `now` if something has moved meanwhile.
     pub(super) fn due(&self, upstream: Duration, client: Duration) -> (Instant, UpstreamError) {
@@ -95,6 +103,7 @@ impl Body for RequestBody {
                 if frame.is_ready() {
                     state.moved_at = Instant::now();
                 }
+                state.faulty |= matches!(frame, Poll::Ready(Some(Err(_))));
                 state.waits_for_client = frame.is_pending();
                 frame
             }
@@ -161,20 +170,24 @@ where
     B::Error: Into<BoxError>,
 {
     let mut body = std::pin::pin!(body);
-    let mut held: Option<Bytes> = None;
+    let mut held = BytesMut::new();
     loop {
         let frame = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx));
         let frame = tokio::time::timeout(patience, frame).await;
         match frame.map_err(|_| UpstreamError::RequestTimeout)? {
-            None => return Ok(RequestBody::Whole(held)),
+            None => {
+                let held = Some(held.freeze()).filter(|held| !held.is_empty());
+                return Ok(RequestBody::Whole(held));
+            }
             Some(Err(error)) => return Err(UpstreamError::RequestBody(error.into())),
             // Trailers of a request that has a length do not exist.
             Some(Ok(frame)) => {
                 let Ok(data) = frame.into_data() else { continue };
-                held = Some(match held {
-                    None => data,
-                    Some(before) => [before, data].concat().into(),
-                });
+                // The usual short body is one part, which need not be copied.
+                if held.is_empty() && body.is_end_stream() {
+                    return Ok(RequestBody::Whole(Some(data)));
+                }
+                held.extend_from_slice(&data);
             }
         }
     }

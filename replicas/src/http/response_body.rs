@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 
+use super::request_body::Stream;
 use super::{Upstream, UpstreamError};
 use crate::{Outcome, Pick};
 
@@ -20,14 +22,18 @@ pin_project! {
     ///
     /// It streams as the upstream sends it, no faster than the client takes it. The upstream counts
     /// as in use until the end. A body that breaks off or falls silent is an error, never a short
-    /// body that looks whole, and counts as the node's failure; one that the client drops counts as
-    /// cancelled.
+    /// body that looks whole: HTTP/1.0's, which ends with its connection, cannot be told from a whole
+    /// one if that is closed in order. Breaking off counts as the node's failure; silence says
+    /// nothing of the node, for a stream may have nothing to say; what the client drops, or whose
+    /// request it breaks off, counts as cancelled.
     #[must_use]
     pub struct ResponseBody {
         source: Source,
         // An answer to HEAD: what it would be long is not known from its body.
         to_head: bool,
         patience: Duration,
+        // The request's body, which may still be under way, and may break the answer off.
+        upload: Option<Arc<Stream>>,
         // Runs only while the body is waited for; most come with their head.
         #[pin]
         silence: Option<Sleep>,
@@ -42,14 +48,19 @@ enum Source {
 }
 
 impl ResponseBody {
-    pub(super) fn incoming(body: Incoming, patience: Duration) -> Self {
+    pub(super) fn incoming(
+        body: Incoming,
+        upload: Option<Arc<Stream>>,
+        patience: Duration,
+    ) -> Self {
         let source = Source::Incoming(body);
-        Self { source, to_head: false, patience, silence: None, pick: None }
+        Self { source, to_head: false, patience, upload, silence: None, pick: None }
     }
 
     pub(super) fn whole(bytes: Bytes) -> Self {
         let source = Source::Whole(Some(bytes).filter(|bytes| !bytes.is_empty()));
-        Self { source, to_head: false, patience: Duration::ZERO, silence: None, pick: None }
+        let patience = Duration::ZERO;
+        Self { source, to_head: false, patience, upload: None, silence: None, pick: None }
     }
 
     /// A server would announce the empty body of an answer to `HEAD` as a length of 0.
@@ -95,10 +106,13 @@ impl Body for ResponseBody {
         };
         if let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) {
             this.silence.set(None);
-            let failed = matches!(frame, Some(Err(_)));
-            // hyper drops a body after its last byte, without asking for its end.
-            if frame.is_none() || failed || this.source.is_end_stream() {
-                end(this.pick, failed);
+            if let Some(Err(_)) = frame {
+                let by_client = this.upload.as_ref().is_some_and(|upload| upload.is_faulty());
+                end(this.pick, Some(Outcome::Failure).filter(|_| !by_client));
+            } else if frame.is_none() || this.source.is_end_stream() {
+                // hyper drops a body after its last byte, without asking for its end.
+                let worth = this.pick.as_ref().map(|(_, worth)| *worth);
+                end(this.pick, worth);
             }
             return Poll::Ready(frame.map(|frame| frame.map_err(UpstreamError::ResponseBody)));
         }
@@ -107,7 +121,7 @@ impl Body for ResponseBody {
         }
         let silence = this.silence.as_pin_mut();
         ready!(silence.map_or(Poll::Pending, |silence| silence.poll(cx)));
-        end(this.pick, true);
+        end(this.pick, Some(Outcome::Neutral));
         Poll::Ready(Some(Err(UpstreamError::Timeout)))
     }
 
@@ -126,9 +140,10 @@ impl Body for ResponseBody {
     }
 }
 
-fn end(pick: &mut Option<(Pick<Upstream>, Outcome)>, failed: bool) {
-    if let Some((pick, outcome)) = pick.take() {
-        pick.end(if failed { Outcome::Failure } else { outcome });
+/// Without an outcome it counts as cancelled.
+fn end(pick: &mut Option<(Pick<Upstream>, Outcome)>, outcome: Option<Outcome>) {
+    if let (Some((pick, _)), Some(outcome)) = (pick.take(), outcome) {
+        pick.end(outcome);
     }
 }
 

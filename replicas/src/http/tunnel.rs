@@ -14,7 +14,8 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::{Shared, Upstream};
+use super::Upstream;
+use super::stats::Counters;
 use crate::Pick;
 
 /// Longest time from the response to the change of the client's connection: the response only has to
@@ -26,21 +27,22 @@ pub(super) struct Tunnel {
     pub(super) client: OnUpgrade,
     pub(super) upstream: OnUpgrade,
     pub(super) pick: Pick<Upstream>,
-    pub(super) shared: Arc<Shared>,
+    /// Not the set: a tunnel of hours would keep one that nobody else has any more.
+    pub(super) counters: Arc<Counters>,
+    pub(super) idle: Duration,
 }
 
 impl Tunnel {
     /// Runs in a task of its own: the request it began with has been answered.
     pub(super) fn start(self) {
-        self.shared.counters.tunnels.fetch_add(1, Relaxed);
-        let open = Open::new(&self.shared);
+        self.counters.tunnels.fetch_add(1, Relaxed);
+        let open = Open::new(&self.counters);
         tokio::spawn(async move {
             let _open = open;
-            let idle = self.shared.config.tunnel_idle_timeout;
             let changed = timeout(CHANGE_PATIENCE, both(self.client, self.upstream)).await;
             // An error is a client that left; the node has done its part.
             if let Ok(Ok((client, upstream))) = changed {
-                carry(client, upstream, idle).await;
+                carry(client, upstream, self.idle).await;
             }
             self.pick.succeeded();
         });
@@ -72,18 +74,18 @@ async fn carry(client: Upgraded, upstream: Upgraded, idle: Duration) {
 }
 
 /// Counts a tunnel as open until it is dropped.
-struct Open(Arc<Shared>);
+struct Open(Arc<Counters>);
 
 impl Open {
-    fn new(shared: &Arc<Shared>) -> Self {
-        shared.counters.tunnels_open.fetch_add(1, Relaxed);
-        Self(Arc::clone(shared))
+    fn new(counters: &Arc<Counters>) -> Self {
+        counters.tunnels_open.fetch_add(1, Relaxed);
+        Self(Arc::clone(counters))
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.counters.tunnels_open.fetch_sub(1, Relaxed);
+        self.0.tunnels_open.fetch_sub(1, Relaxed);
     }
 }
 

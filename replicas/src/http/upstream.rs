@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::{self, Authority, Scheme};
 use http::{Extensions, HeaderValue, Request, Response, StatusCode, Uri, Version};
@@ -21,15 +22,16 @@ use tokio::runtime;
 use tokio::time::{Instant, Sleep, sleep};
 use tower_service::Service;
 
+use super::connector::Connector;
 use super::error::refused_address;
-use super::request_body::RequestBody;
+use super::request_body::{RequestBody, Stream};
 use super::{ResponseBody, UpstreamConfig, UpstreamError, strip_hop_by_hop};
 use crate::{BoxError, ConfigError};
 
 /// Runtimes that have a pool of their own at once; a process has one or one for each processor.
 const MOST_RUNTIMES: usize = 256;
 
-type Pooled = Client<HttpConnector, RequestBody>;
+type Pooled = Client<Connector, RequestBody>;
 
 /// An HTTP/1.1 service at an address, such as `127.0.0.1:3000` or `http://reports.internal`.
 ///
@@ -79,6 +81,11 @@ impl Upstream {
         let host = host.map_err(|_| refused_address(address, rule))?;
         if authority.host().is_empty() || authority.as_str().contains('@') {
             return Err(refused_address(address, "have a host and no user"));
+        }
+        // One that is no port would be left out, and the default taken.
+        let has_port = authority.as_str().len() > authority.host().len();
+        if has_port && authority.port_u16().is_none_or(|port| port == 0) {
+            return Err(refused_address(address, "have a port from 1 to 65535, or none"));
         }
         let pools = ArcSwap::from_pointee(Vec::new());
         let inner = Inner { authority, host, config, pools, adding: Mutex::new(()) };
@@ -165,6 +172,13 @@ impl Inner {
         target.path_and_query = Some(path.unwrap_or(uri::PathAndQuery::from_static("/")));
         head.uri = Uri::from_parts(target)?;
         head.version = Version::HTTP_11;
+        // hyper sends no body of unknown length with a GET or HEAD unless it is told to.
+        if let RequestBody::Stream(_) = &body
+            && body.size_hint().exact().is_none()
+            && !head.headers.contains_key(CONTENT_LENGTH)
+        {
+            head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         // What hyper left there belongs to the client's connection.
         head.extensions = Extensions::new();
         Ok(Request::from_parts(head, body))
@@ -194,7 +208,7 @@ impl Inner {
             .pool_idle_timeout(self.config.pool_idle_timeout)
             .pool_max_idle_per_host(max_idle)
             .pool_timer(TokioTimer::new())
-            .build(connector)
+            .build(Connector::new(connector, self.config.connect_timeout))
     }
 }
 
@@ -243,7 +257,7 @@ pin_project! {
 
 /// Who may be silent for how long until there is a head.
 struct Watch {
-    stream: Option<Arc<super::request_body::Stream>>,
+    stream: Option<Arc<Stream>>,
     upstream: Duration,
     client: Duration,
 }
@@ -260,7 +274,8 @@ impl Future for UpstreamFuture {
             StateProject::Sent { response, timer } => (response, timer),
         };
         if let Poll::Ready(response) = response.poll(cx) {
-            return Poll::Ready(received(response?, *this.body_idle, *this.upgrades));
+            let upload = this.watch.stream.take();
+            return Poll::Ready(received(response?, upload, *this.body_idle, *this.upgrades));
         }
         loop {
             ready!(timer.as_mut().poll(cx));
@@ -279,6 +294,7 @@ impl Future for UpstreamFuture {
 /// The response as the client may get it; one that was not asked for is none.
 fn received(
     response: Response<hyper::body::Incoming>,
+    upload: Option<Arc<Stream>>,
     body_idle: Duration,
     upgrades: bool,
 ) -> Result<Response<ResponseBody>, UpstreamError> {
@@ -292,7 +308,7 @@ fn received(
         head.extensions = Extensions::new();
     }
     head.version = Version::HTTP_11;
-    Ok(Response::from_parts(head, ResponseBody::incoming(body, body_idle)))
+    Ok(Response::from_parts(head, ResponseBody::incoming(body, upload, body_idle)))
 }
 
 impl fmt::Debug for Upstream {

@@ -86,7 +86,8 @@ async fn a_server_killed_within_a_body_leaves_no_body_that_looks_whole() {
             None => assert!(!rest.ends_with(b"0\r\n\r\n"), "{path}: {rest:?}"),
         }
     }
-    assert_eq!(account(&gateway).await, (0, 4, 0));
+    // Silence may be what a stream has to say; that it ended says nothing of the server.
+    assert_eq!(account(&gateway).await, (2, 2, 0));
 }
 
 #[tokio::test]

@@ -41,6 +41,27 @@ async fn what_is_wrong_is_named() {
         ("weight = 2", "wieght = 2", "unknown field `wieght`"),
         ("weight = 2", "backup = true", "upstreams.app.servers[0].backup"),
         ("127.0.0.1:3000", "https://a:1", r#"upstreams.app.servers[0].address is "https://a:1""#),
+        (
+            "127.0.0.1:3000",
+            "127.0.0.1:70000",
+            r#"upstreams.app.servers[0].address is "127.0.0.1:70000""#,
+        ),
+        ("127.0.0.1:3000", "localhost:", r#"upstreams.app.servers[0].address is "localhost:""#),
+        (
+            "[upstreams.app]",
+            "[upstreams.app]\nhealth = { path = \"/a b\" }",
+            "upstreams.app.health.path",
+        ),
+        (
+            "[upstreams.app]",
+            "[upstreams.app]\nproxy.trusted_proxies = [\"10.0.0.0/8\"]",
+            "upstreams.app.proxy.trusted_proxies",
+        ),
+        (
+            "[upstreams.app]",
+            "[response_headers]\ncontent-length = \"1\"\n[upstreams.app]",
+            "response_headers.content-length",
+        ),
         ("[upstreams.app]", "[upstreams.app]\nfail_timeout = \"0s\"", "upstreams.app.fail_timeout"),
         ("[upstreams.app]", "[upstreams.app]\nstrategy = \"magic\"", "magic"),
         (

@@ -47,6 +47,15 @@ async fn an_ambiguous_request_is_refused_and_its_connection_ends() {
         ("a quoted coding", "Transfer-Encoding: \"chunked\"\r\n\r\n0\r\n\r\n".to_owned()),
         ("a carriage return alone", "X-A: 1\rTransfer-Encoding: chunked\r\n\r\n".to_owned()),
         ("a zero byte", "X-A: 1\0\r\n\r\n".to_owned()),
+        ("both lengths", format!("Content-Length: 5\r\n{chunked}")),
+        (
+            "both lengths, the other way",
+            "Transfer-Encoding: chunked\r\ncontent-length: 0\r\n\r\n0\r\n\r\n".to_owned(),
+        ),
+        (
+            "both lengths, one of them hidden",
+            format!("Content-Length: 0\r\nConnection: content-length\r\n{chunked}"),
+        ),
         ("a second host", "Host: other\r\n\r\n".to_owned()),
     ] {
         let mut client = gateway.client().await;
@@ -72,6 +81,9 @@ async fn a_bad_first_line_is_refused() {
         ("a tunnel", "CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", 501),
         ("an echo", "TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", 501),
         ("a user in the target", "GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("a way up", "GET /x/../pdf/1 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("a way up in codes", "GET /x/%2e%2e/pdf/1 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("a slash in codes", "GET /x%2fpdf/1 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         ("a host with a path", "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
     ] {
         let mut client = gateway.client().await;
@@ -117,15 +129,17 @@ async fn what_can_be_read_in_one_way_is_passed_on_in_one_form() {
     let ok = || Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     origin.script("/up", [ok(), ok()]);
     origin.script("/get", [ok(), ok(), ok()]);
+    let mut client = gateway.client().await;
     let chunks = "Transfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\n\r\n";
-    for head in [
-        format!("Content-Length: 5\r\n{chunks}"),
-        format!("Content-Length: 0\r\nConnection: content-length\r\n{chunks}"),
-    ] {
-        let mut client = gateway.client().await;
-        client.send(format!("POST /up HTTP/1.1\r\nHost: a\r\n{head}")).await;
-        assert_eq!(client.answer(false).await.status, 200);
+    client.send(format!("POST /up HTTP/1.1\r\nHost: a\r\n{chunks}")).await;
+    assert_eq!(client.answer(false).await.status, 200);
+    // A body without a length is passed on with any method.
+    for method in ["GET", "HEAD", "DELETE"] {
+        origin.script("/up", [ok()]);
+        client.send(format!("{method} /up HTTP/1.1\r\nHost: a\r\n{chunks}")).await;
+        assert_eq!(client.answer(method == "HEAD").await.status, 200, "{method}");
     }
+    assert_eq!(origin.seen("/up").len(), 4);
     for seen in origin.seen("/up") {
         assert_eq!(seen.header("content-length"), None);
         assert_eq!(seen.header("transfer-encoding").as_deref(), Some("chunked"));

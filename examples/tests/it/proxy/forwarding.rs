@@ -154,27 +154,20 @@ async fn nothing_is_smuggled_in_a_body_with_two_ends() {
         assert!(client.rest().await.unwrap_or_default().is_empty(), "{request}");
     }
 
-    // Allowed to be read by its transfer encoding; the connection must end after it.
     for framing in [
         "Content-Length: 5\r\nTransfer-Encoding: chunked",
         "Transfer-Encoding: chunked\r\nContent-Length: 5",
         "Connection: transfer-encoding\r\nTransfer-Encoding: chunked\r\nContent-Length: 5",
     ] {
-        origin.script("/r", [Reply::new(200).body("ok")]);
         let mut client = proxy.client().await;
         let body = "0\r\n\r\n";
         client
             .send(format!("POST /r HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n{body}{smuggled}"))
             .await;
-        assert_eq!(client.answer(false).await.status, 200, "{framing}");
+        assert_eq!(client.answer(false).await.status, 400, "{framing}");
         assert!(client.rest().await.unwrap_or_default().is_empty(), "{framing}");
-        let seen = origin.seen("/r");
-        let seen = seen.last().expect("seen");
-        assert!(
-            seen.header("content-length").is_none() || seen.header("transfer-encoding").is_none(),
-            "{seen:?}"
-        );
     }
+    assert!(origin.seen("/r").is_empty());
     assert!(origin.seen("/smuggled").is_empty());
 }
 

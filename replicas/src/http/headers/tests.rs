@@ -58,6 +58,16 @@ fn of_a_stranger_nothing_is_believed() {
         ("x-forwarded-prefix", "/evil"),
         ("x-real-ip", "192.0.2.1"),
         ("forwarded", "for=192.0.2.1"),
+        ("x-forwarded-ssl", "on"),
+        ("x_forwarded_for", "192.0.2.1"),
+        ("x-forwarded_scheme", "https"),
+        ("x-client-ip", "192.0.2.1"),
+        ("true-client-ip", "192.0.2.1"),
+        ("true_client_ip", "192.0.2.1"),
+        ("x-original-url", "/admin"),
+        ("x-rewrite-url", "/admin"),
+        ("proxy", "http://evil.example"),
+        ("trailer", "x-forwarded-for"),
         ("expect", "100-continue"),
     ]);
     let with = Introduction { trusted: &[], forwarded: true, via: Some("gate") };

@@ -46,12 +46,15 @@ async fn a_hedge_that_fails_leaves_the_first_its_time() {
 }
 
 #[tokio::test]
-async fn a_post_is_not_hedged_and_neither_is_what_the_budget_has_no_room_for() {
+async fn a_write_is_not_hedged_and_neither_is_what_the_budget_has_no_room_for() {
     let (slow, other) = (Server::start("slow").await, Server::start("other").await);
     let go = Arc::new(Semaphore::new(0));
     slow.answers(Answer::Wait(Arc::clone(&go)));
-    for (method, config) in [(Method::POST, config()), (Method::GET, config().retry_budget(0.0, 0))]
-    {
+    for (method, config) in [
+        (Method::POST, config()),
+        (Method::PUT, config()),
+        (Method::GET, config().retry_budget(0.0, 0)),
+    ] {
         let before = slow.requests();
         let proxy = proxy(&[&slow, &other], config);
         let released = async {

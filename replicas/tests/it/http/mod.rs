@@ -1,6 +1,7 @@
 //! The reverse proxy and its upstreams, against servers on real sockets.
 
 mod accounting;
+mod blame;
 mod config;
 mod hedging;
 mod retries;

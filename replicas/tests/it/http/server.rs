@@ -24,6 +24,8 @@ pub(crate) enum Answer {
     Close,
     /// As `Close`, then a 200 for all others.
     CloseOnce,
+    /// A 200 that says it is a stream of events.
+    Events,
     /// The answer waits for a permit.
     Wait(Arc<Semaphore>),
 }
@@ -117,8 +119,10 @@ async fn respond(
         }
         answer
     };
+    let events = matches!(answer, Answer::Events);
     let status = match answer {
         Answer::Close | Answer::CloseOnce => return Err(Closed),
+        Answer::Events => StatusCode::OK,
         Answer::Status(status) => StatusCode::from_u16(status).unwrap(),
         Answer::Wait(permits) => {
             permits.acquire().await.unwrap().forget();
@@ -127,5 +131,9 @@ async fn respond(
     };
     let mut response = Response::new(Full::from(state.name));
     *response.status_mut() = status;
+    if events {
+        let kind = http::HeaderValue::from_static("text/event-stream; charset=utf-8");
+        response.headers_mut().insert("content-type", kind);
+    }
     Ok::<_, Infallible>(response).map_err(|never| match never {})
 }
