@@ -92,7 +92,9 @@ async fn compare(measuring: bool) -> anyhow::Result<()> {
         let shared = stats.shared.context("there is a shared layer")?.hits;
         let (memory, declined) = (stats.memory.hits, stats.memory.declined);
         ensure!(memory < shared / 50, "{memory} hits in memory, {shared} in Redis");
-        ensure!(declined > shared / 50 * 45, "{declined} of {shared} hits did not come in");
+        // A memory that has just begun does not know yet that it is full.
+        let begun = shared < KEYS;
+        ensure!(begun || declined > shared / 50 * 45, "{declined} of {shared} did not come in");
     }
     title("Redis hit, one connection, values of 300 bytes: keys per second");
     row("", &["keys/s", "ratio", "CPU us/key"].map(ToOwned::to_owned));
