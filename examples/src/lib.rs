@@ -11,6 +11,7 @@ pub mod load;
 pub mod proxy;
 
 mod listen;
+mod program;
 
 /// A seventh of the server's CPU time went into the system's allocator.
 #[global_allocator]

@@ -168,8 +168,9 @@ impl<N> Replicas<N> {
     ///
     /// `classify` says of an error whose [`Fault`] it is; `true` stands for the node's, `false` for
     /// the operation's. A node that failed, and one that is well but gave this read up
-    /// ([`Fault::Conflict`]) or is too busy for it ([`Fault::Busy`]), hands it to another: to the other eligible replicas, then to the
-    /// primary, then to ejected nodes; to each at most once, and with no pause but for
+    /// ([`Fault::Conflict`]) or is too busy for it ([`Fault::Busy`]), hands it to another: to the other
+    /// eligible replicas, then to the primary, then to ejected nodes; to each at most once, and with
+    /// no pause but for
     /// [`max_wait`](crate::ReplicasConfig::max_wait) when all of these are full and
     /// [`token_wait`](crate::ReplicasConfig::token_wait) for one that the session may read on. A read
     /// of a pinned session is tried on the primary only. The operation's own error is returned at

@@ -234,14 +234,17 @@ impl<N> Shared<N> {
     where
         N: Send + Sync + 'static,
     {
+        // Declared before the locks, so dropped after them: the drop of a node is the caller's code,
+        // which may use this set.
+        let (before, mut members);
         // The caller's code runs without the roster's lock, which the end of a pick may need.
         let _one_at_a_time = self.changing.lock();
-        let mut members = Members::new(self.roster.lock().seats.clone(), &self.maker);
+        members = Members::new(self.roster.lock().seats.clone(), &self.maker);
         let result = change(&mut members)?;
         let mut roster = self.roster.lock();
         members.adopt_roles(&roster.seats);
         members.validate()?;
-        let before = std::mem::replace(&mut roster.seats, members.seats);
+        before = std::mem::replace(&mut roster.seats, members.seats);
         roster.expects_primary |= roster.seats.iter().any(|seat| seat.role != Role::Replica);
         let is_in = |seats: &[Seat<N>], id| seats.iter().any(|seat| seat.node.id == id);
         let Roster { seats, removed, .. } = &mut *roster;
@@ -258,7 +261,6 @@ impl<N> Shared<N> {
             }
         }
         self.publish(&roster);
-        // Before the nodes that are gone, whose drop is the caller's code again.
         drop(roster);
         self.members_changed.notify_one();
         Ok(result)

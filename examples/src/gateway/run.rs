@@ -1,6 +1,6 @@
 //! From a file to a served listener and back to a clean stop.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,31 +10,17 @@ use anyhow::{Context, anyhow};
 use axum::Router;
 use escala_cluster::{Drain, DrainConfig, serve};
 use tokio::sync::mpsc;
-use tracing_subscriber::EnvFilter;
 
 use super::front::Front;
 use super::settings::Settings;
 use super::snapshot::{self, Current, Snapshot};
 use super::{management, reload};
 use crate::listen::{listen, listen_often, runtime};
+use crate::program;
 
 /// Runs the gateway; says on the error stream why it cannot.
 pub(super) fn main_until(settings: &Settings) -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
-    // Fails only if somebody set one before: then that one stays.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .try_init();
-    crate::raise_file_limit();
-    match run(settings) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "gateway: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    program::main_of("gateway", || run(settings))
 }
 
 /// Serves on one runtime a thread: a connection and those it is passed on by stay with their thread.

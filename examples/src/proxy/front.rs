@@ -9,6 +9,7 @@ use axum::body::Body;
 use axum::http::header::CONTENT_LENGTH;
 use axum::http::{Method, Request, Response, StatusCode};
 use bytes::Bytes;
+use escala_replicas::http::strip_hop_by_hop;
 use pin_project_lite::pin_project;
 use tower::Service;
 
@@ -55,7 +56,7 @@ where
             *last.status_mut() = StatusCode::NO_CONTENT;
             return FrontFuture::refused(last);
         }
-        hop::strip(&mut head.headers);
+        strip_hop_by_hop(&mut head.headers);
         let inner = self.inner.call(Request::from_parts(head, body));
         FrontFuture::Asked { inner, is_head }
     }

@@ -1,48 +1,15 @@
-//! Header fields that end at a proxy, and those that a proxy adds (RFC 9110, section 7.6).
+//! Header fields that a proxy counts down or adds (RFC 9110, section 7.6).
 
 use std::net::SocketAddr;
 
-use axum::http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, MAX_FORWARDS, TE, TRANSFER_ENCODING, UPGRADE, VIA,
-};
+use axum::http::header::{EXPECT, HOST, MAX_FORWARDS, VIA};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 use super::NAME;
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-
-/// Takes off what is meant for one connection: the fields known to be, and those `Connection`
-/// names.
-///
-/// A message framed by `Transfer-Encoding` loses its `Content-Length` too, which says nothing then
-/// and would be believed once the other is gone (RFC 9112, section 6.3).
-pub(super) fn strip(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        strip_named(headers);
-    }
-    if headers.remove(TRANSFER_ENCODING).is_some() {
-        headers.remove(CONTENT_LENGTH);
-    }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, UPGRADE] {
-        headers.remove(name);
-    }
-}
-
-/// What `Connection` may not take off: who is asked, and where the message ends.
-fn strip_named(headers: &mut HeaderMap) {
-    let values: Vec<HeaderValue> = headers.get_all(CONNECTION).iter().cloned().collect();
-    headers.remove(CONNECTION);
-    for name in values.iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b',')) {
-        match HeaderName::from_bytes(name.trim_ascii()) {
-            Ok(HOST | CONTENT_LENGTH | TRANSFER_ENCODING) | Err(_) => {}
-            Ok(name) => drop(headers.remove(name)),
-        }
-    }
-}
 
 /// Whether a request may go one hop further; counts the hop.
 ///
@@ -109,48 +76,6 @@ mod tests {
             headers.append(*name, HeaderValue::from_str(value).unwrap());
         }
         headers
-    }
-
-    #[test]
-    fn what_is_meant_for_one_connection_is_taken_off() {
-        let mut given = headers(&[
-            ("connection", "close, x-one"),
-            ("connection", "X-Two ,,\t, host, content-length, no such"),
-            ("host", "a"),
-            ("content-length", "3"),
-            ("keep-alive", "timeout=5"),
-            ("proxy-connection", "keep-alive"),
-            ("te", "trailers"),
-            ("upgrade", "websocket"),
-            ("x-one", "1"),
-            ("x-two", "2"),
-            ("x-two", "2"),
-            ("x-three", "3"),
-            ("proxy-authenticate", "Basic"),
-        ]);
-        strip(&mut given);
-        let left = headers(&[
-            ("host", "a"),
-            ("content-length", "3"),
-            ("x-three", "3"),
-            ("proxy-authenticate", "Basic"),
-        ]);
-        assert_eq!(given, left);
-    }
-
-    #[test]
-    fn a_length_beside_a_transfer_encoding_is_taken_off_with_it() {
-        let mut given = headers(&[("content-length", "3"), ("transfer-encoding", "chunked")]);
-        strip(&mut given);
-        assert_eq!(given, HeaderMap::new());
-        let named = [
-            ("connection", "transfer-encoding"),
-            ("content-length", "3"),
-            ("transfer-encoding", "chunked"),
-        ];
-        let mut given = headers(&named);
-        strip(&mut given);
-        assert_eq!(given, HeaderMap::new());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! From settings to a served listener and back to a clean stop.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::process::ExitCode;
 use std::thread::JoinHandle;
@@ -11,7 +11,6 @@ use axum::Router;
 use escala_cache::http::HttpCacheLayer;
 use escala_cluster::{Drain, DrainConfig, serve};
 use tower::Layer as _;
-use tracing_subscriber::EnvFilter;
 
 use super::admin;
 use super::front::Front;
@@ -19,27 +18,14 @@ use super::settings::Settings;
 use super::store;
 use super::upstream::Upstream;
 use crate::listen::{listen, listen_often, runtime};
+use crate::program;
 
 /// How long an orderly stop may take once no connection is accepted.
 const STOP_DEADLINE: Duration = Duration::from_secs(15);
 
 /// Runs the proxy; says on the error stream why it cannot.
 pub(super) fn main_until(settings: &Settings) -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
-    // Fails only if somebody set one before: then that one stays.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .try_init();
-    crate::raise_file_limit();
-    match run(settings) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "cache-proxy: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    program::main_of("cache-proxy", || run(settings))
 }
 
 /// Serves on one runtime a thread, which share the cache: a connection stays with its thread, so

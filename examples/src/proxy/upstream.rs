@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::{Extensions, Request, Response, StatusCode, Uri, Version, uri};
+use escala_replicas::http::strip_hop_by_hop;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -81,7 +82,7 @@ impl Upstream {
             return Err(OriginError::Protocol(None));
         }
         let (mut head, body) = response.into_parts();
-        hop::strip(&mut head.headers);
+        strip_hop_by_hop(&mut head.headers);
         hop::via(&mut head.headers, head.version);
         head.version = Version::HTTP_11;
         head.extensions = Extensions::new();

@@ -1,7 +1,7 @@
 //! Sets that change while they run: nodes that come, go, and turn out to be something else.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use escala_replicas::{
@@ -24,6 +24,35 @@ fn shares(db: &Replicas<Name>, count: usize) -> BTreeMap<Name, usize> {
 
 fn names<N>(db: &Replicas<N>) -> Vec<String> {
     db.stats().nodes.into_iter().map(|node| node.name).collect()
+}
+
+/// A node that takes another one out of its set when it goes.
+struct Guardian {
+    set: Arc<OnceLock<Replicas<Guardian>>>,
+    ward: Option<Name>,
+}
+
+impl Drop for Guardian {
+    fn drop(&mut self) {
+        if let (Some(ward), Some(db)) = (self.ward, self.set.get()) {
+            db.change(|members| members.remove(ward)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_node_that_is_gone_may_change_the_set_itself() {
+    let set = Arc::<OnceLock<Replicas<Guardian>>>::default();
+    let guardian = |ward| Guardian { set: Arc::clone(&set), ward };
+    let db = Replicas::builder(guardian(None))
+        .replica("a", 1, guardian(Some("b")))
+        .replica("b", 1, guardian(None))
+        .replica("c", 1, guardian(None))
+        .build()
+        .unwrap();
+    assert!(set.set(db.clone()).is_ok());
+    db.change(|members| members.remove("a")).unwrap();
+    assert_eq!(names(&db), ["primary", "c"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -29,9 +29,16 @@ fn what_is_meant_for_one_connection_is_taken_off() {
         ("x-two", "2"),
         ("x-two", "2"),
         ("x-three", "3"),
+        ("proxy-authenticate", "Basic"),
     ]);
     strip_hop_by_hop(&mut given);
-    assert_eq!(given, headers(&[("host", "a"), ("content-length", "3"), ("x-three", "3")]));
+    let left = headers(&[
+        ("host", "a"),
+        ("content-length", "3"),
+        ("x-three", "3"),
+        ("proxy-authenticate", "Basic"),
+    ]);
+    assert_eq!(given, left);
 }
 
 #[test]
@@ -45,6 +52,9 @@ fn a_length_beside_a_transfer_encoding_is_taken_off_with_it() {
         strip_hop_by_hop(&mut given);
         assert_eq!(given, HeaderMap::new(), "{connection}");
     }
+    let mut given = headers(&[("content-length", "3"), ("transfer-encoding", "chunked")]);
+    strip_hop_by_hop(&mut given);
+    assert_eq!(given, HeaderMap::new());
 }
 
 #[test]
