@@ -22,4 +22,8 @@ pub use crate::limit::{
     Decision, KeyParts, MissingKey, Overflow, Quota, RateKey, RateLimitConfig, RateLimitStats,
     RateLimited, RateLimiter, Refusal, StoreFailure,
 };
+#[cfg(feature = "redis")]
+pub use crate::limit::{
+    RedisRateConfig, RedisRateError, RedisRateLimiter, RedisRateStats, RedisRateStore,
+};
 pub use crate::stats::Emit;

@@ -34,7 +34,15 @@ pub(super) struct Core {
 pub(super) enum Buckets {
     Memory(memory::Buckets),
     #[cfg(feature = "redis")]
-    Remote(Arc<dyn RemoteStore>),
+    Remote(Arc<dyn RemoteStore>, Option<Share>),
+}
+
+/// This process's part of a limit whose store cannot be asked.
+#[cfg(feature = "redis")]
+#[derive(Debug)]
+pub(super) struct Share {
+    processes: u32,
+    buckets: memory::Buckets,
 }
 
 /// What is counted beside the buckets in memory, which count for themselves.
@@ -150,9 +158,13 @@ impl Core {
         self.quota.store(Arc::new(quota));
         match &self.buckets {
             Buckets::Memory(buckets) => buckets.set_quota(quota, now),
-            // It learns the quota with each question.
+            // The store learns the quota with each question.
             #[cfg(feature = "redis")]
-            Buckets::Remote(_) => {}
+            Buckets::Remote(_, share) => {
+                if let Some(Share { processes, buckets }) = share {
+                    buckets.set_quota(quota.shared_by(*processes), now);
+                }
+            }
         }
         Ok(())
     }
@@ -166,7 +178,7 @@ impl Core {
         match self.buckets {
             Buckets::Memory(_) => KeyParts::hashed(&self.seed),
             #[cfg(feature = "redis")]
-            Buckets::Remote(_) => KeyParts::spelled(&self.name),
+            Buckets::Remote(..) => KeyParts::spelled(&self.name),
         }
     }
 
@@ -178,10 +190,10 @@ impl Core {
                 Taken::Known(self.judged(decision, cost, Ticket::Memory(ticket)))
             }
             #[cfg(feature = "redis")]
-            (Buckets::Remote(store), Key::Text(key)) => self.ask(&**store, key, cost, now),
+            (Buckets::Remote(store, _), Key::Text(key)) => self.ask(&**store, key, cost, now),
             // The parts come from `parts`, which knows the buckets.
             #[cfg(feature = "redis")]
-            (Buckets::Memory(_), Key::Text(_)) | (Buckets::Remote(_), Key::Hash(_)) => {
+            (Buckets::Memory(_), Key::Text(_)) | (Buckets::Remote(..), Key::Hash(_)) => {
                 Taken::Known(Outcome::Uncounted)
             }
         }
@@ -217,7 +229,11 @@ impl Core {
                 buckets.give_back(*ticket, charge.cost, now);
             }
             #[cfg(feature = "redis")]
-            (Buckets::Remote(store), Ticket::Remote { key, at }) => {
+            (Buckets::Remote(_, Some(share)), Ticket::Memory(ticket)) => {
+                share.buckets.give_back(*ticket, charge.cost, now);
+            }
+            #[cfg(feature = "redis")]
+            (Buckets::Remote(store, _), Ticket::Remote { key, at }) => {
                 self.tally.remote.refunded.fetch_add(1, Ordering::Relaxed);
                 let ago = now.saturating_duration_since(*at);
                 let spent = Spent { ago, reset: charge.decision.reset() };
@@ -227,12 +243,19 @@ impl Core {
         }
     }
 
-    /// Puts units back into a key's bucket in memory.
+    /// Puts units back into a key's bucket, whenever they were taken.
     pub(super) fn give_back_to<K: RateKey + ?Sized>(&self, key: &K, cost: u32, now: Instant) {
         let mut parts = self.parts();
         key.parts(&mut parts);
-        if let (Buckets::Memory(buckets), Key::Hash(hash)) = (&self.buckets, parts.finish()) {
-            buckets.give_back_to(hash, cost, now);
+        match (&self.buckets, parts.finish()) {
+            (Buckets::Memory(buckets), Key::Hash(hash)) => buckets.give_back_to(hash, cost, now),
+            #[cfg(feature = "redis")]
+            (Buckets::Remote(store, _), Key::Text(key)) => {
+                self.tally.remote.refunded.fetch_add(1, Ordering::Relaxed);
+                store.give_back(key, cost, self.quota(), Spent::UNKNOWN);
+            }
+            #[cfg(feature = "redis")]
+            (Buckets::Memory(_), Key::Text(_)) | (Buckets::Remote(..), Key::Hash(_)) => {}
         }
     }
 
@@ -260,7 +283,7 @@ impl Core {
         let counts = match &self.buckets {
             Buckets::Memory(buckets) => buckets.counts(),
             #[cfg(feature = "redis")]
-            Buckets::Remote(_) => tally.remote.counts(),
+            Buckets::Remote(_, share) => tally.remote.counts(share.as_ref()),
         };
         RateLimitStats {
             name: self.name.to_string(),
@@ -274,6 +297,21 @@ impl Core {
             evicted_total: counts.evicted,
             errors_total: tally.errors.load(Ordering::Relaxed),
         }
+    }
+}
+
+#[cfg(feature = "redis")]
+impl Buckets {
+    pub(super) fn remote(store: Arc<dyn RemoteStore>, config: &RateLimitConfig) -> Self {
+        let share = match config.store_failure {
+            StoreFailure::Local { processes } => {
+                let quota = config.quota.shared_by(processes);
+                let buckets = memory::Buckets::new(quota, config.max_keys, config.overflow);
+                Some(Share { processes, buckets })
+            }
+            StoreFailure::Allow | StoreFailure::Reject => None,
+        };
+        Self::Remote(store, share)
     }
 }
 
@@ -301,9 +339,15 @@ impl Core {
         let Claim { key, cost, at } = claim;
         let Verdict::Decided(decision) = verdict else {
             self.tally.errors.fetch_add(1, Ordering::Relaxed);
-            return match self.store_failure {
-                StoreFailure::Reject if !self.is_shadow() => {
+            return match (self.store_failure, &self.buckets) {
+                (StoreFailure::Reject, _) if !self.is_shadow() => {
                     Outcome::Refused(Refusal::StoreFailed, None)
+                }
+                (StoreFailure::Local { .. }, Buckets::Remote(_, Some(share))) => {
+                    // What fits into the whole burst is not too costly for being a share.
+                    let cost = cost.min(self.quota().shared_by(share.processes).burst);
+                    let (decision, ticket) = share.buckets.take(self.seed.hash_one(&key), cost, at);
+                    self.judged(decision, cost, Ticket::Memory(ticket))
                 }
                 _ => Outcome::Uncounted,
             };
@@ -317,13 +361,12 @@ impl Core {
 
 #[cfg(feature = "redis")]
 impl RemoteTally {
-    /// Keys are counted where they are.
-    fn counts(&self) -> memory::Counts {
-        memory::Counts {
-            allowed: self.allowed.load(Ordering::Relaxed),
-            limited: self.limited.load(Ordering::Relaxed),
-            refunded: self.refunded.load(Ordering::Relaxed),
-            ..memory::Counts::default()
-        }
+    /// With those of this process's share. Other keys are counted where they are.
+    fn counts(&self, share: Option<&Share>) -> memory::Counts {
+        let mut counts = share.map(|share| share.buckets.counts()).unwrap_or_default();
+        counts.allowed += self.allowed.load(Ordering::Relaxed);
+        counts.limited += self.limited.load(Ordering::Relaxed);
+        counts.refunded += self.refunded.load(Ordering::Relaxed);
+        counts
     }
 }

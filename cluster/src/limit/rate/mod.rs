@@ -9,6 +9,8 @@ mod limiter;
 mod memory;
 mod quota;
 #[cfg(feature = "redis")]
+mod redis;
+#[cfg(feature = "redis")]
 mod remote;
 mod stats;
 
@@ -18,4 +20,8 @@ pub use self::error::{RateLimited, Refusal};
 pub use self::key::{KeyParts, RateKey};
 pub use self::limiter::RateLimiter;
 pub use self::quota::Quota;
+#[cfg(feature = "redis")]
+pub use self::redis::{
+    RedisRateConfig, RedisRateError, RedisRateLimiter, RedisRateStats, RedisRateStore,
+};
 pub use self::stats::RateLimitStats;

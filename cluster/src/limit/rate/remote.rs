@@ -16,8 +16,8 @@ use super::{Decision, Quota};
 /// What happens to a request whose verdict is [`Failed`](Verdict::Failed) is the limiter's
 /// business, like every count but the store's own.
 pub(crate) trait RemoteStore: fmt::Debug + Send + Sync {
-    /// Takes `cost` units from the key's bucket if they are there. `cost` is at least 1 and at most
-    /// the burst.
+    /// Takes `cost` units from the key's bucket if they are there; none only looks. `cost` is at
+    /// most the burst.
     fn check(&self, key: String, cost: u32, quota: Quota) -> Answer;
 
     /// Puts `cost` units back that [`check`](Self::check) took `ago`, as far as time has not
@@ -32,6 +32,11 @@ pub(crate) struct Spent {
     pub(crate) ago: Duration,
     /// [`Decision::reset`] of that moment: once it has passed, time has brought them back.
     pub(crate) reset: Duration,
+}
+
+impl Spent {
+    /// Nobody has kept it: all of it may be given back, as far as the key has used so much.
+    pub(crate) const UNKNOWN: Self = Self { ago: Duration::ZERO, reset: Duration::MAX };
 }
 
 /// A verdict, or the way to it.
