@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod breaker;
+mod clock;
 #[cfg(feature = "axum")]
 mod drain;
 mod error;

@@ -3,10 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
 use super::RedisRateStore;
 use crate::ConfigError;
+use crate::clock::Moment;
 use crate::limit::rate::core::{Buckets, Core, Outcome, Taken};
 use crate::limit::rate::{
     Decision, Quota, RateKey, RateLimitConfig, RateLimitStats, RateLimited, Refusal,
@@ -88,12 +87,12 @@ impl RedisRateLimiter {
     ) -> Result<Option<Decision>, RateLimited> {
         let mut parts = self.core.parts();
         key.parts(&mut parts);
-        let outcome = match self.core.take(parts, cost, Instant::now()) {
+        let outcome = match self.core.take(parts, cost, &mut Moment::recent()) {
             Taken::Known(outcome) => outcome,
             Taken::Asked(asked) => self.core.conclude(asked.claim, asked.verdict.await),
         };
         match outcome {
-            Outcome::Charged(charge) => Ok(Some(charge.decision)),
+            Outcome::Charged(charge) => Ok(Some(charge.decision())),
             Outcome::Refused(_, Some(decision)) => Ok(Some(decision)),
             Outcome::Uncounted => Ok(None),
             Outcome::Refused(refusal, None) => Err(self.refused(refusal)),
@@ -104,7 +103,7 @@ impl RedisRateLimiter {
     /// used cannot be put back. Nobody waits for it: it is sent in the background, at most once,
     /// and lost if Redis is away.
     pub fn give_back<K: RateKey + ?Sized>(&self, key: &K, cost: u32) {
-        self.core.give_back_to(key, cost, Instant::now());
+        self.core.give_back_to(key, cost, Moment::exact());
     }
 
     /// Changes the quota in this process. What keys have used stays used, at most a whole burst of
@@ -113,7 +112,7 @@ impl RedisRateLimiter {
     /// # Errors
     /// The first field that breaks its rule; nothing is changed then.
     pub fn set_quota(&self, quota: Quota) -> Result<(), ConfigError> {
-        self.core.set_quota(quota, Instant::now())
+        self.core.set_quota(quota, Moment::exact())
     }
 
     /// The quota as of now.
