@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use ::redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
+use ::redis::io::tcp::TcpSettings;
+use ::redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
 use crate::{BreakerConfig, ConfigError};
 
@@ -25,6 +26,10 @@ pub struct RedisRateConfig {
     /// shown, nor serialised. Default: `redis://127.0.0.1:6379`.
     #[cfg_attr(feature = "serde", serde(skip_serializing))]
     pub url: String,
+    /// The authorities that may have signed the certificate of a `rediss://` server, as the path of
+    /// a PEM file, read when the store is made, or the PEM text itself. The certificate and its
+    /// name are always checked. Default: the system's.
+    pub authority: Option<String>,
     /// Tells applications on one Redis apart; the first part of every key. 1 to 64 bytes.
     /// Default: `escala`, right for a Redis of one application.
     pub namespace: String,
@@ -54,6 +59,7 @@ impl Default for RedisRateConfig {
     fn default() -> Self {
         Self {
             url: "redis://127.0.0.1:6379".to_owned(),
+            authority: None,
             namespace: "escala".to_owned(),
             timeout: Duration::from_millis(50),
             connect_timeout: Duration::from_secs(1),
@@ -79,6 +85,13 @@ impl RedisRateConfig {
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
         Self { url: url.into(), ..Self::default() }
+    }
+
+    /// Sets [`authority`](Self#structfield.authority).
+    #[must_use]
+    pub fn authority(mut self, pem: impl Into<String>) -> Self {
+        self.authority = Some(pem.into());
+        self
     }
 
     /// Sets [`namespace`](Self#structfield.namespace).
@@ -150,26 +163,84 @@ impl RedisRateConfig {
         self.breaker.validate()
     }
 
-    pub(super) fn connection_info(&self) -> Result<ConnectionInfo, ConfigError> {
+    /// A client, which connects when it is told to.
+    pub(super) fn client(&self) -> Result<Client, ConfigError> {
+        let info = self.connection_info()?.set_tcp_settings(tcp_settings(self.connect_timeout));
+        let fail = |_| ConfigError::new("url", &"(hidden)", "lead to a server");
+        #[cfg(feature = "redis-tls")]
+        if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
+            install_provider();
+            let root_cert = self.authority.as_deref().map(pem).transpose()?;
+            let certificates = ::redis::TlsCertificates { client_tls: None, root_cert };
+            let fail = |_| ConfigError::new("authority", &"(hidden)", "hold certificates as PEM");
+            return Client::build_with_tls(info, certificates).map_err(fail);
+        }
+        Client::open(info).map_err(fail)
+    }
+
+    fn connection_info(&self) -> Result<ConnectionInfo, ConfigError> {
         let fail = |rule| ConfigError::new("url", &"(hidden)", rule);
-        let form = "be redis://[user:password@]host[:port][/database], rediss:// or unix://";
-        let info = self.url.as_str().into_connection_info().map_err(|_| fail(form))?;
+        let rule = if cfg!(not(feature = "redis-tls")) && self.url.starts_with("rediss:") {
+            "have the feature redis-tls for rediss://"
+        } else {
+            "be redis://[user:password@]host[:port][/database], rediss:// or unix://"
+        };
+        let info = self.url.as_str().into_connection_info().map_err(|_| fail(rule))?;
         match info.addr() {
             ConnectionAddr::TcpTls { insecure: true, .. } => {
                 Err(fail("not switch off the check of certificates"))
             }
-            addr if !addr.is_supported() => Err(fail("have the feature redis-tls for rediss://")),
+            addr if !addr.is_supported() => Err(fail("be supported on this system")),
             _ => Ok(info),
         }
     }
 }
 
+/// Answers are small and waited for, so Nagle's algorithm (on by default in this client) would
+/// only hold them back. Data without an acknowledgement for that long ends the connection: a way
+/// that swallows packets otherwise stays open for a quarter of an hour.
+fn tcp_settings(patience: Duration) -> TcpSettings {
+    let settings = TcpSettings::default().set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    let settings = settings.set_user_timeout(patience);
+    #[cfg(not(target_os = "linux"))]
+    let _ = patience;
+    settings
+}
+
+/// rustls panics when it finds no provider of cryptography, or two. The application's choice
+/// comes first.
+#[cfg(feature = "redis-tls")]
+fn install_provider() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // Somebody else may have been faster, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    }
+}
+
+#[cfg(feature = "redis-tls")]
+fn pem(source: &str) -> Result<Vec<u8>, ConfigError> {
+    if source.contains("-----BEGIN ") {
+        return Ok(source.as_bytes().to_vec());
+    }
+    std::fs::read(source).map_err(|_| ConfigError::new("authority", &source, "be readable"))
+}
+
 impl fmt::Debug for RedisRateConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { url: _, namespace, timeout, connect_timeout, denials, denial_max, breaker } =
-            self;
+        let Self {
+            url: _,
+            authority,
+            namespace,
+            timeout,
+            connect_timeout,
+            denials,
+            denial_max,
+            breaker,
+        } = self;
         f.debug_struct("RedisRateConfig")
             .field("url", &format_args!("(hidden)"))
+            .field("authority", authority)
             .field("namespace", namespace)
             .field("timeout", timeout)
             .field("connect_timeout", connect_timeout)

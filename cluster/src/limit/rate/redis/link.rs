@@ -6,10 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::io::tcp::TcpSettings;
 use ::redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, FromRedisValue, RedisError,
-    ServerErrorKind,
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind,
 };
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -59,15 +57,14 @@ struct Pace {
 
 impl Link {
     /// `patience`: longest wait for a connection, and longest silence before it is given up.
-    pub(super) fn new(info: ConnectionInfo, patience: Duration) -> Result<Self, RedisError> {
-        let client = Client::open(info.set_tcp_settings(tcp_settings(patience)))?;
-        Ok(Self {
+    pub(super) fn new(client: Client, patience: Duration) -> Self {
+        Self {
             client,
             patience,
             state: watch::Sender::new(State::Idle),
             pace: Mutex::default(),
             opened: AtomicU64::new(0),
-        })
+        }
     }
 
     /// Connections that have been opened so far.
@@ -247,18 +244,6 @@ impl Drop for Silence<'_> {
             self.link.unanswered(self.session);
         }
     }
-}
-
-/// Answers are small and waited for, so Nagle's algorithm (on by default in this client) would
-/// only hold them back. Data without an acknowledgement for that long ends the connection: a way
-/// that swallows packets otherwise stays open for a quarter of an hour.
-fn tcp_settings(patience: Duration) -> TcpSettings {
-    let settings = TcpSettings::default().set_nodelay(true);
-    #[cfg(target_os = "linux")]
-    let settings = settings.set_user_timeout(patience);
-    #[cfg(not(target_os = "linux"))]
-    let _ = patience;
-    settings
 }
 
 fn timed_out() -> RedisError {

@@ -99,14 +99,13 @@ impl RedisRateStore {
     pub fn new(config: impl Into<RedisRateConfig>) -> Result<Self, ConfigError> {
         let config = config.into();
         config.validate()?;
-        let unusable = |_| ConfigError::new("url", &"(hidden)", "lead to a server");
-        let link = Link::new(config.connection_info()?, config.connect_timeout);
+        let link = Link::new(config.client()?, config.connect_timeout);
         let mut prefix = String::new();
         escape(&config.namespace, &mut prefix);
         prefix.push_str(":rate:");
         let inner = Inner {
             prefix,
-            link: Arc::new(link.map_err(unusable)?),
+            link: Arc::new(link),
             breaker: Breaker::new("rate-limit-redis", config.breaker.clone())?,
             denials: Denials::new(config.denials as usize),
             counters: Arc::default(),

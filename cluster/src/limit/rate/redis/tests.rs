@@ -401,3 +401,25 @@ async fn a_ping_tells_why_redis_cannot_be_used() {
     assert!(matches!(store.ping().await, Err(RedisRateError::Failed(_))));
     assert_eq!(store.breaker().state(), State::Closed, "it was not told");
 }
+
+#[cfg(feature = "redis-tls")]
+#[tokio::test]
+async fn a_server_is_asked_by_tls_if_its_certificate_is_good() {
+    let redis = Redis::builder().tls().start().await.unwrap();
+    let url = redis.tls_url().unwrap();
+    let authority = &redis.certificates().unwrap().authority;
+    let good = RedisRateStore::new(config(&url).timeout(2 * SECOND).authority(authority)).unwrap();
+    assert!(is_allowed(check(&good, "k", slow(2)).await));
+    let system = RedisRateStore::new(config(&url)).unwrap();
+    assert!(matches!(system.ping().await, Err(RedisRateError::Failed(_))));
+    let missing = config(&url).authority("/no/such/file");
+    assert_eq!(RedisRateStore::new(missing).unwrap_err().field(), "authority");
+}
+
+#[cfg(not(feature = "redis-tls"))]
+#[test]
+fn without_its_feature_tls_is_refused_and_not_left_out() {
+    let error = RedisRateStore::new(config("rediss://127.0.0.1")).unwrap_err();
+    assert_eq!(error.field(), "url");
+    assert!(error.rule().contains("redis-tls"), "{error}");
+}

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use ::redis::IntoConnectionInfo as _;
 use testkit::Redis;
 use tokio::time::Instant;
 
@@ -19,8 +18,8 @@ struct World {
 impl World {
     async fn new() -> Self {
         let redis = Redis::start().await.unwrap();
-        let info = redis.url().as_str().into_connection_info().unwrap();
-        let link = Arc::new(Link::new(info, SECOND).unwrap());
+        let client = ::redis::Client::open(redis.url()).unwrap();
+        let link = Arc::new(Link::new(client, SECOND));
         Self { redis, link }
     }
 
