@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+#[cfg(feature = "redis")]
+use super::StoreFailure;
 use super::config::validate_name;
 use super::key::{Key, KeyParts};
 use super::memory;
 #[cfg(feature = "redis")]
 use super::remote::{Answer, RemoteStore, Spent, Verdict};
-use super::{
-    Decision, MissingKey, Quota, RateKey, RateLimitConfig, RateLimitStats, Refusal, StoreFailure,
-};
+use super::{Decision, MissingKey, Quota, RateKey, RateLimitConfig, RateLimitStats, Refusal};
 use crate::ConfigError;
 use crate::clock::Moment;
 use ahash::RandomState;
@@ -23,6 +23,7 @@ pub(super) struct Core {
     seed: RandomState,
     buckets: Buckets,
     missing_key: MissingKey,
+    #[cfg(feature = "redis")]
     store_failure: StoreFailure,
     shadow: AtomicBool,
     quota: ArcSwap<Quota>,
@@ -78,11 +79,7 @@ pub(super) struct Charge {
 enum Source {
     Memory(memory::Taken, memory::Ticket),
     #[cfg(feature = "redis")]
-    Remote {
-        decision: Decision,
-        key: String,
-        at: Moment,
-    },
+    Remote(Decision, Box<Claim>),
     /// Nowhere: there were too few, and the limit is in shadow mode.
     Nowhere {
         remaining: u32,
@@ -95,13 +92,14 @@ impl Charge {
         match &self.from {
             Source::Memory(taken, _) => taken.decision(),
             #[cfg(feature = "redis")]
-            Source::Remote { decision, .. } => *decision,
+            Source::Remote(decision, _) => *decision,
             Source::Nowhere { remaining, reset } => {
                 Decision::Allowed { remaining: *remaining, reset: *reset }
             }
         }
     }
 
+    #[cfg(feature = "axum")]
     pub(super) fn cost(&self) -> u32 {
         self.cost
     }
@@ -111,7 +109,7 @@ impl Charge {
 #[derive(Debug)]
 pub(super) enum Taken {
     Known(Outcome),
-    #[cfg(feature = "redis")]
+    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "nobody else is asked"))]
     Asked(Asked),
 }
 
@@ -119,8 +117,14 @@ pub(super) enum Taken {
 #[cfg(feature = "redis")]
 pub(super) struct Asked {
     pub(super) verdict: std::pin::Pin<Box<dyn Future<Output = Verdict> + Send>>,
-    pub(super) claim: Claim,
+    /// `Some` until there is a verdict.
+    pub(super) claim: Option<Claim>,
 }
+
+/// Without such a store nothing is ever under way.
+#[cfg(not(feature = "redis"))]
+#[derive(Debug)]
+pub(super) enum Asked {}
 
 /// What was asked for.
 #[cfg(feature = "redis")]
@@ -151,6 +155,7 @@ impl Core {
             seed: RandomState::new(),
             buckets,
             missing_key: config.missing_key,
+            #[cfg(feature = "redis")]
             store_failure: config.store_failure,
             shadow: AtomicBool::new(config.shadow),
             quota: ArcSwap::from_pointee(config.quota),
@@ -158,7 +163,7 @@ impl Core {
         })
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &Arc<str> {
         &self.name
     }
 
@@ -247,11 +252,11 @@ impl Core {
                 buckets.give_back(*ticket, charge.cost, now);
             }
             #[cfg(feature = "redis")]
-            (Buckets::Remote(store), Source::Remote { decision, key, at }) => {
+            (Buckets::Remote(store), Source::Remote(decision, claim)) => {
                 self.tally.remote.refunded.fetch_add(1, Ordering::Relaxed);
-                let ago = Duration::from_nanos(now.nanos().saturating_sub(at.nanos()));
+                let ago = Duration::from_nanos(now.nanos().saturating_sub(claim.at.nanos()));
                 let spent = Spent { ago, reset: decision.reset() };
-                store.give_back(key.clone(), charge.cost, self.quota(), spent);
+                store.give_back(claim.key.clone(), charge.cost, self.quota(), spent);
             }
             _ => {}
         }
@@ -261,8 +266,10 @@ impl Core {
     pub(super) fn give_back_to<K: RateKey + ?Sized>(&self, key: &K, cost: u32, now: Moment) {
         let mut parts = self.parts();
         key.parts(&mut parts);
-        if let (Buckets::Memory(buckets), Key::Hash(hash)) = (&self.buckets, parts.finish()) {
-            buckets.give_back_to(hash, cost, now);
+        match (&self.buckets, parts.finish()) {
+            (Buckets::Memory(buckets), Key::Hash(hash)) => buckets.give_back_to(hash, cost, now),
+            #[cfg(feature = "redis")]
+            _ => {}
         }
     }
 
@@ -319,13 +326,13 @@ impl Core {
         }
         match store.check(key, cost, quota) {
             Answer::Now(verdict) => Taken::Known(self.conclude(claim, verdict)),
-            Answer::Later(verdict) => Taken::Asked(Asked { verdict, claim }),
+            Answer::Later(verdict) => Taken::Asked(Asked { verdict, claim: Some(claim) }),
         }
     }
 
     /// What the store's verdict means for the request.
     pub(super) fn conclude(&self, claim: Claim, verdict: Verdict) -> Outcome {
-        let Claim { key, cost, at } = claim;
+        let cost = claim.cost;
         let Verdict::Decided(decision) = verdict else {
             self.tally.errors.fetch_add(1, Ordering::Relaxed);
             return match self.store_failure {
@@ -338,7 +345,8 @@ impl Core {
         let tally = &self.tally.remote;
         if decision.is_allowed() {
             tally.allowed.fetch_add(1, Ordering::Relaxed);
-            return Outcome::Charged(Charge { cost, from: Source::Remote { decision, key, at } });
+            let from = Source::Remote(decision, Box::new(claim));
+            return Outcome::Charged(Charge { cost, from });
         }
         tally.limited.fetch_add(1, Ordering::Relaxed);
         self.refused(decision, cost)
