@@ -100,6 +100,24 @@ pub enum StoreFailure {
     },
 }
 
+/// Which headers tell clients about the limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum RateLimitHeaders {
+    /// `RateLimit-Policy` and `RateLimit`, as draft-ietf-httpapi-ratelimit-headers-11 has them.
+    #[default]
+    Standard,
+    /// `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset` (seconds until all is
+    /// back), of the limit with the least left. For clients that read nothing else.
+    Legacy,
+    /// All five.
+    Both,
+    /// None. `Retry-After` is sent all the same.
+    Off,
+}
+
 fn default_max_keys() -> usize {
     100_000
 }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+#[cfg(feature = "redis")]
+use super::StoreFailure;
 use super::config::validate_name;
 use super::key::{Key, KeyParts};
 use super::memory;
 #[cfg(feature = "redis")]
 use super::remote::{Answer, RemoteStore, Spent, Verdict};
-use super::{
-    Decision, MissingKey, Quota, RateKey, RateLimitConfig, RateLimitStats, Refusal, StoreFailure,
-};
+use super::{Decision, MissingKey, Quota, RateKey, RateLimitConfig, RateLimitStats, Refusal};
 use crate::ConfigError;
 use crate::clock::Moment;
 use ahash::RandomState;
@@ -23,6 +23,7 @@ pub(super) struct Core {
     seed: RandomState,
     buckets: Buckets,
     missing_key: MissingKey,
+    #[cfg(feature = "redis")]
     store_failure: StoreFailure,
     shadow: AtomicBool,
     quota: ArcSwap<Quota>,
@@ -86,11 +87,7 @@ pub(super) struct Charge {
 enum Source {
     Memory(memory::Taken, memory::Ticket),
     #[cfg(feature = "redis")]
-    Remote {
-        decision: Decision,
-        key: String,
-        at: Moment,
-    },
+    Remote(Decision, Box<Claim>),
     /// Nowhere: there were too few, and the limit is in shadow mode.
     Nowhere {
         remaining: u32,
@@ -103,13 +100,14 @@ impl Charge {
         match &self.from {
             Source::Memory(taken, _) => taken.decision(),
             #[cfg(feature = "redis")]
-            Source::Remote { decision, .. } => *decision,
+            Source::Remote(decision, _) => *decision,
             Source::Nowhere { remaining, reset } => {
                 Decision::Allowed { remaining: *remaining, reset: *reset }
             }
         }
     }
 
+    #[cfg(feature = "axum")]
     pub(super) fn cost(&self) -> u32 {
         self.cost
     }
@@ -119,7 +117,7 @@ impl Charge {
 #[derive(Debug)]
 pub(super) enum Taken {
     Known(Outcome),
-    #[cfg(feature = "redis")]
+    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "nobody else is asked"))]
     Asked(Asked),
 }
 
@@ -127,8 +125,14 @@ pub(super) enum Taken {
 #[cfg(feature = "redis")]
 pub(super) struct Asked {
     pub(super) verdict: std::pin::Pin<Box<dyn Future<Output = Verdict> + Send>>,
-    pub(super) claim: Claim,
+    /// `Some` until there is a verdict.
+    pub(super) claim: Option<Claim>,
 }
+
+/// Without such a store nothing is ever under way.
+#[cfg(not(feature = "redis"))]
+#[derive(Debug)]
+pub(super) enum Asked {}
 
 /// What was asked for.
 #[cfg(feature = "redis")]
@@ -159,6 +163,7 @@ impl Core {
             seed: RandomState::new(),
             buckets,
             missing_key: config.missing_key,
+            #[cfg(feature = "redis")]
             store_failure: config.store_failure,
             shadow: AtomicBool::new(config.shadow),
             quota: ArcSwap::from_pointee(config.quota),
@@ -166,7 +171,7 @@ impl Core {
         })
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &Arc<str> {
         &self.name
     }
 
@@ -272,11 +277,11 @@ impl Core {
                 share.buckets.give_back(*ticket, charge.cost, now);
             }
             #[cfg(feature = "redis")]
-            (Buckets::Remote(store, _), Source::Remote { decision, key, at }) => {
+            (Buckets::Remote(store, _), Source::Remote(decision, claim)) => {
                 self.tally.remote.refunded.fetch_add(1, Ordering::Relaxed);
-                let ago = Duration::from_nanos(now.nanos().saturating_sub(at.nanos()));
+                let ago = Duration::from_nanos(now.nanos().saturating_sub(claim.at.nanos()));
                 let spent = Spent { ago, reset: decision.reset() };
-                store.give_back(key.clone(), charge.cost, self.quota(), spent);
+                store.give_back(claim.key.clone(), charge.cost, self.quota(), spent);
             }
             _ => {}
         }
@@ -294,7 +299,7 @@ impl Core {
                 store.give_back(key, cost, self.quota(), Spent::UNKNOWN);
             }
             #[cfg(feature = "redis")]
-            (Buckets::Memory(_), Key::Text(_)) | (Buckets::Remote(..), Key::Hash(_)) => {}
+            _ => {}
         }
     }
 
@@ -366,13 +371,13 @@ impl Core {
         }
         match store.check(key, cost, quota) {
             Answer::Now(verdict) => Taken::Known(self.conclude(claim, verdict)),
-            Answer::Later(verdict) => Taken::Asked(Asked { verdict, claim }),
+            Answer::Later(verdict) => Taken::Asked(Asked { verdict, claim: Some(claim) }),
         }
     }
 
     /// What the store's verdict means for the request.
     pub(super) fn conclude(&self, claim: Claim, verdict: Verdict) -> Outcome {
-        let Claim { key, cost, mut at } = claim;
+        let cost = claim.cost;
         let Verdict::Decided(decision) = verdict else {
             self.tally.errors.fetch_add(1, Ordering::Relaxed);
             return match (self.store_failure, &self.buckets) {
@@ -382,7 +387,8 @@ impl Core {
                 (StoreFailure::Local { .. }, Buckets::Remote(_, Some(share))) => {
                     // What fits into the whole burst is not too costly for being a share.
                     let cost = cost.min(self.quota().shared_by(share.processes).burst);
-                    self.take_here(&share.buckets, self.seed.hash_one(&key), cost, &mut at)
+                    let (hash, mut at) = (self.seed.hash_one(&claim.key), claim.at);
+                    self.take_here(&share.buckets, hash, cost, &mut at)
                 }
                 _ => Outcome::Uncounted,
             };
@@ -390,7 +396,8 @@ impl Core {
         let tally = &self.tally.remote;
         if decision.is_allowed() {
             tally.allowed.fetch_add(1, Ordering::Relaxed);
-            return Outcome::Charged(Charge { cost, from: Source::Remote { decision, key, at } });
+            let from = Source::Remote(decision, Box::new(claim));
+            return Outcome::Charged(Charge { cost, from });
         }
         tally.limited.fetch_add(1, Ordering::Relaxed);
         self.refused(decision, cost)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::RedisRateStore;
 use crate::ConfigError;
 use crate::clock::Moment;
-use crate::limit::rate::core::{Buckets, Core, Outcome, Taken};
+use crate::limit::rate::core::{Asked, Buckets, Core, Outcome, Taken};
 use crate::limit::rate::{
     Decision, Quota, RateKey, RateLimitConfig, RateLimitStats, RateLimited, Refusal,
 };
@@ -89,7 +89,7 @@ impl RedisRateLimiter {
         key.parts(&mut parts);
         let outcome = match self.core.take(parts, cost, &mut Moment::recent()) {
             Taken::Known(outcome) => outcome,
-            Taken::Asked(asked) => self.core.conclude(asked.claim, asked.verdict.await),
+            Taken::Asked(Asked { verdict, claim }) => match claim { Some(claim) => self.core.conclude(claim, verdict.await), None => Outcome::Uncounted },
         };
         match outcome {
             Outcome::Charged(charge) => Ok(Some(charge.decision())),
@@ -134,7 +134,7 @@ impl RedisRateLimiter {
     }
 
     fn refused(&self, refusal: Refusal) -> RateLimited {
-        RateLimited { limit: self.name().into(), refusal, retry_after: None }
+        RateLimited { limit: Arc::clone(self.core.name()), refusal, retry_after: None }
     }
 }
 
