@@ -10,7 +10,7 @@ use super::config::validate_name;
 use super::key::{Key, KeyParts};
 use super::memory;
 #[cfg(feature = "redis")]
-use super::remote::{Answer, RemoteStore, Spent, Verdict};
+use super::remote::{Claim, RemoteStore, Spent, Verdict};
 use super::{Decision, MissingKey, Quota, RateKey, RateLimitConfig, RateLimitStats, Refusal};
 use crate::ConfigError;
 use crate::clock::Moment;
@@ -88,7 +88,8 @@ enum Source {
     Memory(memory::Taken, memory::Ticket),
     #[cfg(feature = "redis")]
     Remote(Decision, Box<Claim>),
-    /// Nowhere: there were too few, and the limit is in shadow mode.
+    /// Nowhere: there were too few, and the limit is in shadow mode; or another limit has refused
+    /// in the same step.
     Nowhere {
         remaining: u32,
         reset: Duration,
@@ -113,42 +114,26 @@ impl Charge {
     }
 }
 
-/// An outcome, or the question that leads to it.
+/// An outcome, or what has to be asked for it.
 #[derive(Debug)]
 pub(super) enum Taken {
     Known(Outcome),
     #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "nobody else is asked"))]
-    Asked(Asked),
+    Claimed(Claimed),
 }
 
-/// A question to a store outside this process, under way.
+/// What a store outside this process has to be asked for.
 #[cfg(feature = "redis")]
-pub(super) struct Asked {
-    pub(super) verdict: std::pin::Pin<Box<dyn Future<Output = Verdict> + Send>>,
-    /// `Some` until there is a verdict.
-    pub(super) claim: Option<Claim>,
+#[derive(Debug)]
+pub(super) struct Claimed {
+    pub(super) store: Arc<dyn RemoteStore>,
+    pub(super) claim: Claim,
 }
 
-/// Without such a store nothing is ever under way.
+/// Without such a store nothing is ever asked for.
 #[cfg(not(feature = "redis"))]
-#[derive(Debug)]
-pub(super) enum Asked {}
-
-/// What was asked for.
-#[cfg(feature = "redis")]
-#[derive(Debug)]
-pub(super) struct Claim {
-    key: String,
-    cost: u32,
-    at: Moment,
-}
-
-#[cfg(feature = "redis")]
-impl std::fmt::Debug for Asked {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Asked").finish_non_exhaustive()
-    }
-}
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Claimed {}
 
 impl Core {
     pub(super) fn new(
@@ -215,7 +200,7 @@ impl Core {
                 Taken::Known(self.take_here(buckets, hash, cost, now))
             }
             #[cfg(feature = "redis")]
-            (Buckets::Remote(store, _), Key::Text(key)) => self.ask(&**store, key, cost, *now),
+            (Buckets::Remote(store, _), Key::Text(key)) => self.claim(store, key, cost, *now),
             // The parts come from `parts`, which knows the buckets.
             #[cfg(feature = "redis")]
             (Buckets::Memory(_), Key::Text(_)) | (Buckets::Remote(..), Key::Hash(_)) => {
@@ -280,8 +265,7 @@ impl Core {
             (Buckets::Remote(store, _), Source::Remote(decision, claim)) => {
                 self.tally.remote.refunded.fetch_add(1, Ordering::Relaxed);
                 let ago = Duration::from_nanos(now.nanos().saturating_sub(claim.at.nanos()));
-                let spent = Spent { ago, reset: decision.reset() };
-                store.give_back(claim.key.clone(), charge.cost, self.quota(), spent);
+                store.give_back(claim, Spent { ago, reset: decision.reset() });
             }
             _ => {}
         }
@@ -296,7 +280,7 @@ impl Core {
             #[cfg(feature = "redis")]
             (Buckets::Remote(store, _), Key::Text(key)) => {
                 self.tally.remote.refunded.fetch_add(1, Ordering::Relaxed);
-                store.give_back(key, cost, self.quota(), Spent::UNKNOWN);
+                store.give_back(&self.claim_of(key, cost, now), Spent::UNKNOWN);
             }
             #[cfg(feature = "redis")]
             _ => {}
@@ -361,24 +345,34 @@ impl Buckets {
 
 #[cfg(feature = "redis")]
 impl Core {
-    fn ask(&self, store: &dyn RemoteStore, key: String, cost: u32, at: Moment) -> Taken {
-        let quota = self.quota();
-        let claim = Claim { key: key.clone(), cost, at };
-        if cost > quota.burst {
-            let decision =
-                Decision::Limited { retry_after: None, remaining: 0, reset: Duration::ZERO };
-            return Taken::Known(self.conclude(claim, Verdict::Decided(decision)));
-        }
-        match store.check(key, cost, quota) {
-            Answer::Now(verdict) => Taken::Known(self.conclude(claim, verdict)),
-            Answer::Later(verdict) => Taken::Asked(Asked { verdict, claim: Some(claim) }),
-        }
+    /// Whether the buckets are in this store.
+    pub(super) fn asks(&self, store: &Arc<dyn RemoteStore>) -> bool {
+        matches!(&self.buckets, Buckets::Remote(ours, _) if std::ptr::addr_eq(&raw const **ours, &raw const **store))
     }
 
-    /// What the store's verdict means for the request.
-    pub(super) fn conclude(&self, claim: Claim, verdict: Verdict) -> Outcome {
+    fn claim(&self, store: &Arc<dyn RemoteStore>, key: String, cost: u32, at: Moment) -> Taken {
+        let claim = self.claim_of(key, cost, at);
+        if cost > claim.quota.burst {
+            self.tally.remote.limited.fetch_add(1, Ordering::Relaxed);
+            let never =
+                Decision::Limited { retry_after: None, remaining: 0, reset: Duration::ZERO };
+            return Taken::Known(self.refused(never, cost));
+        }
+        Taken::Claimed(Claimed { store: Arc::clone(store), claim })
+    }
+
+    fn claim_of(&self, key: String, cost: u32, at: Moment) -> Claim {
+        Claim { key, cost, quota: self.quota(), shadow: self.is_shadow(), at }
+    }
+
+    /// What the store's verdict means for the request. What was allowed is `taken` unless a claim
+    /// beside it was refused.
+    pub(super) fn conclude(&self, claim: Claim, verdict: Verdict, taken: bool) -> Outcome {
         let cost = claim.cost;
         let Verdict::Decided(decision) = verdict else {
+            if verdict == Verdict::Moot {
+                return Outcome::Uncounted;
+            }
             self.tally.errors.fetch_add(1, Ordering::Relaxed);
             return match (self.store_failure, &self.buckets) {
                 (StoreFailure::Reject, _) if !self.is_shadow() => {
@@ -396,7 +390,12 @@ impl Core {
         let tally = &self.tally.remote;
         if decision.is_allowed() {
             tally.allowed.fetch_add(1, Ordering::Relaxed);
-            let from = Source::Remote(decision, Box::new(claim));
+            let from = if taken {
+                Source::Remote(decision, Box::new(claim))
+            } else {
+                tally.refunded.fetch_add(1, Ordering::Relaxed);
+                Source::Nowhere { remaining: decision.remaining(), reset: decision.reset() }
+            };
             return Outcome::Charged(Charge { cost, from });
         }
         tally.limited.fetch_add(1, Ordering::Relaxed);

@@ -18,9 +18,9 @@ mod limit;
 mod limiter;
 mod memory;
 mod quota;
-mod refund;
 #[cfg(feature = "redis")]
 mod redis;
+mod refund;
 #[cfg(feature = "redis")]
 mod remote;
 mod reply;

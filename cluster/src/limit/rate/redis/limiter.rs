@@ -6,9 +6,10 @@ use std::sync::Arc;
 use super::RedisRateStore;
 use crate::ConfigError;
 use crate::clock::Moment;
-use crate::limit::rate::core::{Asked, Buckets, Core, Outcome, Taken};
+use crate::limit::rate::core::{Buckets, Claimed, Core, Outcome, Taken};
+use crate::limit::rate::remote::{Answer, Verdict};
 use crate::limit::rate::{
-    Decision, Quota, RateKey, RateLimitConfig, RateLimitStats, RateLimited, Refusal,
+    Decision, KeyBy, Limit, Quota, RateKey, RateLimitConfig, RateLimitStats, RateLimited, Refusal,
 };
 
 /// A rate limit over keys that all processes share, in Redis. A cheap handle: clones, and every
@@ -46,7 +47,7 @@ impl RedisRateLimiter {
     ) -> Result<Self, ConfigError> {
         let config = config.into();
         config.validate()?;
-        let buckets = Buckets::remote(Arc::new(store.clone()), &config);
+        let buckets = Buckets::remote(store.remote(), &config);
         Ok(Self { core: Arc::new(Core::new(name.into(), config, buckets)?) })
     }
 
@@ -89,7 +90,14 @@ impl RedisRateLimiter {
         key.parts(&mut parts);
         let outcome = match self.core.take(parts, cost, &mut Moment::recent()) {
             Taken::Known(outcome) => outcome,
-            Taken::Asked(Asked { verdict, claim }) => match claim { Some(claim) => self.core.conclude(claim, verdict.await), None => Outcome::Uncounted },
+            Taken::Claimed(Claimed { store, claim }) => {
+                let verdicts = match store.check(std::slice::from_ref(&claim)) {
+                    Answer::Now(verdicts) => verdicts,
+                    Answer::Later(verdicts) => verdicts.await,
+                };
+                let verdict = verdicts.first().copied().unwrap_or(Verdict::Failed);
+                self.core.conclude(claim, verdict, true)
+            }
         };
         match outcome {
             Outcome::Charged(charge) => Ok(Some(charge.decision())),
@@ -104,6 +112,14 @@ impl RedisRateLimiter {
     /// and lost if Redis is away.
     pub fn give_back<K: RateKey + ?Sized>(&self, key: &K, cost: u32) {
         self.core.give_back_to(key, cost, Moment::exact());
+    }
+
+    /// The limit with what finds the key of a request, for a
+    /// [`RateLimitLayer`](crate::RateLimitLayer). Limits of one store that follow each other in a
+    /// layer are asked in one step: all of them are charged, or none.
+    #[must_use]
+    pub fn by<Req>(&self, key: KeyBy<Req>) -> Limit<Req> {
+        Limit::new(Arc::clone(&self.core), key)
     }
 
     /// Changes the quota in this process. What keys have used stays used, at most a whole burst of

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ::redis::RedisError;
+use smallvec::SmallVec;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
@@ -27,8 +28,8 @@ use self::link::Link;
 use self::script::Ask;
 use self::stats::{Counters, End};
 use self::units::Units;
-use super::remote::{Answer, RemoteStore, Spent, Verdict};
-use super::{Decision, Quota};
+use super::Decision;
+use super::remote::{Answer, Claim, RemoteStore, Spent, Verdict, Verdicts};
 use crate::{Breaker, ConfigError, Permit};
 
 /// Refunds on their way at once. Each is over within the timeout; a thousand of them are what a
@@ -58,7 +59,12 @@ const REFUNDS: usize = 1_024;
 #[derive(Clone)]
 pub struct RedisRateStore {
     inner: Arc<Inner>,
+    /// What limiters know it as: the same for all, so that they can be asked about together.
+    remote: Arc<Remote>,
 }
+
+#[derive(Debug)]
+struct Remote(Arc<Inner>);
 
 struct Inner {
     config: RedisRateConfig,
@@ -113,7 +119,8 @@ impl RedisRateStore {
             failing: AtomicBool::new(false),
             config,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let inner = Arc::new(inner);
+        Ok(Self { remote: Arc::new(Remote(Arc::clone(&inner))), inner })
     }
 
     /// Asks Redis for the script's answer to nothing: for a start that should fail on a wrong
@@ -138,6 +145,10 @@ impl RedisRateStore {
         &self.inner.breaker
     }
 
+    pub(super) fn remote(&self) -> Arc<dyn RemoteStore> {
+        Arc::clone(&self.remote) as _
+    }
+
     /// The figures as of now.
     #[must_use]
     pub fn stats(&self) -> RedisRateStats {
@@ -146,57 +157,50 @@ impl RedisRateStore {
     }
 }
 
-impl RemoteStore for RedisRateStore {
-    fn check(&self, key: String, cost: u32, quota: Quota) -> Answer {
-        let inner = Arc::clone(&self.inner);
+impl RemoteStore for Remote {
+    fn check(&self, claims: &[Claim]) -> Answer {
+        let inner = Arc::clone(&self.0);
         let check = inner.counters.begin();
         let begun = Instant::now();
-        let key = inner.key(&key);
-        if let Some(denial) = inner.denials.get(&key, cost, begun) {
+        let asks: SmallVec<[Ask; 2]> = claims.iter().map(|claim| inner.ask_for(claim)).collect();
+        if let Some(verdicts) = inner.denied(&asks, begun) {
             check.end(End::DeniedLocally);
-            return Answer::Now(Verdict::Decided(limited_by(denial, begun)));
+            return Answer::Now(verdicts);
         }
         let Ok(permit) = inner.breaker.admit() else {
             check.end(End::Skipped);
-            return Answer::Now(Verdict::Failed);
+            return Answer::Now(failed(&asks));
         };
         Answer::Later(Box::pin(async move {
-            let units = units(quota);
-            let asks = [Ask { key, units, price: units.price(cost), shadow: false }];
-            let answer = inner.ask_guarded(&asks, begun, permit).await;
-            let [Ask { key, .. }] = asks;
-            let answer = match answer.as_deref() {
-                Ok(&[answer]) => answer,
-                Err(Unanswered::TimedOut) => {
-                    check.end(End::TimedOut);
-                    return Verdict::Failed;
+            match inner.ask_guarded(&asks, begun, permit).await {
+                Ok(answers) => inner.decide(&asks, &answers, begun, check),
+                Err(unanswered) => {
+                    check.end(match unanswered {
+                        Unanswered::TimedOut => End::TimedOut,
+                        Unanswered::Failed(_) => End::Failed,
+                    });
+                    failed(&asks)
                 }
-                // The script answers as many as it was asked.
-                Ok(_) | Err(Unanswered::Failed(_)) => {
-                    check.end(End::Failed);
-                    return Verdict::Failed;
-                }
-            };
-            Verdict::Decided(inner.decide(&key, cost, answer, begun, check))
+            }
         }))
     }
 
-    fn give_back(&self, key: String, cost: u32, quota: Quota, charge: Spent) {
-        let units = units(quota);
+    fn give_back(&self, claim: &Claim, spent: Spent) {
+        let inner = Arc::clone(&self.0);
+        let mut ask = inner.ask_for(claim);
         // Time has brought the rest back by itself.
-        let owed = units.paid_in(charge.reset.saturating_sub(charge.ago));
-        let price = -units.price(cost).min(owed);
-        if price == 0 {
+        let owed = ask.units.paid_in(spent.reset.saturating_sub(spent.ago));
+        ask.price = -ask.price.min(owed);
+        if ask.price == 0 {
             return;
         }
-        let inner = Arc::clone(&self.inner);
         let runtime = Handle::try_current();
         let room = Arc::clone(&inner.refunds).try_acquire_owned();
         let (Ok(runtime), Ok(room), Ok(permit)) = (runtime, room, inner.breaker.admit()) else {
             return inner.counters.refunded(false);
         };
         runtime.spawn(async move {
-            let asks = [Ask { key: inner.key(&key), units, price, shadow: false }];
+            let asks = [ask];
             let booked = inner.ask_guarded(&asks, Instant::now(), permit).await;
             // After the answer: a check that was refused in between is not believed any longer.
             inner.denials.remove(&asks[0].key);
@@ -207,8 +211,24 @@ impl RemoteStore for RedisRateStore {
 }
 
 impl Inner {
-    fn key(&self, key: &str) -> String {
-        format!("{}{key}", self.prefix)
+    fn ask_for(&self, claim: &Claim) -> Ask {
+        let Claim { key, cost, quota, shadow, at: _ } = claim;
+        let units = Units::new(quota.count.into(), quota.period, quota.burst.into());
+        let key = format!("{}{key}", self.prefix);
+        Ask { key, units, cost: *cost, price: units.price(*cost), shadow: *shadow }
+    }
+
+    /// The verdicts on all of them if one is known to be refused.
+    fn denied(&self, asks: &[Ask], now: Instant) -> Option<Verdicts> {
+        let known = |ask: &Ask| self.denials.get(&ask.key, ask.cost, now);
+        let (at, denial) = asks
+            .iter()
+            .enumerate()
+            .find_map(|(at, ask)| known(ask).filter(|_| !ask.shadow).map(|denial| (at, denial)))?;
+        let verdict = |other| {
+            if other == at { Verdict::Decided(limited_by(denial, now)) } else { Verdict::Moot }
+        };
+        Some((0..asks.len()).map(verdict).collect())
     }
 
     /// Asks, and tells the breaker how it went.
@@ -244,27 +264,37 @@ impl Inner {
         }
     }
 
-    /// What an answer means, and what is remembered of it. Times count from the moment before the
-    /// question was asked: Redis has looked at its clock after it, so nothing is refused here that
-    /// would fit there.
+    /// What the answers mean, and what is remembered of them. Times count from the moment before
+    /// the question was asked: Redis has looked at its clock after it, so nothing is refused here
+    /// that would fit there.
     fn decide(
         &self,
-        key: &str,
-        cost: u32,
-        answer: script::Answer,
+        asks: &[Ask],
+        answers: &[script::Answer],
         begun: Instant,
         check: stats::Check,
-    ) -> Decision {
-        let remaining = u32::try_from(answer.remaining).unwrap_or(u32::MAX);
-        if !answer.limited {
-            check.end(End::Allowed);
-            return Decision::Allowed { remaining, reset: answer.reset };
+    ) -> Verdicts {
+        let mut end = End::Allowed;
+        let mut verdicts = Verdicts::new();
+        for (Ask { key, cost, shadow, .. }, answer) in asks.iter().zip(answers) {
+            let script::Answer { limited, remaining, wait, reset } = *answer;
+            let remaining = u32::try_from(remaining).unwrap_or(u32::MAX);
+            if !limited {
+                verdicts.push(Verdict::Decided(Decision::Allowed { remaining, reset }));
+                continue;
+            }
+            if !shadow {
+                end = End::Limited;
+                let until = begun + wait.min(self.config.denial_max);
+                let (cost, fits, whole) = (*cost, begun + wait, begun + reset);
+                let denial = Denial { cost, fits, whole, remaining, until };
+                self.denials.insert(key, denial, Instant::now());
+            }
+            let retry_after = Some(wait);
+            verdicts.push(Verdict::Decided(Decision::Limited { retry_after, remaining, reset }));
         }
-        check.end(End::Limited);
-        let until = begun + answer.wait.min(self.config.denial_max);
-        let (fits, whole) = (begun + answer.wait, begun + answer.reset);
-        self.denials.insert(key, Denial { cost, fits, whole, remaining, until }, Instant::now());
-        Decision::Limited { retry_after: Some(answer.wait), remaining, reset: answer.reset }
+        check.end(end);
+        verdicts
     }
 
     #[cfg(feature = "tracing")]
@@ -293,6 +323,12 @@ impl Inner {
     }
 }
 
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for RedisRateStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisRateStore")
@@ -310,8 +346,8 @@ fn limited_by(denial: Denial, now: Instant) -> Decision {
     }
 }
 
-fn units(quota: Quota) -> Units {
-    Units::new(quota.count.into(), quota.period, quota.burst.into())
+fn failed(asks: &[Ask]) -> Verdicts {
+    asks.iter().map(|_| Verdict::Failed).collect()
 }
 
 /// Escapes what has a meaning in the names of keys.

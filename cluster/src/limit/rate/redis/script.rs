@@ -21,7 +21,9 @@ pub(super) struct Ask {
     /// The whole name of the key in Redis.
     pub(super) key: String,
     pub(super) units: Units,
-    /// In the units of `units`; zero only looks, below zero gives back.
+    /// Requests.
+    pub(super) cost: u32,
+    /// What they cost in the units of `units`; zero only looks, below zero gives back.
     pub(super) price: i128,
     /// Refuses nothing.
     pub(super) shadow: bool,

@@ -7,6 +7,8 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::State;
+use crate::clock::Moment;
+use crate::limit::rate::Quota;
 
 const SECOND: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_millis(100);
@@ -33,11 +35,19 @@ fn url(proxy: &FaultProxy) -> String {
     format!("redis://{}", proxy.addr())
 }
 
-async fn check_n(store: &RedisRateStore, key: &str, cost: u32, quota: Quota) -> Verdict {
-    match store.check(key.to_owned(), cost, quota) {
-        Answer::Now(verdict) => verdict,
+fn claim(key: &str, cost: u32, quota: Quota) -> Claim {
+    Claim { key: key.to_owned(), cost, quota, shadow: false, at: Moment::exact() }
+}
+
+async fn check_all(store: &RedisRateStore, claims: &[Claim]) -> Verdicts {
+    match store.remote.check(claims) {
+        Answer::Now(verdicts) => verdicts,
         Answer::Later(later) => later.await,
     }
+}
+
+async fn check_n(store: &RedisRateStore, key: &str, cost: u32, quota: Quota) -> Verdict {
+    check_all(store, &[claim(key, cost, quota)]).await[0]
 }
 
 async fn check(store: &RedisRateStore, key: &str, quota: Quota) -> Verdict {
@@ -197,12 +207,40 @@ async fn less_may_fit_where_more_was_refused() {
 }
 
 #[tokio::test]
+async fn of_several_limits_one_that_is_known_to_refuse_is_answer_enough() {
+    let redis = Redis::start().await.unwrap();
+    let store = store(&redis.url());
+    let claims = [claim("wide", 1, slow(10)), claim("narrow", 1, slow(1))];
+    assert!(check_all(&store, &claims).await.into_iter().all(is_allowed));
+    let second = check_all(&store, &claims).await;
+    assert!(is_allowed(second[0]) && is_limited(second[1]), "{second:?}");
+    let asked = scripts_run(&redis).await;
+    for _ in 0..3 {
+        let verdicts = check_all(&store, &claims).await;
+        assert!(verdicts[0] == Verdict::Moot && is_limited(verdicts[1]), "{verdicts:?}");
+    }
+    assert_eq!(scripts_run(&redis).await, asked);
+    // A shadow keeps nobody out, and is asked each time.
+    let shadow = [claim("wide", 1, slow(10)), Claim { shadow: true, ..claims[1].clone() }];
+    for left in (6..9).rev() {
+        let verdicts = check_all(&store, &shadow).await;
+        let Verdict::Decided(Decision::Allowed { remaining, .. }) = verdicts[0] else {
+            panic!("{verdicts:?}")
+        };
+        assert_eq!(remaining, left);
+        assert!(is_limited(verdicts[1]));
+    }
+    let stats = adds_up(&store);
+    assert_eq!((stats.allowed_total, stats.limited_total, stats.denied_locally_total), (4, 1, 3));
+}
+
+#[tokio::test]
 async fn what_is_given_back_can_be_used_at_once() {
     let redis = Redis::start().await.unwrap();
     let store = store(&redis.url());
     assert!(is_allowed(check_n(&store, "k", 3, slow(3)).await));
     assert!(is_limited(check(&store, "k", slow(3)).await));
-    store.give_back("k".to_owned(), 2, slow(3), Spent::UNKNOWN);
+    store.remote.give_back(&claim("k", 2, slow(3)), Spent::UNKNOWN);
     let end = Instant::now() + PATIENCE;
     while store.stats().refunds_total == 0 {
         assert!(Instant::now() < end);
@@ -211,10 +249,10 @@ async fn what_is_given_back_can_be_used_at_once() {
     assert!(is_allowed(check_n(&store, "k", 2, slow(3)).await));
     assert!(is_limited(check(&store, "k", slow(3)).await));
     // Time has brought it back by itself.
-    store.give_back("k".to_owned(), 1, slow(3), Spent { ago: SECOND, reset: SECOND });
+    store.remote.give_back(&claim("k", 1, slow(3)), Spent { ago: SECOND, reset: SECOND });
     // All but half of it.
     let half = Duration::from_secs(1_800);
-    store.give_back("k".to_owned(), 1, slow(3), Spent { ago: half, reset: 2 * half });
+    store.remote.give_back(&claim("k", 1, slow(3)), Spent { ago: half, reset: 2 * half });
     while store.stats().refunds_total == 1 {
         assert!(Instant::now() < end);
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -364,7 +402,7 @@ async fn a_check_that_is_given_up_is_counted_as_that() {
     let store = store(&redis.url());
     assert!(is_allowed(check(&store, "k", slow(100)).await));
     redis.freeze().unwrap();
-    drop(store.check("k".to_owned(), 1, slow(100)));
+    drop(store.remote.check(&[claim("k", 1, slow(100))]));
     let short = TIMEOUT / 10;
     assert!(timeout(short, check(&store, "k", slow(100))).await.is_err());
     redis.thaw().unwrap();

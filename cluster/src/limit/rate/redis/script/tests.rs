@@ -51,7 +51,7 @@ impl World {
 
 fn ask(key: &str, units: Units, cost: i64) -> Ask {
     let price = i128::from(cost) * i128::try_from(units.unit).unwrap();
-    Ask { key: key.to_owned(), units, price, shadow: false }
+    Ask { key: key.to_owned(), units, cost: 0, price, shadow: false }
 }
 
 /// Nothing comes back while a test runs.
