@@ -7,6 +7,10 @@ use proptest::prelude::*;
 use super::*;
 
 impl Table {
+    pub(in super::super) fn max_keys(&self) -> usize {
+        self.max_keys
+    }
+
     /// Every key can be found, and there are as many as it says.
     fn check(&mut self) {
         let hashes: Vec<u64> =
