@@ -206,3 +206,6 @@ fn forwarded_for(element: &str) -> Option<IpAddr> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests;
