@@ -390,13 +390,16 @@ impl Core {
         let tally = &self.tally.remote;
         if decision.is_allowed() {
             tally.allowed.fetch_add(1, Ordering::Relaxed);
-            let from = if taken {
-                Source::Remote(decision, Box::new(claim))
-            } else {
-                tally.refunded.fetch_add(1, Ordering::Relaxed);
-                Source::Nowhere { remaining: decision.remaining(), reset: decision.reset() }
-            };
-            return Outcome::Charged(Charge { cost, from });
+            if taken {
+                let from = Source::Remote(decision, Box::new(claim));
+                return Outcome::Charged(Charge { cost, from });
+            }
+            tally.refunded.fetch_add(1, Ordering::Relaxed);
+            let (remaining, reset) = (decision.remaining(), decision.reset());
+            return Outcome::Charged(Charge {
+                cost: 0,
+                from: Source::Nowhere { remaining, reset },
+            });
         }
         tally.limited.fetch_add(1, Ordering::Relaxed);
         self.refused(decision, cost)

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 mod failures;
+#[cfg(feature = "axum")]
+mod layer;
 mod processes;
 
 use std::time::Duration;
