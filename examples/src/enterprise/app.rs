@@ -21,6 +21,7 @@ use super::database::{self, Database, PATIENCE, Seeding};
 use super::domain::{Done, NewOrder, NewTransfer, PlacedOrder, Transfer};
 use super::jobs;
 use super::lane_runtime::LaneRuntime;
+use super::limits::Limits;
 use super::pool_times::PoolTimes;
 use super::problem::Problem;
 use super::routes::administration::{self, PrimaryPool};
@@ -65,6 +66,8 @@ pub struct Parts {
     pub caches: Caches,
     /// Who asks.
     pub(super) access: Access,
+    /// How much an address and a tenant may ask for.
+    pub limits: Limits,
     /// The second cache layer, if there is one.
     pub redis: Option<RedisStore>,
     /// The priority lanes.
@@ -147,6 +150,7 @@ impl App {
             database_reads: AtomicU64::new(0),
             caches: Caches::new(redis.as_ref(), &settings.tenants)?,
             access: Access::new(&settings),
+            limits: Limits::new(&settings)?,
             redis,
             queue: queue(&settings)?,
             lanes,

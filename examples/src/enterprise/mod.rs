@@ -1,7 +1,7 @@
 //! The documented phase-3 server: trading, financial and affiliate on one port.
 //!
 //! One request runs through
-//! `drain -> metrics -> HTTP cache -> breaker of its area -> route -> cache -> replica router -> pool
+//! `drain -> metrics -> rate limits -> HTTP cache -> breaker of its area -> route -> cache -> replica router -> pool
 //! -> database`,
 //! a write through `-> primary pool (transaction) -> invalidate -> enqueue in a priority lane`.
 
@@ -14,6 +14,7 @@ mod database;
 pub mod domain;
 mod jobs;
 mod lane_runtime;
+mod limits;
 mod pool_times;
 mod problem;
 mod reads;
@@ -28,6 +29,7 @@ use std::process::ExitCode;
 
 pub use app::App;
 pub use caches::Caches;
+pub use limits::{Allowance, Limits, RateLimits, WithoutRedis};
 pub use pool_times::PoolTimes;
 pub use run::{router, serve_until};
 pub(crate) use sessions::TOKEN_HEADER;

@@ -124,6 +124,8 @@ pub fn router(app: &App) -> Router {
         .layer(app.obs.http_layer())
         // Inside the metrics, so that a panic is counted as the 500 it becomes.
         .layer(CatchPanicLayer::custom(|_| Problem::internal().into_response()))
+        // Before anything is done for a request, and behind the metrics, which count what is refused.
+        .layer(app.limits.layer(&app.access))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         // Outside of the page cache, which keeps nothing that carries a token: none does that is a
         // page.
@@ -139,7 +141,7 @@ pub fn router(app: &App) -> Router {
         .fallback(async |uri: Uri| Problem::no_route(uri.path()))
         .method_not_allowed_fallback(async |method: Method| Problem::no_method(&method))
         .layer(stack)
-        // Health, metrics and dashboard are not measured among the requests.
+        // Health, metrics and dashboard are neither measured among the requests nor limited.
         .merge(app.obs.router())
 }
 
@@ -190,6 +192,7 @@ pub(super) fn watch(app: &App) {
             breaker.stats().visit(emit);
         }
     });
+    app.limits.watch(obs);
     let queue = app.queue.clone();
     obs.signal(Signal::QueueSize, move || waiting(&queue.stats()));
 

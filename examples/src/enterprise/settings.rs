@@ -7,6 +7,8 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use escala_observability::{Threshold, Thresholds};
 
+use super::limits::RateLimits;
+
 /// The documented phase-3 server: trading, financial and affiliate for more than a thousand
 /// concurrent users.
 ///
@@ -87,7 +89,7 @@ pub struct Settings {
     #[arg(long, env = "SESSION_SECRET", value_name = "SESSION_SECRET", hide_env_values = true)]
     pub session_secret: Option<Secret>,
 
-    /// Redis as the cache's second layer.
+    /// Redis as the cache's second layer, and for limits that all processes share.
     #[arg(long, env = "REDIS_URL", value_name = "REDIS_URL", hide_env_values = true)]
     pub redis_url: Option<String>,
 
@@ -157,6 +159,10 @@ pub struct Settings {
         requires = "metrics_user"
     )]
     pub metrics_password: Option<Secret>,
+
+    /// How much a client may ask for.
+    #[command(flatten)]
+    pub rate_limits: RateLimits,
 
     /// When to warn.
     #[command(flatten)]
@@ -317,6 +323,12 @@ pub struct SettingsError {
     rule: &'static str,
 }
 
+impl SettingsError {
+    pub(super) fn new(variable: &'static str, value: &dyn ToString, rule: &'static str) -> Self {
+        Self { variable, value: value.to_string(), rule }
+    }
+}
+
 /// Without the URLs: they may hold passwords.
 impl std::fmt::Debug for Settings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -359,6 +371,7 @@ impl Settings {
             }
         }
         settings.tenants.retain(|tenant| !tenant.is_empty());
+        settings.rate_limits.trusted_proxies.retain(|proxy| !proxy.is_empty());
         Ok(settings)
     }
 
@@ -367,9 +380,9 @@ impl Settings {
     /// # Errors
     /// The first broken rule. URLs are never repeated in it: they may hold a password.
     pub fn validate(&self) -> Result<(), SettingsError> {
-        let fail = |variable, value: &dyn ToString, rule| {
-            Err(SettingsError { variable, value: value.to_string(), rule })
-        };
+        let fail =
+            |variable, value: &dyn ToString, rule| Err(SettingsError::new(variable, value, rule));
+        self.rate_limits.validate()?;
         if self.metrics_user.is_some() != self.metrics_password.is_some() {
             return fail("METRICS_USER", &"(hidden)", "needs METRICS_PASSWORD, and the reverse");
         }

@@ -5,6 +5,7 @@ mod api;
 mod bad_settings;
 mod caching;
 mod gateway;
+mod limits;
 mod load;
 mod postgres;
 mod process;
