@@ -26,4 +26,8 @@ pub use crate::limit::{
     RateLimitConfig, RateLimitFuture, RateLimitHeaders, RateLimitLayer, RateLimitReply,
     RateLimitService, RateLimitStats, RateLimited, RateLimiter, Refund, Refusal, StoreFailure,
 };
+#[cfg(feature = "redis")]
+pub use crate::limit::{
+    RedisRateConfig, RedisRateError, RedisRateLimiter, RedisRateStats, RedisRateStore,
+};
 pub use crate::stats::Emit;

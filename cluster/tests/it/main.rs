@@ -16,5 +16,7 @@ mod drain;
 mod drain_limits;
 #[cfg(feature = "axum")]
 mod http;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(feature = "axum")]
 mod signals;

@@ -92,6 +92,12 @@ pub enum StoreFailure {
     /// It is refused (fail closed): status 503. Right where the limit is what holds off an attack,
     /// as at a login.
     Reject,
+    /// Each process keeps to its share of the quota, in memory, until the store answers again.
+    Local {
+        /// Processes among which the quota is divided, at least 1. A share of a burst is rounded
+        /// up to whole units.
+        processes: u32,
+    },
 }
 
 /// Which headers tell clients about the limits.
@@ -181,6 +187,9 @@ impl RateLimitConfig {
         if !(1..=MOST_KEYS).contains(&self.max_keys) {
             let rule = "be between 1 and 100000000";
             return Err(ConfigError::new("max_keys", &self.max_keys, rule));
+        }
+        if self.store_failure == (StoreFailure::Local { processes: 0 }) {
+            return Err(ConfigError::new("store_failure.local.processes", &0, "be at least 1"));
         }
         Ok(())
     }

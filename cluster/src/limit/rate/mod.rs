@@ -18,6 +18,8 @@ mod limit;
 mod limiter;
 mod memory;
 mod quota;
+#[cfg(feature = "redis")]
+mod redis;
 mod refund;
 #[cfg(feature = "redis")]
 mod remote;
@@ -41,6 +43,10 @@ pub use self::layer::RateLimitLayer;
 pub use self::limit::Limit;
 pub use self::limiter::RateLimiter;
 pub use self::quota::Quota;
+#[cfg(feature = "redis")]
+pub use self::redis::{
+    RedisRateConfig, RedisRateError, RedisRateLimiter, RedisRateStats, RedisRateStore,
+};
 pub use self::refund::{NeverRefund, Refund};
 #[cfg(feature = "axum")]
 pub use self::refund::{RefundRateLimit, RefundRefusals};

@@ -1,4 +1,5 @@
-//! The limits of one layer, asked one after the other: all of them, or nothing is taken.
+//! The limits of one layer, asked one after the other: all of them, or nothing is taken. Limits in a
+//! row that are in one store outside this process are asked in one step.
 
 use std::fmt;
 use std::ops::Deref;
@@ -6,11 +7,9 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::core::{Charge, Claimed, Core, Outcome, Taken};
 #[cfg(feature = "redis")]
-use super::core::Claim;
-use super::core::{Asked, Charge, Core, Outcome, Taken};
-#[cfg(feature = "redis")]
-use super::remote::Verdict;
+use super::remote::{Answer, Claim, Verdict, Verdicts};
 use super::{Decision, Limit, RateLimitHeaders, RateLimited};
 use crate::clock::Moment;
 
@@ -94,12 +93,36 @@ where
     next: usize,
 }
 
+/// A question to a store outside this process, under way.
+#[cfg(feature = "redis")]
+pub(super) struct Asked {
+    pub(super) verdicts: std::pin::Pin<Box<dyn Future<Output = Verdicts> + Send>>,
+    /// `Some` until there are verdicts.
+    pub(super) question: Option<Question>,
+}
+
+/// Without such a store nothing is ever under way.
+#[cfg(not(feature = "redis"))]
+pub(super) enum Asked {}
+
+/// What limits in a row ask of one store.
+#[cfg(feature = "redis")]
+#[derive(Debug, Default)]
+pub(super) struct Question {
+    claims: SmallVec<[Claim; 2]>,
+    /// Whose they are.
+    limits: SmallVec<[usize; 2]>,
+    /// The limit behind them.
+    end: usize,
+}
+
 /// Where a request stands.
 pub(super) enum Step {
     /// Every limit lets it through.
     Passed,
     Refused(Refused),
     /// A store has to be waited for.
+    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "nobody else is asked"))]
     Asking(Asked),
 }
 
@@ -123,15 +146,80 @@ where
     /// Asks limit after limit, as far as none has to be waited for.
     pub(super) fn advance(&mut self, request: &Req, now: &mut Moment) -> Step {
         while let Some(limit) = self.stack.limits.get(self.next) {
-            let outcome = match limit.take(request, now) {
-                Taken::Known(outcome) => outcome,
-                Taken::Asked(asked) => return Step::Asking(asked),
-            };
-            if let Some(refused) = self.settle(outcome) {
-                return Step::Refused(refused);
+            match limit.take(request, now) {
+                Taken::Known(outcome) => {
+                    if let Some(refused) = self.settle(outcome) {
+                        return Step::Refused(refused);
+                    }
+                }
+                Taken::Claimed(claimed) => {
+                    if let Some(step) = self.ask(claimed, request, now) {
+                        return step;
+                    }
+                }
             }
         }
         Step::Passed
+    }
+
+    #[cfg(not(feature = "redis"))]
+    fn ask(&mut self, claimed: Claimed, _: &Req, _: &mut Moment) -> Option<Step> {
+        match claimed {}
+    }
+
+    /// Asks the store of the next limit, for those behind it as well that have it too. `None` if
+    /// they let the request through.
+    #[cfg(feature = "redis")]
+    fn ask(&mut self, claimed: Claimed, request: &Req, now: &mut Moment) -> Option<Step> {
+        let Claimed { store, claim } = claimed;
+        let mut question = Question::default();
+        question.claims.push(claim);
+        question.limits.push(self.next);
+        question.end = self.next + 1;
+        while let Some(limit) = self.stack.limits.get(question.end)
+            && limit.core().asks(&store)
+        {
+            match limit.take(request, now) {
+                Taken::Claimed(Claimed { claim, .. }) => {
+                    question.claims.push(claim);
+                    question.limits.push(question.end);
+                }
+                Taken::Known(Outcome::Uncounted) => {}
+                // A shadow limit that has nothing to ask for: the others have.
+                Taken::Known(Outcome::Charged(charge)) => {
+                    self.ledger.charges.push((question.end, charge));
+                }
+                // A refusal that is known needs no question.
+                Taken::Known(outcome @ Outcome::Refused(..)) => {
+                    self.next = question.end;
+                    return self.settle(outcome).map(Step::Refused);
+                }
+            }
+            question.end += 1;
+        }
+        match store.check(&question.claims) {
+            Answer::Now(verdicts) => self.answered(question, &verdicts).map(Step::Refused),
+            Answer::Later(verdicts) => {
+                Some(Step::Asking(Asked { verdicts, question: Some(question) }))
+            }
+        }
+    }
+
+    /// Books what has become of the claims.
+    #[cfg(feature = "redis")]
+    pub(super) fn answered(&mut self, question: Question, verdicts: &[Verdict]) -> Option<Refused> {
+        let Question { claims, limits, end } = question;
+        let mut answers = claims.iter().zip(verdicts);
+        let taken = !answers.any(|(claim, verdict)| !claim.shadow && verdict.is_refusal());
+        for ((claim, limit), verdict) in claims.into_iter().zip(limits).zip(verdicts) {
+            self.next = limit;
+            let outcome = self.core()?.conclude(claim, *verdict, taken);
+            if let Some(refused) = self.settle(outcome) {
+                return Some(refused);
+            }
+        }
+        self.next = end;
+        None
     }
 
     /// Books what the limit asked last has said.
@@ -182,12 +270,6 @@ impl<Req> Passage<&Stack<Req>, Req> {
 impl<Req> Passage<Arc<Stack<Req>>, Req> {
     pub(super) fn stack(&self) -> Arc<Stack<Req>> {
         Arc::clone(&self.stack)
-    }
-
-    /// Books the verdict on what the limit asked last has claimed.
-    pub(super) fn answered(&mut self, claim: Claim, verdict: Verdict) -> Option<Refused> {
-        let outcome = self.core()?.conclude(claim, verdict);
-        self.settle(outcome)
     }
 }
 

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::core::Asked;
-use super::stack::{Ledger, Passage, Refused, Stack};
+use super::stack::{Asked, Ledger, Passage, Refused, Stack};
 
 /// The request, the service that was ready for it, and the question under way. Dropped, it gives
 /// back what earlier limits have taken.
@@ -44,11 +43,11 @@ impl<S, Req> Waiting<S, Req> {
         use crate::clock::Moment;
 
         loop {
-            let verdict = std::task::ready!(self.asked.verdict.as_mut().poll(cx));
+            let verdicts = std::task::ready!(self.asked.verdicts.as_mut().poll(cx));
             let (inner, request) = self.call.take().expect("not polled after it has ended");
-            let claim = self.asked.claim.take().expect("not polled after it has ended");
+            let question = self.asked.question.take().expect("not polled after it has ended");
             let stack = self.passage.stack();
-            let step = match self.passage.answered(claim, verdict) {
+            let step = match self.passage.answered(question, &verdicts) {
                 Some(refused) => Step::Refused(refused),
                 // A new reading: the answer has taken its time.
                 None => self.passage.advance(&request, &mut Moment::recent()),
