@@ -5,6 +5,7 @@ mod config;
 mod contract;
 mod defects;
 mod model;
+mod rate;
 mod states;
 
 #[cfg(feature = "axum")]

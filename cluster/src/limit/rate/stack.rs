@@ -185,8 +185,12 @@ where
                     question.limits.push(question.end);
                 }
                 Taken::Known(Outcome::Uncounted) => {}
+                // A shadow limit that has nothing to ask for: the others have.
+                Taken::Known(Outcome::Charged(charge)) => {
+                    self.ledger.charges.push((question.end, charge));
+                }
                 // A refusal that is known needs no question.
-                Taken::Known(outcome) => {
+                Taken::Known(outcome @ Outcome::Refused(..)) => {
                     self.next = question.end;
                     return self.settle(outcome).map(Step::Refused);
                 }

@@ -124,3 +124,19 @@ async fn without_redis_requests_are_answered_as_the_limits_say() {
     assert_eq!(statuses, [200, 200, 429]);
     assert_eq!(open.address.stats().errors_total, 10);
 }
+
+#[tokio::test]
+async fn a_shadow_limit_with_nothing_to_ask_for_does_not_hide_the_limits_before_it() {
+    let redis = Redis::start().await.unwrap();
+    let store = store(&redis.url());
+    let address = RedisRateLimiter::new("address", slow(1), &store).unwrap();
+    let trial = RateLimitConfig::new(slow(1)).shadow(true);
+    let trial = RedisRateLimiter::new("trial", trial, &store).unwrap();
+    let layer = RateLimitLayer::http()
+        .limit(address.by(KeyBy::client_ip(ClientIp::default())))
+        .limit(trial.by(KeyBy::everyone()).cost(|_| 10));
+    let app = Router::new().route("/", get(async || "hello")).layer(layer);
+    assert_eq!(ask(&app, "192.0.2.1", None).await.status(), 200);
+    assert_eq!(ask(&app, "192.0.2.1", None).await.status(), 429);
+    assert_eq!(trial.stats().shadow_limited_total, 2);
+}
