@@ -8,7 +8,7 @@ mod stats;
 
 pub use crate::breaker::{
     AsError, Breaker, BreakerConfig, BreakerLayer, BreakerService, BreakerStats, Classify,
-    ErrorsFail, Open, Outcome, Permit, Reject, ResponseFuture, State,
+    ErrorsFail, Judgement, Open, Outcome, Permit, Reject, ResponseFuture, State,
 };
 #[cfg(feature = "axum")]
 pub use crate::breaker::{AsResponse, ServerErrorsFail};

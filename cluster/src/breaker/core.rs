@@ -49,7 +49,7 @@ pub(super) struct Core {
 
 impl Core {
     pub(super) fn new(name: Arc<str>, config: BreakerConfig) -> Self {
-        let bucket_nanos = nanos(config.window / BUCKETS);
+        let bucket_nanos = nanos(config.window.unwrap_or(Duration::from_secs(10)) / BUCKETS);
         Self {
             name,
             origin: Instant::now(),

@@ -22,7 +22,7 @@ pub use self::layer::BreakerLayer;
 pub use self::machine::State;
 #[cfg(feature = "axum")]
 pub use self::outcome::ServerErrorsFail;
-pub use self::outcome::{Classify, ErrorsFail, Outcome};
+pub use self::outcome::{Classify, ErrorsFail, Judgement, Outcome};
 pub use self::permit::Permit;
 #[cfg(feature = "axum")]
 pub use self::reject::AsResponse;
@@ -136,8 +136,20 @@ impl Breaker {
         self.core.stats()
     }
 
+    /// The rejection that a call would meet now, as far as that is known without a lock.
+    pub(crate) fn rejects(&self) -> Option<Open> {
+        self.core.rejects()
+    }
+
+    /// Counts a call that is refused because [`rejects`](Self::rejects) has said so before.
+    pub(crate) fn refuse(&self) -> Open {
+        self.core.rejected();
+        // Without one the circuit has moved since: the next call may go through.
+        self.rejects().unwrap_or(Open { retry_after: Duration::ZERO })
+    }
+
     /// A permit whose age starts when the caller says so.
-    fn admit_young(&self) -> Result<Permit, Open> {
+    pub(crate) fn admit_young(&self) -> Result<Permit, Open> {
         let ticket = self.core.admit()?;
         Ok(Permit::new(Arc::clone(&self.core), ticket))
     }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Outcome;
 use super::core::{Core, End};
 use super::machine::Ticket;
+use super::{Judgement, Outcome};
 
 /// The right to one call; [`Breaker::admit`](crate::Breaker::admit) hands it out.
 ///
@@ -45,17 +45,18 @@ impl Permit {
         self.end(End::Ignored);
     }
 
-    pub(super) fn judged(self, outcome: Outcome) {
-        self.end(match outcome {
+    /// As a classifier has judged it.
+    pub fn judged(self, judgement: impl Into<Judgement>) {
+        self.end(match judgement.into().outcome {
             Outcome::Success => End::Succeeded,
-            Outcome::Failure => End::Failed,
+            Outcome::Failure | Outcome::Throttled => End::Failed,
             Outcome::Ignored => End::Ignored,
         });
     }
 
     /// Starts the call's age. Apart from `new`, because a call that ends before it first waits has
     /// no age and spares the clock read.
-    pub(super) fn start_age(&mut self) {
+    pub(crate) fn start_age(&mut self) {
         let needed = self.core.config().abandoned_after.is_some_and(|age| !age.is_zero());
         if needed && self.since.is_none() {
             self.since = Some(Instant::now());

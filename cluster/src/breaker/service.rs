@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use tower_service::Service;
 
-use super::{Classify, Open, Reject, ResponseFuture};
+use super::{Classify, Reject, ResponseFuture};
 use crate::Breaker;
 
 /// A service behind a breaker; made by [`BreakerLayer`](crate::BreakerLayer).
@@ -41,7 +41,7 @@ where
     type Future = ResponseFuture<S::Future, C, R>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        if !self.inner_ready && self.breaker.core.rejects().is_some() {
+        if !self.inner_ready && self.breaker.rejects().is_some() {
             // The call will be rejected without the inner service, which may well be too busy with
             // calls that hang to become ready at all.
             return Poll::Ready(Ok(()));
@@ -53,11 +53,7 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         if !self.inner_ready {
-            let core = &self.breaker.core;
-            core.rejected();
-            // Without one the circuit has moved since `poll_ready`: the next call may go through.
-            let open = core.rejects().unwrap_or(Open { retry_after: std::time::Duration::ZERO });
-            return ResponseFuture::rejected(open);
+            return ResponseFuture::rejected(self.breaker.refuse());
         }
         match self.breaker.admit_young() {
             Ok(permit) => {
