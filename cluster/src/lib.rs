@@ -4,14 +4,21 @@ mod breaker;
 #[cfg(feature = "axum")]
 mod drain;
 mod error;
+#[cfg(feature = "axum")]
+mod retry_after;
 mod stats;
 
 pub use crate::breaker::{
-    AsError, Breaker, BreakerConfig, BreakerLayer, BreakerService, BreakerStats, Classify,
-    ErrorsFail, Judgement, Open, Outcome, Permit, Reject, ResponseFuture, State,
+    AsError, AtHead, Breaker, BreakerConfig, BreakerLayer, BreakerRegistry, BreakerService,
+    BreakerStats, Classify, Divert, ErrorsFail, FallbackFuture, FallbackTo, Guard, JudgeAt,
+    Judgement, KeyFn, KeyOf, Keyed, Open, Outcome, Overflow, Permit, ReadRequest, RegistryConfig,
+    RegistryStats, Reject, ResponseFuture, State, key_fn,
 };
 #[cfg(feature = "axum")]
-pub use crate::breaker::{AsResponse, ServerErrorsFail};
+pub use crate::breaker::{
+    AsResponse, AtEndOfBody, ExtensionKey, HashedKey, HeaderKey, HostKey, JudgedBody, RouteKey,
+    ServerErrorsFail,
+};
 #[cfg(feature = "axum")]
 pub use crate::drain::{Drain, DrainConfig, DrainEnd, DrainReport, DrainStats, ServeError, serve};
 pub use crate::error::{BoxError, ConfigError};

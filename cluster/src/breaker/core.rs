@@ -80,11 +80,10 @@ impl Core {
     }
 
     pub(super) fn admit(&self) -> Result<Ticket, Open> {
-        let word = self.word.load(Ordering::Acquire);
-        if state_of(word).is_closed() {
-            self.counters.admitted();
-            return Ok(Ticket { epoch: epoch_of(word), probe: None });
+        if let Some(ticket) = self.admit_closed() {
+            return Ok(ticket);
         }
+        let word = self.word.load(Ordering::Acquire);
         let answer = match self.rejects_now(word) {
             Some(open) => Err(open),
             None => self.admit_by_machine(),
@@ -94,6 +93,32 @@ impl Core {
             Err(_) => self.counters.rejected(),
         }
         answer
+    }
+
+    /// Lets a call into a closed circuit; every other one has to be asked by `admit`.
+    pub(super) fn admit_closed(&self) -> Option<Ticket> {
+        let word = self.word.load(Ordering::Acquire);
+        if !state_of(word).is_closed() {
+            return None;
+        }
+        self.counters.admitted();
+        Some(Ticket { epoch: epoch_of(word), probe: None })
+    }
+
+    /// Calls so far, let in or rejected.
+    pub(super) fn calls(&self) -> u64 {
+        self.counters.calls()
+    }
+
+    /// Calls under way, or a few more than that.
+    pub(super) fn in_flight(&self) -> u64 {
+        self.counters.in_flight()
+    }
+
+    /// Whether a closed circuit holds nothing against its backend.
+    pub(super) fn is_blank(&self) -> bool {
+        let stats = self.stats();
+        stats.consecutive_failures == 0 && stats.window_failures == 0
     }
 
     /// The rejection that a call would meet now, as far as that is known without the lock: a

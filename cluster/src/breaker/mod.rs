@@ -1,13 +1,19 @@
 //! A circuit breaker: a backend that keeps failing is left alone for a while, its callers get their
 //! answer at once.
 
+#[cfg(feature = "axum")]
+mod body;
 mod config;
 mod core;
+mod fallback;
 mod future;
+mod guard;
+mod judge;
 mod layer;
 mod machine;
 mod outcome;
 mod permit;
+mod registry;
 mod reject;
 mod service;
 mod stats;
@@ -16,17 +22,29 @@ mod window;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "axum")]
+pub use self::body::JudgedBody;
 pub use self::config::BreakerConfig;
+pub use self::fallback::{FallbackFuture, FallbackTo};
 pub use self::future::ResponseFuture;
+pub use self::guard::Guard;
+#[cfg(feature = "axum")]
+pub use self::judge::AtEndOfBody;
+pub use self::judge::{AtHead, JudgeAt, ReadRequest};
 pub use self::layer::BreakerLayer;
 pub use self::machine::State;
 #[cfg(feature = "axum")]
 pub use self::outcome::ServerErrorsFail;
 pub use self::outcome::{Classify, ErrorsFail, Judgement, Outcome};
 pub use self::permit::Permit;
+pub use self::registry::{
+    BreakerRegistry, KeyFn, KeyOf, Keyed, Overflow, RegistryConfig, RegistryStats, key_fn,
+};
+#[cfg(feature = "axum")]
+pub use self::registry::{ExtensionKey, HashedKey, HeaderKey, HostKey, RouteKey};
 #[cfg(feature = "axum")]
 pub use self::reject::AsResponse;
-pub use self::reject::{AsError, Reject};
+pub use self::reject::{AsError, Divert, Reject};
 pub use self::service::BreakerService;
 pub use self::stats::BreakerStats;
 
@@ -88,7 +106,12 @@ impl Breaker {
     /// The first field of the configuration that breaks its rule.
     pub fn new(name: impl Into<Arc<str>>, config: BreakerConfig) -> Result<Self, ConfigError> {
         config.validate()?;
-        Ok(Self { core: Arc::new(Core::new(name.into(), config)) })
+        Ok(Self::of_valid(name.into(), config))
+    }
+
+    /// As [`new`](Self::new), for a configuration that has been checked.
+    fn of_valid(name: Arc<str>, config: BreakerConfig) -> Self {
+        Self { core: Arc::new(Core::new(name, config)) }
     }
 
     /// The name it was made with.
@@ -152,5 +175,16 @@ impl Breaker {
     pub(crate) fn admit_young(&self) -> Result<Permit, Open> {
         let ticket = self.core.admit()?;
         Ok(Permit::new(Arc::clone(&self.core), ticket))
+    }
+
+    /// A permit of a closed circuit, and nothing at all of any other: moves nothing.
+    fn admit_closed(&self) -> Option<Permit> {
+        let ticket = self.core.admit_closed()?;
+        Some(Permit::new(Arc::clone(&self.core), ticket))
+    }
+
+    /// Whether somebody else has a handle or a permit.
+    fn is_held(&self) -> bool {
+        Arc::strong_count(&self.core) > 1
     }
 }

@@ -123,6 +123,23 @@ impl Counters {
         self.rejected.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(super) fn calls(&self) -> u64 {
+        self.admitted.load(Ordering::Relaxed) + self.rejected.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn in_flight(&self) -> u64 {
+        let ends = [
+            &self.succeeded,
+            &self.failed,
+            &self.ignored,
+            &self.cancelled,
+            &self.abandoned,
+            &self.panicked,
+        ];
+        let ended: u64 = ends.iter().map(|counter| counter.load(Ordering::Acquire)).sum();
+        self.admitted.load(Ordering::Relaxed) - ended
+    }
+
     pub(super) fn ended(&self, end: End) {
         let counter = match end {
             End::Succeeded => &self.succeeded,

@@ -4,9 +4,13 @@ mod accounting;
 mod config;
 mod contract;
 mod defects;
+mod fallback;
 mod model;
+mod registry;
 mod states;
 
+#[cfg(feature = "axum")]
+mod body;
 #[cfg(feature = "axum")]
 mod client;
 #[cfg(feature = "axum")]
@@ -15,5 +19,7 @@ mod drain;
 mod drain_limits;
 #[cfg(feature = "axum")]
 mod http;
+#[cfg(feature = "axum")]
+mod keys;
 #[cfg(feature = "axum")]
 mod signals;
