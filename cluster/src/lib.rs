@@ -1,9 +1,13 @@
 #![doc = include_str!("../README.md")]
 
 mod breaker;
+mod clock;
 #[cfg(feature = "axum")]
 mod drain;
 mod error;
+mod limit;
+#[cfg(feature = "axum")]
+mod problem;
 #[cfg(feature = "axum")]
 mod retry_after;
 mod stats;
@@ -11,8 +15,8 @@ mod stats;
 pub use crate::breaker::{
     AsError, AtHead, Breaker, BreakerConfig, BreakerLayer, BreakerRegistry, BreakerService,
     BreakerStats, Classify, Divert, ErrorsFail, FallbackFuture, FallbackTo, Guard, JudgeAt,
-    Judgement, KeyFn, KeyOf, Keyed, Open, Outcome, Overflow, Permit, ReadRequest, RegistryConfig,
-    RegistryStats, Reject, ResponseFuture, State, key_fn,
+    Judgement, KeyFn, KeyOf, KeyOverflow, Keyed, Open, Outcome, Permit, ReadRequest,
+    RegistryConfig, RegistryStats, Reject, ResponseFuture, State, key_fn,
 };
 #[cfg(feature = "axum")]
 pub use crate::breaker::{
@@ -22,4 +26,8 @@ pub use crate::breaker::{
 #[cfg(feature = "axum")]
 pub use crate::drain::{Drain, DrainConfig, DrainEnd, DrainReport, DrainStats, ServeError, serve};
 pub use crate::error::{BoxError, ConfigError};
+pub use crate::limit::{
+    Decision, KeyParts, MissingKey, Overflow, Quota, RateKey, RateLimitConfig, RateLimitStats,
+    RateLimited, RateLimiter, Refusal, StoreFailure,
+};
 pub use crate::stats::Emit;

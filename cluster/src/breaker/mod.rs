@@ -38,7 +38,7 @@ pub use self::outcome::ServerErrorsFail;
 pub use self::outcome::{Classify, ErrorsFail, Judgement, Outcome};
 pub use self::permit::Permit;
 pub use self::registry::{
-    BreakerRegistry, KeyFn, KeyOf, Keyed, Overflow, RegistryConfig, RegistryStats, key_fn,
+    BreakerRegistry, KeyFn, KeyOf, KeyOverflow, Keyed, RegistryConfig, RegistryStats, key_fn,
 };
 #[cfg(feature = "axum")]
 pub use self::registry::{ExtensionKey, HashedKey, HeaderKey, HostKey, RouteKey};

@@ -2,8 +2,6 @@
 //! another service has to say.
 
 use std::future::{Ready, ready};
-#[cfg(feature = "axum")]
-use std::time::Duration;
 
 use super::Open;
 use crate::BoxError;
@@ -53,6 +51,10 @@ impl<Req, Res, E: Into<BoxError>> Divert<Req, Res, E> for AsError {
 #[non_exhaustive]
 pub struct AsResponse;
 
+/// It names no breaker: what a server is made of is nobody's business outside.
+#[cfg(feature = "axum")]
+const FAILING: &str = "the service behind this address is failing and is being left alone";
+
 #[cfg(feature = "axum")]
 impl<E> Reject<E> for AsResponse {
     type Error = E;
@@ -67,32 +69,8 @@ impl<Req, E> Divert<Req, axum::response::Response, E> for AsResponse {
     type Future = Ready<Result<axum::response::Response, E>>;
 
     fn divert(&self, _request: Req, open: Open) -> Self::Future {
-        ready(Ok(unavailable(open.retry_after)))
+        ready(Ok(crate::problem::unavailable(FAILING, open.retry_after)))
     }
-}
-
-/// The document names no breaker: what a server is made of is nobody's business outside.
-#[cfg(feature = "axum")]
-fn unavailable(retry_after: Duration) -> axum::response::Response {
-    use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-
-    const PROBLEM: &str = concat!(
-        r#"{"type":"about:blank","title":"Service Unavailable","status":503,"#,
-        r#""detail":"the service behind this address is failing and is being left alone"}"#,
-    );
-    let mut response = axum::response::Response::new(axum::body::Body::from(PROBLEM));
-    *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(retry_after)));
-    response
-}
-
-/// Rounded up, and at least 1: a client told 0 would be back before the circuit can have moved.
-#[cfg(feature = "axum")]
-fn whole_seconds(time: Duration) -> u64 {
-    let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
-    seconds.max(1)
 }
 
 pub(super) mod sealed {

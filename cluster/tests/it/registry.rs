@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use escala_cluster::{
-    BreakerConfig, BreakerRegistry, Overflow, RegistryConfig, RegistryStats, State,
+    BreakerConfig, BreakerRegistry, KeyOverflow, RegistryConfig, RegistryStats, State,
 };
 use tokio::time::advance;
 
@@ -171,7 +171,7 @@ async fn a_key_without_room_goes_through_unguarded_and_is_counted() {
 
 #[tokio::test(start_paused = true)]
 async fn keys_without_room_may_share_a_circuit() {
-    let registry = registry(of(1).overflow(Overflow::Shared));
+    let registry = registry(of(1).overflow(KeyOverflow::Shared));
     let _permit = registry.admit("first").expect("closed");
     for key in 0..5 {
         fail(&registry, &key.to_string(), 1);
@@ -323,7 +323,7 @@ fn a_file_may_set_a_part_of_it() {
     assert_eq!((config.max_keys, config.idle_after), (7, Duration::from_secs(90)));
     assert_eq!(
         (config.overflow, config.breaker.open_for),
-        (Overflow::Shared, Duration::from_secs(1))
+        (KeyOverflow::Shared, Duration::from_secs(1))
     );
     assert!(serde_json::from_str::<RegistryConfig>(r#"{"max_key": 7}"#).is_err());
 }

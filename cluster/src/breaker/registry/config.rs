@@ -34,7 +34,7 @@ pub struct RegistryConfig {
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub idle_after: Duration,
     /// What a call meets whose key finds no room.
-    pub overflow: Overflow,
+    pub overflow: KeyOverflow,
     /// Circuits that are not closed and that the statistics name, 0 to 100; the others are only
     /// counted. 20: a page of them, and a bound on the series a scrape can make.
     pub named_keys: u32,
@@ -45,7 +45,7 @@ pub struct RegistryConfig {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
-pub enum Overflow {
+pub enum KeyOverflow {
     /// It goes through, and is counted. The default: the keys that do not fit have nothing in
     /// common, so whoever floods the registry with failing keys must not close the way for others.
     #[default]
@@ -60,7 +60,7 @@ impl Default for RegistryConfig {
             breaker: BreakerConfig::default(),
             max_keys: 10_000,
             idle_after: Duration::from_secs(10 * 60),
-            overflow: Overflow::default(),
+            overflow: KeyOverflow::default(),
             named_keys: 20,
         }
     }
@@ -90,7 +90,7 @@ impl RegistryConfig {
 
     /// Sets [`overflow`](Self#structfield.overflow).
     #[must_use]
-    pub fn overflow(mut self, overflow: Overflow) -> Self {
+    pub fn overflow(mut self, overflow: KeyOverflow) -> Self {
         self.overflow = overflow;
         self
     }

@@ -16,7 +16,7 @@ use ahash::RandomState;
 use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
 use tokio::time::Instant;
 
-pub use self::config::{Overflow, RegistryConfig};
+pub use self::config::{KeyOverflow, RegistryConfig};
 #[cfg(feature = "axum")]
 pub use self::key::{ExtensionKey, HashedKey, HeaderKey, HostKey, RouteKey};
 pub use self::key::{KeyFn, KeyOf, key_fn};
@@ -129,7 +129,7 @@ where
     ) -> Result<Self, ConfigError> {
         config.validate()?;
         let overflow = Breaker::new(format!("{name} (overflow)"), config.breaker.clone())?;
-        if config.overflow == Overflow::Unguarded {
+        if config.overflow == KeyOverflow::Unguarded {
             overflow.force_close();
         }
         let keyless = Breaker::new(format!("{name} (no key)"), config.breaker.clone())?;
@@ -173,7 +173,7 @@ where
     /// The circuit of this key, which is made if it is not there. While the handle lives, the
     /// circuit is not forgotten.
     ///
-    /// For a key that finds no room, the circuit all such keys share; see [`Overflow`].
+    /// For a key that finds no room, the circuit all such keys share; see [`KeyOverflow`].
     pub fn breaker<Q>(&self, key: &Q) -> Breaker
     where
         K: Borrow<Q>,

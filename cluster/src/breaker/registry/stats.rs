@@ -26,7 +26,7 @@ pub struct RegistryStats {
     pub created_total: u64,
     /// Circuits forgotten, because they were idle or to make room.
     pub evicted_total: u64,
-    /// Calls whose key found no room; see [`Overflow`](crate::Overflow).
+    /// Calls whose key found no room; see [`KeyOverflow`](crate::KeyOverflow).
     pub overflow_total: u64,
     /// Calls without a key, which no circuit guards.
     pub keyless_total: u64,
