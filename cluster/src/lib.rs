@@ -14,9 +14,9 @@ mod stats;
 
 pub use crate::breaker::{
     AsError, AtHead, Breaker, BreakerConfig, BreakerLayer, BreakerRegistry, BreakerService,
-    BreakerStats, Classify, Divert, ErrorsFail, FallbackFuture, FallbackTo, Guard, JudgeAt,
-    Judgement, KeyFn, KeyOf, KeyOverflow, Keyed, Open, Outcome, Permit, ReadRequest,
-    RegistryConfig, RegistryStats, Reject, ResponseFuture, State, key_fn,
+    BreakerStats, Classify, Divert, ErrorsFail, FallbackFuture, FallbackTo, Figures, Guard,
+    JudgeAt, Judgement, KeyFn, KeyOf, KeyOverflow, Keyed, Open, Outcome, Permit, ReadRequest,
+    Reason, RegistryConfig, RegistryStats, Reject, ResponseFuture, State, Transition, key_fn,
 };
 #[cfg(feature = "axum")]
 pub use crate::breaker::{

@@ -98,6 +98,19 @@ async fn client_errors_are_successes_and_server_errors_are_not() {
     assert_eq!((stats.succeeded_total, stats.failed_total), (5, 4));
 }
 
+// linkerd and Envoy tell too many calls from broken ones; tower-resilience's examples do not.
+#[tokio::test(start_paused = true)]
+async fn too_many_requests_are_no_failures_in_a_row() {
+    let breaker = breaker(config());
+    let (router, status) = twenty_routes(BreakerLayer::http(breaker.clone()));
+    status.store(429, Ordering::SeqCst);
+    for _ in 0..20 {
+        ask(&router, "/0").await;
+    }
+    assert_eq!(breaker.state(), State::Closed);
+    assert_eq!(breaker.stats().succeeded_total, 0);
+}
+
 #[test]
 fn retry_after_is_read_from_503_and_429_only() {
     use escala_cluster::{Classify, Judgement, Outcome, ServerErrorsFail};

@@ -29,6 +29,7 @@ fn check(stats: &RegistryStats, asked: u64, in_flight: u64) {
     assert_eq!(stats.in_flight, in_flight, "{stats:?}");
     let ended = stats.succeeded_total
         + stats.failed_total
+        + stats.throttled_total
         + stats.ignored_total
         + stats.cancelled_total
         + stats.abandoned_total
@@ -288,7 +289,7 @@ async fn figures_name_a_bounded_number_of_circuits_and_the_worst_of_them() {
             assert_eq!(value, 500.0);
         }
     });
-    assert_eq!(series.len(), 21 + 3 * 3);
+    assert_eq!(series.len(), 24 + 3 * 3);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 mod config;
 mod key;
 mod keyed;
-mod shard;
+mod part;
 mod stats;
 
 use std::borrow::{Borrow, Cow};
@@ -11,6 +11,7 @@ use std::fmt::{self, Display, Write as _};
 use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use ahash::RandomState;
 use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
@@ -21,19 +22,27 @@ pub use self::config::{KeyOverflow, RegistryConfig};
 pub use self::key::{ExtensionKey, HashedKey, HeaderKey, HostKey, RouteKey};
 pub use self::key::{KeyFn, KeyOf, key_fn};
 pub use self::keyed::Keyed;
-use self::shard::{Look, Shard};
+use self::part::{Look, Part};
 pub use self::stats::RegistryStats;
-use super::{Breaker, BreakerConfig, BreakerStats, Open, Permit};
+use super::shard::Shards;
+use super::{Breaker, BreakerConfig, BreakerStats, Open, Permit, primitives, shard};
 use crate::ConfigError;
 
 /// A power of two: a writer, which makes or forgets a circuit, stops one of so many parts.
-const SHARDS: usize = 16;
+const PARTS: usize = 16;
 
 /// Circuits looked at in passing when one is made: two would do to forget as fast as others come.
 const PASSING: usize = 4;
 
 /// Circuits looked at to find room for one, a bound on what a flood of new keys costs each call.
 const SEARCH: usize = 32;
+
+/// Lines that the circuits of a registry count on, all together. A circuit for each of 20 routes has
+/// as many as one of its own would, one for each of 10,000 tenants has one.
+const ALL_CELLS: usize = 4_096;
+
+/// When a closed circuit has been quiet, if it has no window of time: as long as the default one.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// Bytes of a key that names and labels show. Keys may come from clients.
 const LABEL_BYTES: usize = 128;
@@ -83,11 +92,13 @@ struct Shared<K> {
     config: RegistryConfig,
     overrides: Option<Overrides<K>>,
     hasher: RandomState,
-    shards: Box<[ShardedLock<Shard<K>>]>,
+    parts: Box<[ShardedLock<Part<K>>]>,
     /// Circuits kept and places taken for those being made.
     taken: AtomicUsize,
     /// The part that is asked next for room.
     hand: AtomicUsize,
+    /// Of each circuit.
+    cells: usize,
     overflow: Breaker,
     keyless: Breaker,
     invalid_overrides: AtomicU64,
@@ -134,15 +145,17 @@ where
         }
         let keyless = Breaker::new(format!("{name} (no key)"), config.breaker.clone())?;
         keyless.force_close();
-        let shards = (0..SHARDS).map(|_| ShardedLock::new(Shard::default())).collect();
+        let parts = (0..PARTS).map(|_| ShardedLock::new(Part::default())).collect();
+        let cells = cells(config.max_keys);
         let shared = Shared {
             name,
             config,
             overrides,
             hasher: RandomState::new(),
-            shards,
+            parts,
             taken: AtomicUsize::new(0),
             hand: AtomicUsize::new(0),
+            cells,
             overflow,
             keyless,
             invalid_overrides: AtomicU64::new(0),
@@ -205,7 +218,7 @@ where
     #[expect(clippy::must_use_candidate, reason = "asked for what it does")]
     pub fn evict_idle(&self) -> usize {
         let mut evicted = 0;
-        for part in &self.shared.shards {
+        for part in &self.shared.parts {
             let look = self.shared.look(false);
             let mut steps = self.shared.config.max_keys as usize;
             while let Some(breaker) = write(part).take(&mut steps, look) {
@@ -221,7 +234,7 @@ where
     #[must_use]
     pub fn breakers(&self, limit: usize) -> Vec<BreakerStats> {
         let mut figures = Vec::new();
-        for part in &self.shared.shards {
+        for part in &self.shared.parts {
             let left = limit - figures.len();
             let handles: Vec<_> = read(part).iter().take(left).cloned().collect();
             figures.extend(handles.iter().map(Breaker::stats));
@@ -235,19 +248,22 @@ where
     pub fn stats(&self) -> RegistryStats {
         let shared = &self.shared;
         let mut sum = stats::Sum::new(shared.config.named_keys as usize);
-        for part in &shared.shards {
+        for part in &shared.parts {
             // The handles keep the circuits from being forgotten, so that their figures can be
             // read when nobody waits for the lock.
             let handles: Vec<Breaker> = {
-                let shard = read(part);
-                sum.add_forgotten(shard.forgotten());
-                shard.iter().cloned().collect()
+                let kept = read(part);
+                sum.add_forgotten(kept.forgotten());
+                kept.iter().cloned().collect()
             };
-            handles.iter().for_each(|breaker| sum.add(breaker.stats()));
+            handles.iter().for_each(|breaker| sum.add(breaker));
         }
-        let invalid = shared.invalid_overrides.load(Ordering::Relaxed);
-        let (overflow, keyless) = (shared.overflow.stats(), shared.keyless.stats());
-        sum.finish(&shared.name, overflow, &keyless, invalid)
+        sum.finish(&stats::Beside {
+            name: &shared.name,
+            overflow: &shared.overflow,
+            keyless: &shared.keyless,
+            invalid_overrides: shared.invalid_overrides.load(Ordering::Relaxed),
+        })
     }
 
     /// A permit whose age starts when the caller says so. Without a key, one of the circuit that
@@ -260,14 +276,14 @@ where
         let shared = &self.shared;
         let Some(key) = key else { return shared.keyless.admit_young() };
         let hash = shared.hash(&*key);
-        // A closed circuit admits under the lock, which spares counting another handle. All else
-        // may call whoever listens to its moves, who may well ask the registry: with a handle.
+        // Under the lock, which spares counting another handle, as long as the circuit does not
+        // move: whoever listens to that may well ask the registry.
         let kept = {
-            let shard = read(shared.part(hash));
-            match shard.find(hash, &*key) {
+            let part = read(shared.part(hash));
+            match part.find(hash, &*key) {
                 None => None,
-                Some(breaker) => match breaker.admit_closed() {
-                    Some(permit) => return Ok(permit),
+                Some(breaker) => match breaker.admit_quietly() {
+                    Some(answer) => return answer,
                     None => Some(breaker.clone()),
                 },
             }
@@ -285,12 +301,13 @@ where
     }
 
     /// By bits that the tables within the parts do not use much.
-    fn part(&self, hash: u64) -> &ShardedLock<Shard<K>> {
-        &self.shards[(hash >> 48) as usize % SHARDS]
+    fn part(&self, hash: u64) -> &ShardedLock<Part<K>> {
+        &self.parts[(hash >> 48) as usize % PARTS]
     }
 
     fn look(&self, pressed: bool) -> Look {
-        Look { now: Instant::now(), idle_after: self.config.idle_after, pressed }
+        let quiet_after = self.config.breaker.window.unwrap_or(QUIET);
+        Look { now: Instant::now(), idle_after: self.config.idle_after, quiet_after, pressed }
     }
 
     /// The circuit of a key that was not there a moment ago.
@@ -300,15 +317,15 @@ where
             return self.overflow.clone();
         }
         let breaker = self.new_breaker(&key);
-        let mut shard = write(self.part(hash));
-        if let Some(first) = shard.find(hash, &key) {
+        let mut part = write(self.part(hash));
+        if let Some(first) = part.find(hash, &key) {
             // Somebody else was faster.
             let first = first.clone();
-            drop(shard);
+            drop(part);
             self.taken.fetch_sub(1, Ordering::AcqRel);
             return first;
         }
-        shard.insert(hash, key, breaker.clone(), Instant::now());
+        part.insert(hash, key, breaker.clone(), Instant::now());
         breaker
     }
 
@@ -323,9 +340,9 @@ where
         }
         let (mut steps, mut asked) = (SEARCH, 0);
         // Twice around, if they are few: what was spared the first time is not the second.
-        while steps > 0 && asked < 2 * SHARDS {
-            let part = self.hand.fetch_add(1, Ordering::Relaxed) % SHARDS;
-            if self.forget(&self.shards[part], &mut steps, true) {
+        while steps > 0 && asked < 2 * PARTS {
+            let part = self.hand.fetch_add(1, Ordering::Relaxed) % PARTS;
+            if self.forget(&self.parts[part], &mut steps, true) {
                 return true;
             }
             asked += 1;
@@ -335,7 +352,7 @@ where
     }
 
     /// Forgets one circuit if one may go. Its memory is given back outside of the lock.
-    fn forget(&self, part: &ShardedLock<Shard<K>>, steps: &mut usize, pressed: bool) -> bool {
+    fn forget(&self, part: &ShardedLock<Part<K>>, steps: &mut usize, pressed: bool) -> bool {
         let look = self.look(pressed);
         let forgotten = write(part).take(steps, look);
         if forgotten.is_some() {
@@ -345,18 +362,23 @@ where
     }
 
     fn new_breaker(&self, key: &K) -> Breaker {
-        let name = named(&self.name, key);
         let own = self.overrides.as_ref().and_then(|overrides| overrides(key));
-        let config = match own {
-            Some(own) if own.validate().is_ok() => own,
-            Some(_) => {
-                self.invalid_overrides.fetch_add(1, Ordering::Relaxed);
-                self.config.breaker.clone()
-            }
-            None => self.config.breaker.clone(),
-        };
-        Breaker::of_valid(name, config)
+        let valid = own.filter(|own| {
+            let valid = own.validate().is_ok();
+            self.invalid_overrides.fetch_add(u64::from(!valid), Ordering::Relaxed);
+            valid
+        });
+        let config = valid.unwrap_or_else(|| self.config.breaker.clone());
+        let shards = Shards::new(named(&self.name, key), config, self.cells);
+        Breaker { shards: primitives::Arc::new(shards) }
     }
+}
+
+/// How many lines the threads count on: few where there are many circuits, since each line is a
+/// quarter of a kilobyte.
+fn cells(max_keys: u32) -> usize {
+    let most = ALL_CELLS / max_keys.next_power_of_two() as usize;
+    most.clamp(1, shard::usual())
 }
 
 /// `registry/key`, the key cut where it is too long.
@@ -380,12 +402,12 @@ fn named(registry: &str, key: &dyn Display) -> Arc<str> {
     name.0.into()
 }
 
-fn read<K>(part: &ShardedLock<Shard<K>>) -> ShardedLockReadGuard<'_, Shard<K>> {
+fn read<K>(part: &ShardedLock<Part<K>>) -> ShardedLockReadGuard<'_, Part<K>> {
     // A key whose `Eq` panics leaves a part as it was.
     part.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn write<K>(part: &ShardedLock<Shard<K>>) -> ShardedLockWriteGuard<'_, Shard<K>> {
+fn write<K>(part: &ShardedLock<Part<K>>) -> ShardedLockWriteGuard<'_, Part<K>> {
     part.write().unwrap_or_else(PoisonError::into_inner)
 }
 

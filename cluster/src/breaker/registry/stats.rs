@@ -2,7 +2,10 @@
 //! them by name.
 
 use crate::Emit;
-use crate::breaker::{BreakerStats, State};
+use crate::breaker::cell::Sums;
+use crate::breaker::core::Core;
+use crate::breaker::machine::Moves;
+use crate::breaker::{Breaker, BreakerStats, State};
 
 /// A registry's figures at one moment.
 ///
@@ -38,10 +41,14 @@ pub struct RegistryStats {
     pub admitted_total: u64,
     /// Calls refused. They are not among those let through.
     pub rejected_total: u64,
+    /// Calls let through by circuits in shadow mode that would have been refused.
+    pub shadow_rejected_total: u64,
     /// Calls that ended well.
     pub succeeded_total: u64,
     /// Calls judged as failed.
     pub failed_total: u64,
+    /// Calls that a backend throttled.
+    pub throttled_total: u64,
     /// Calls judged as saying nothing.
     pub ignored_total: u64,
     /// Calls given up early, which count as nothing.
@@ -50,6 +57,8 @@ pub struct RegistryStats {
     pub abandoned_total: u64,
     /// Calls ended by a panic, which count as failures.
     pub panicked_total: u64,
+    /// Slow calls, however they ended.
+    pub slow_total: u64,
     /// Times a circuit has opened.
     pub opened_total: u64,
     /// Times one began to try its backend.
@@ -62,85 +71,23 @@ pub struct RegistryStats {
 }
 
 /// What circuits have counted, summed up.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Totals {
-    in_flight: u64,
-    admitted: u64,
-    rejected: u64,
-    succeeded: u64,
-    failed: u64,
-    ignored: u64,
-    cancelled: u64,
-    abandoned: u64,
-    panicked: u64,
-    opened: u64,
-    half_opened: u64,
-    closed: u64,
+    sums: Sums,
+    moves: Moves,
 }
 
 impl Totals {
-    pub(super) fn add(&mut self, stats: &BreakerStats) {
-        // A figure that is new in there has to be summed or left out here.
-        let BreakerStats {
-            name: _,
-            state: _,
-            in_flight,
-            consecutive_failures: _,
-            window_calls: _,
-            window_failures: _,
-            admitted_total,
-            rejected_total,
-            succeeded_total,
-            failed_total,
-            ignored_total,
-            cancelled_total,
-            abandoned_total,
-            panicked_total,
-            opened_total,
-            half_opened_total,
-            closed_total,
-        } = stats;
-        self.in_flight += in_flight;
-        self.admitted += admitted_total;
-        self.rejected += rejected_total;
-        self.succeeded += succeeded_total;
-        self.failed += failed_total;
-        self.ignored += ignored_total;
-        self.cancelled += cancelled_total;
-        self.abandoned += abandoned_total;
-        self.panicked += panicked_total;
-        self.opened += opened_total;
-        self.half_opened += half_opened_total;
-        self.closed += closed_total;
+    pub(super) fn add(&mut self, core: &Core) {
+        self.merge(&Self { sums: core.rest().sums, moves: core.moves() });
     }
 
     fn merge(&mut self, other: &Self) {
-        let Self {
-            in_flight,
-            admitted,
-            rejected,
-            succeeded,
-            failed,
-            ignored,
-            cancelled,
-            abandoned,
-            panicked,
-            opened,
-            half_opened,
-            closed,
-        } = other;
-        self.in_flight += in_flight;
-        self.admitted += admitted;
-        self.rejected += rejected;
-        self.succeeded += succeeded;
-        self.failed += failed;
-        self.ignored += ignored;
-        self.cancelled += cancelled;
-        self.abandoned += abandoned;
-        self.panicked += panicked;
-        self.opened += opened;
-        self.half_opened += half_opened;
-        self.closed += closed;
+        self.sums.add(&other.sums);
+        let Moves { opened, half_opened, closed } = other.moves;
+        self.moves.opened += opened;
+        self.moves.half_opened += half_opened;
+        self.moves.closed += closed;
     }
 }
 
@@ -155,6 +102,15 @@ pub(super) struct Sum {
     evicted: u64,
     named: Vec<BreakerStats>,
     named_max: usize,
+}
+
+/// What is counted beside the circuits of the keys.
+#[derive(Debug)]
+pub(super) struct Beside<'a> {
+    pub(super) name: &'a str,
+    pub(super) overflow: &'a Breaker,
+    pub(super) keyless: &'a Breaker,
+    pub(super) invalid_overrides: u64,
 }
 
 impl Sum {
@@ -172,26 +128,13 @@ impl Sum {
     }
 
     /// A circuit that is kept.
-    pub(super) fn add(&mut self, stats: BreakerStats) {
-        self.totals.add(&stats);
+    pub(super) fn add(&mut self, breaker: &Breaker) {
+        self.totals.add(breaker.core());
         self.keys += 1;
-        match stats.state {
-            State::Closed | State::ForcedClosed => self.closed += 1,
+        match self.name(breaker) {
+            State::Closed | State::ForcedClosed | State::Disabled => self.closed += 1,
             State::HalfOpen => self.half_open += 1,
             State::Open | State::ForcedOpen => self.open += 1,
-        }
-        self.name(stats);
-    }
-
-    /// Remembers a circuit that is not closed.
-    fn name(&mut self, stats: BreakerStats) {
-        if stats.state.is_closed() {
-            return;
-        }
-        self.named.push(stats);
-        // Sorted now and then, so that many open circuits cost no memory.
-        if self.named.len() > 2 * self.named_max + 32 {
-            self.cut();
         }
     }
 
@@ -201,19 +144,36 @@ impl Sum {
         self.evicted += evicted;
     }
 
-    pub(super) fn finish(
-        mut self,
-        name: &str,
-        overflow: BreakerStats,
-        keyless: &BreakerStats,
-        invalid_overrides_total: u64,
-    ) -> RegistryStats {
-        let overflow_total = overflow.admitted_total + overflow.rejected_total;
-        self.totals.add(&overflow);
-        self.totals.add(keyless);
+    /// Remembers a circuit that is not closed.
+    fn name(&mut self, breaker: &Breaker) -> State {
+        let state = breaker.state();
+        if !state.is_closed() {
+            self.named.push(breaker.stats());
+            // Sorted now and then, so that many open circuits cost no memory.
+            if self.named.len() > 2 * self.named_max + 32 {
+                self.cut();
+            }
+        }
+        state
+    }
+
+    fn cut(&mut self) {
+        let rank = |stats: &BreakerStats| {
+            (stats.state == State::HalfOpen, std::cmp::Reverse(stats.rejected_total))
+        };
+        self.named.sort_by_key(rank);
+        self.named.truncate(self.named_max);
+    }
+
+    pub(super) fn finish(mut self, beside: &Beside<'_>) -> RegistryStats {
+        let Beside { name, overflow, keyless, invalid_overrides } = *beside;
+        let (overflow_calls, keyless_calls) =
+            (overflow.core().rest().sums.calls(), keyless.core().rest().sums.calls());
+        self.totals.add(overflow.core());
+        self.totals.add(keyless.core());
         self.name(overflow);
         self.cut();
-        let totals = self.totals;
+        let Totals { sums, moves } = self.totals;
         RegistryStats {
             name: name.to_owned(),
             keys: self.keys,
@@ -222,33 +182,26 @@ impl Sum {
             open: self.open,
             created_total: self.keys + self.evicted,
             evicted_total: self.evicted,
-            overflow_total,
-            keyless_total: keyless.admitted_total,
-            invalid_overrides_total,
-            in_flight: totals.in_flight,
-            admitted_total: totals.admitted,
-            rejected_total: totals.rejected,
-            succeeded_total: totals.succeeded,
-            failed_total: totals.failed,
-            ignored_total: totals.ignored,
-            cancelled_total: totals.cancelled,
-            abandoned_total: totals.abandoned,
-            panicked_total: totals.panicked,
-            opened_total: totals.opened,
-            half_opened_total: totals.half_opened,
-            closed_total: totals.closed,
+            overflow_total: overflow_calls,
+            keyless_total: keyless_calls,
+            invalid_overrides_total: invalid_overrides,
+            in_flight: sums.in_flight(),
+            admitted_total: sums.admitted,
+            rejected_total: sums.rejected,
+            shadow_rejected_total: sums.shadow_rejected,
+            succeeded_total: sums.succeeded,
+            failed_total: sums.failed,
+            throttled_total: sums.throttled,
+            ignored_total: sums.ignored,
+            cancelled_total: sums.cancelled,
+            abandoned_total: sums.abandoned,
+            panicked_total: sums.panicked,
+            slow_total: sums.slow,
+            opened_total: moves.opened,
+            half_opened_total: moves.half_opened,
+            closed_total: moves.closed,
             named: self.named,
         }
-    }
-
-    fn cut(&mut self) {
-        self.named.sort_by(|one, other| {
-            let rank =
-                |stats: &BreakerStats| (stats.state == State::HalfOpen, stats.rejected_total);
-            let ((one_tried, one), (other_tried, other)) = (rank(one), rank(other));
-            one_tried.cmp(&other_tried).then(other.cmp(&one))
-        });
-        self.named.truncate(self.named_max);
     }
 }
 
@@ -271,12 +224,15 @@ impl RegistryStats {
             in_flight,
             admitted_total,
             rejected_total,
+            shadow_rejected_total,
             succeeded_total,
             failed_total,
+            throttled_total,
             ignored_total,
             cancelled_total,
             abandoned_total,
             panicked_total,
+            slow_total,
             opened_total,
             half_opened_total,
             closed_total,
@@ -296,12 +252,15 @@ impl RegistryStats {
             ("in_flight", in_flight),
             ("admitted_total", admitted_total),
             ("rejected_total", rejected_total),
+            ("shadow_rejected_total", shadow_rejected_total),
             ("succeeded_total", succeeded_total),
             ("failed_total", failed_total),
+            ("throttled_total", throttled_total),
             ("ignored_total", ignored_total),
             ("cancelled_total", cancelled_total),
             ("abandoned_total", abandoned_total),
             ("panicked_total", panicked_total),
+            ("slow_total", slow_total),
             ("opened_total", opened_total),
             ("half_opened_total", half_opened_total),
             ("closed_total", closed_total),

@@ -15,7 +15,7 @@ use super::stats::Totals;
 use crate::breaker::{Breaker, State};
 
 #[derive(Debug)]
-pub(super) struct Shard<K> {
+pub(super) struct Part<K> {
     /// Places in `entries`.
     table: HashTable<usize>,
     entries: Vec<Entry<K>>,
@@ -43,7 +43,7 @@ struct Entry<K> {
 enum Use {
     Needed,
     /// Nothing has happened for so long that nobody will miss it, or it is closed with nothing
-    /// held against it and a new one would behave the same.
+    /// held against its backend and a new one would behave the same.
     Spare,
     /// The latter, but it was used not long ago.
     SpareSoon,
@@ -54,11 +54,13 @@ enum Use {
 pub(super) struct Look {
     pub(super) now: Instant,
     pub(super) idle_after: Duration,
+    /// From when on a closed circuit's window is empty.
+    pub(super) quiet_after: Duration,
     /// Whether room is needed: blank circuits go, too.
     pub(super) pressed: bool,
 }
 
-impl<K> Default for Shard<K> {
+impl<K> Default for Part<K> {
     fn default() -> Self {
         Self {
             table: HashTable::new(),
@@ -70,7 +72,7 @@ impl<K> Default for Shard<K> {
     }
 }
 
-impl<K> Shard<K> {
+impl<K> Part<K> {
     pub(super) fn find<Q>(&self, hash: u64, key: &Q) -> Option<&Breaker>
     where
         K: Borrow<Q>,
@@ -134,7 +136,7 @@ impl<K> Shard<K> {
                 *at = place;
             }
         }
-        self.forgotten.add(&entry.breaker.stats());
+        self.forgotten.add(entry.breaker.core());
         self.evicted += 1;
         entry.breaker
     }
@@ -142,33 +144,28 @@ impl<K> Shard<K> {
 
 impl<K> Entry<K> {
     fn look(&mut self, look: Look) -> Use {
-        let core = &self.breaker.core;
-        let calls = core.calls();
+        let rest = self.breaker.core().rest();
+        let calls = rest.sums.calls();
         // Whoever holds a handle or a permit would go on with a circuit that nobody else sees.
-        let in_use = self.breaker.is_held() || core.in_flight() > 0;
+        let in_use = self.breaker.is_held() || rest.sums.in_flight() > 0;
         let used = in_use || calls != self.calls;
         if used {
             self.calls = calls;
             self.used = look.now;
         }
+        if in_use || rest.by_hand || rest.state == State::Open {
+            return Use::Needed;
+        }
         let unused = look.now.saturating_duration_since(self.used);
-        let idle = unused >= look.idle_after;
-        match self.breaker.state() {
-            _ if in_use => Use::Needed,
-            // Half-open is an open circuit, too, whose time is over: it knows how often it has
-            // opened.
-            State::Closed | State::HalfOpen if idle => Use::Spare,
-            State::Closed if look.pressed => {
-                let window = core.config().window;
-                let quiet = window.is_some_and(|window| unused >= window);
-                match quiet || core.is_blank() {
-                    true if used => Use::SpareSoon,
-                    true => Use::Spare,
-                    false => Use::Needed,
-                }
-            }
-            // Open, or what an operator wanted.
-            _ => Use::Needed,
+        if unused >= look.idle_after {
+            // An open circuit whose time is over, too: all it knows is how often it has opened.
+            return Use::Spare;
+        }
+        let quiet = rest.state == State::Closed && unused >= look.quiet_after;
+        match look.pressed && (rest.blank || quiet) {
+            true if used => Use::SpareSoon,
+            true => Use::Spare,
+            false => Use::Needed,
         }
     }
 }
