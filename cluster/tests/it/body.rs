@@ -65,7 +65,7 @@ impl http_body::Body for Script {
 }
 
 fn script(steps: &[Step], told: bool) -> Script {
-    Script { steps: steps.iter().copied().collect::<Vec<_>>().into_iter(), told }
+    Script { steps: Vec::from(steps).into_iter(), told }
 }
 
 /// The response of a backend with this head and this body, behind a breaker that judges at the end.

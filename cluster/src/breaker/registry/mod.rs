@@ -37,6 +37,9 @@ const PASSING: usize = 4;
 /// Circuits looked at to find room for one, a bound on what a flood of new keys costs each call.
 const SEARCH: usize = 32;
 
+/// How long nobody looks for room where there was none.
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// Lines that the circuits of a registry count on, all together. A circuit for each of 20 routes has
 /// as many as one of its own would, one for each of 10,000 tenants has one.
 const ALL_CELLS: usize = 4_096;
@@ -97,6 +100,9 @@ struct Shared<K> {
     taken: AtomicUsize,
     /// The part that is asked next for room.
     hand: AtomicUsize,
+    /// When nothing was found the last time, in nanoseconds since `origin`; zero for never.
+    searched: AtomicU64,
+    origin: Instant,
     /// Of each circuit.
     cells: usize,
     overflow: Breaker,
@@ -155,6 +161,8 @@ where
             parts,
             taken: AtomicUsize::new(0),
             hand: AtomicUsize::new(0),
+            searched: AtomicU64::new(0),
+            origin: Instant::now(),
             cells,
             overflow,
             keyless,
@@ -331,29 +339,43 @@ where
 
     /// Takes a place for one more circuit; false if there is none and none can be made.
     fn take_place(&self, hash: u64) -> bool {
-        let max_keys = self.config.max_keys as usize;
-        // Forgets as fast as others come, long before the bound.
-        let mut steps = PASSING;
-        self.forget(self.part(hash), &mut steps, false);
-        if self.taken.fetch_add(1, Ordering::AcqRel) < max_keys {
+        if self.taken.fetch_add(1, Ordering::AcqRel) < self.config.max_keys as usize {
+            // Forgets as fast as others come, long before the bound.
+            let mut steps = PASSING;
+            self.forget(self.part(hash), &mut steps, self.look(false));
             return true;
+        }
+        let found = self.find_place();
+        if !found {
+            self.taken.fetch_sub(1, Ordering::AcqRel);
+        }
+        found
+    }
+
+    /// Forgets a circuit to make room. For a moment after nothing was found nobody looks again: a
+    /// flood of keys would look all the time.
+    fn find_place(&self) -> bool {
+        let look = self.look(true);
+        let nanos = look.now.saturating_duration_since(self.origin).as_nanos() as u64;
+        let searched = self.searched.load(Ordering::Relaxed);
+        if nanos.saturating_sub(searched) < PAUSE.as_nanos() as u64 && searched > 0 {
+            return false;
         }
         let (mut steps, mut asked) = (SEARCH, 0);
         // Twice around, if they are few: what was spared the first time is not the second.
         while steps > 0 && asked < 2 * PARTS {
             let part = self.hand.fetch_add(1, Ordering::Relaxed) % PARTS;
-            if self.forget(&self.parts[part], &mut steps, true) {
+            if self.forget(&self.parts[part], &mut steps, look) {
                 return true;
             }
             asked += 1;
         }
-        self.taken.fetch_sub(1, Ordering::AcqRel);
+        self.searched.store(nanos.max(1), Ordering::Relaxed);
         false
     }
 
     /// Forgets one circuit if one may go. Its memory is given back outside of the lock.
-    fn forget(&self, part: &ShardedLock<Part<K>>, steps: &mut usize, pressed: bool) -> bool {
-        let look = self.look(pressed);
+    fn forget(&self, part: &ShardedLock<Part<K>>, steps: &mut usize, look: Look) -> bool {
         let forgotten = write(part).take(steps, look);
         if forgotten.is_some() {
             self.taken.fetch_sub(1, Ordering::AcqRel);
