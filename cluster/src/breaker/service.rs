@@ -40,6 +40,7 @@ where
     type Error = R::Error;
     type Future = ResponseFuture<S::Future, C, R>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         if !self.inner_ready && self.breaker.rejects().is_some() {
             // The call will be rejected without the inner service, which may well be too busy with
@@ -51,11 +52,29 @@ where
         answer.map_err(R::passed_on)
     }
 
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
+        if self.inner_ready
+            && let Some(permit) = self.breaker.admit_at_once()
+        {
+            self.inner_ready = false;
+            let inner = self.inner.call(request);
+            return ResponseFuture::admitted(inner, permit, self.classify.clone());
+        }
+        self.call_slowly(request)
+    }
+}
+
+impl<S, C: Clone, R> BreakerService<S, C, R> {
+    #[cold]
+    fn call_slowly<Req>(&mut self, request: Req) -> ResponseFuture<S::Future, C, R>
+    where
+        S: Service<Req>,
+    {
         if !self.inner_ready {
             return ResponseFuture::rejected(self.breaker.refuse());
         }
-        match self.breaker.admit_young() {
+        match self.breaker.admit_slowly() {
             Ok(permit) => {
                 self.inner_ready = false;
                 let inner = self.inner.call(request);
