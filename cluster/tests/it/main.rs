@@ -4,10 +4,14 @@ mod accounting;
 mod config;
 mod contract;
 mod defects;
+mod fallback;
 mod model;
 mod rate;
+mod registry;
 mod states;
 
+#[cfg(feature = "axum")]
+mod body;
 #[cfg(feature = "axum")]
 mod client;
 #[cfg(feature = "axum")]
@@ -18,5 +22,7 @@ mod drain_limits;
 mod http;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(feature = "axum")]
+mod keys;
 #[cfg(feature = "axum")]
 mod signals;
