@@ -13,6 +13,9 @@ pub use crate::breaker::{
 #[cfg(feature = "axum")]
 pub use crate::breaker::{AsResponse, ServerErrorsFail};
 #[cfg(feature = "axum")]
-pub use crate::drain::{Drain, DrainConfig, DrainEnd, DrainReport, DrainStats, ServeError, serve};
+pub use crate::drain::{
+    Cut, CutKind, Drain, DrainConfig, DrainEnd, DrainReport, DrainStats, Job, JobCut, ServeError,
+    serve,
+};
 pub use crate::error::{BoxError, ConfigError};
 pub use crate::stats::Emit;

@@ -14,9 +14,11 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::futures::OwnedNotified;
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::conn::{Activity, Conn, ConnectionEnd};
 use super::io::Io;
 use super::request::RequestService;
-use super::server::{Activity, Conn, ConnectionEnd, Mode, Server};
+use super::server::{Mode, Server};
+use super::stats::count_start;
 use super::watch::{Due, Watch};
 
 pin_project! {
@@ -32,8 +34,10 @@ pin_project! {
         // The server's next move; set anew after each.
         #[pin]
         moved: OwnedNotified,
-        // The mode that `moved` was set up in, `None` before the first poll.
-        seen: Option<Mode>,
+        // The number of calls when `moved` was set up, `None` before the first poll.
+        seen: Option<u64>,
+        // The number of moves at the last call, if it was idle then.
+        idle: Option<u64>,
         // Whether hyper knows that this connection ends.
         told: bool,
     }
@@ -60,6 +64,7 @@ impl Connection {
             timer: sleep(server.config().header_read_timeout),
             moved: server.moved(),
             seen: None,
+            idle: None,
             told: false,
         }
     }
@@ -74,21 +79,33 @@ impl Connection {
         this.timer.as_mut().reset(Instant::now() + this.conn.server().config().idle_timeout);
     }
 
-    /// Sees the server's mode, and has the task woken at its next move.
-    fn mode(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Mode {
+    /// Has the task woken at the server's next call; true if there was one since this was last asked.
+    fn called(self: Pin<&mut Self>, cx: &mut Context<'_>) -> bool {
         let mut this = self.project();
         let server = this.conn.server();
-        if *this.seen == Some(server.mode()) {
-            return server.mode();
+        if *this.seen == Some(server.calls()) {
+            return false;
         }
         loop {
             if this.moved.as_mut().poll(cx).is_pending() {
-                let mode = server.mode();
-                *this.seen = Some(mode);
-                return mode;
+                return this.seen.replace(server.calls()).is_some();
             }
             this.moved.set(server.moved());
         }
+    }
+
+    /// Whether it has been idle for two calls, and is to make room for another one.
+    fn makes_room(self: Pin<&mut Self>) -> bool {
+        let this = self.project();
+        let idle = matches!(this.conn.activity(), Activity::Idle | Activity::Fresh) && !*this.told;
+        let moves = idle.then(|| this.conn.moves());
+        let before = std::mem::replace(this.idle, moves);
+        let server = this.conn.server();
+        let goes = idle && before == moves && server.is_surplus();
+        if goes {
+            count_start(&server.counters().connections_evicted);
+        }
+        goes
     }
 
     /// What the timer asks for, once it fires; before, it is set for what the connection does.
@@ -97,8 +114,12 @@ impl Connection {
         let (activity, moves) = (this.conn.activity(), this.conn.moves());
         let config = this.conn.server().config();
         let closing = mode == Mode::Closing;
-        // A connection that is told to end only has the rest of its response to write.
-        let mut watch = this.watch.instead(activity, moves, closing).filter(|_| !*this.told);
+        let mut watch = if this.conn.is_parting() {
+            Some(Watch::Part).filter(|part| part != this.watch)
+        } else {
+            // A connection that is told to end only has the rest of its response to write.
+            this.watch.instead(activity, moves, closing).filter(|_| !*this.told)
+        };
         loop {
             if let Some(next) = watch {
                 *this.watch = next;
@@ -119,27 +140,43 @@ impl Future for Connection {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let (mut looked, mut room) = (false, false);
         loop {
             // An error is the client's doing (gone, or not speaking HTTP) and ends it all the same.
             if self.as_mut().project().http.poll(cx).is_ready() {
                 return Poll::Ready(());
             }
-            let mode = self.as_mut().mode(cx);
+            room |= self.as_mut().called(cx) && self.as_mut().makes_room();
+            let mode = self.conn.server().mode();
             if mode == Mode::Cutting {
-                self.conn.ends_as(ConnectionEnd::Cut);
+                if !self.conn.is_parting() {
+                    self.conn.ends_as(ConnectionEnd::Cut);
+                }
                 return Poll::Ready(());
             }
             if mode == Mode::Closing && !self.told && self.conn.activity() == Activity::Busy {
                 self.as_mut().tell();
                 continue;
             }
-            match ready!(self.as_mut().due(cx, mode)) {
+            let idle = matches!(self.conn.activity(), Activity::Idle | Activity::Fresh);
+            let due = if room && idle && !self.told {
+                Due::Close
+            } else {
+                ready!(self.as_mut().due(cx, mode))
+            };
+            match due {
+                // A request may have arrived by now, of which the runtime does not know.
+                Due::Close if !self.told && !looked => {
+                    looked = true;
+                    self.conn.look();
+                }
                 Due::Close if !self.told => self.as_mut().tell(),
                 // Told to end before, and its client still does not read the last response.
                 Due::Close | Due::TimeOut => {
                     self.conn.ends_as(ConnectionEnd::TimedOut);
                     return Poll::Ready(());
                 }
+                Due::End => return Poll::Ready(()),
                 Due::Set(_) => {}
             }
         }

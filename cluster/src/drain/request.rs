@@ -10,16 +10,30 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::routing::future::RouteFuture;
-use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING,
+};
 use http::{Method, Request, Response, StatusCode};
-use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep_until};
 use tower_service::Service as _;
 
-use super::server::{Conn, Mode};
-use super::stats::{count_end, count_start};
+use super::body::{CountedBody, Upload};
+use super::conn::Conn;
+use super::label::Label;
+use super::report::{Cut, CutKind};
+use super::server::Mode;
+use super::tally::Way;
+
+const HANDLER_TIMED_OUT: &str = concat!(
+    r#"{"type":"about:blank","title":"Service Unavailable","status":503,"#,
+    r#""detail":"the request took longer than the server allows"}"#,
+);
+const UPLOAD_TIMED_OUT: &str = concat!(
+    r#"{"type":"about:blank","title":"Request Timeout","status":408,"#,
+    r#""detail":"the request's body took longer than the server allows"}"#,
+);
 
 /// The router as one connection sees it.
 pub(super) struct RequestService {
@@ -34,7 +48,7 @@ impl hyper::service::Service<Request<Incoming>> for RequestService {
     type Future = RequestFuture;
 
     fn call(&self, request: Request<Incoming>) -> RequestFuture {
-        let in_flight = InFlight::begin(Arc::clone(&self.conn));
+        let in_flight = InFlight::begin(Arc::clone(&self.conn), &request);
         let connect = request.method() == Method::CONNECT;
         let ambiguous = self.conn.is_ambiguous(self.conn.requests())
             && request.headers().contains_key(TRANSFER_ENCODING);
@@ -44,7 +58,7 @@ impl hyper::service::Service<Request<Incoming>> for RequestService {
             // A router is always ready, and its clone is one count up.
             self.router.clone().call(request)
         });
-        RequestFuture { inner, in_flight: Some(in_flight), connect }
+        RequestFuture { inner, in_flight: Some(in_flight), connect, timer: None }
     }
 }
 
@@ -56,33 +70,64 @@ pin_project! {
         // `Some` until the response has come.
         in_flight: Option<InFlight>,
         connect: bool,
+        // Set once the handler waits, if there is a timeout.
+        #[pin]
+        timer: Option<Sleep>,
     }
 }
 
-impl Future for RequestFuture {
-    type Output = Result<Response<CountedBody>, Infallible>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let mut response = match this.inner.as_pin_mut() {
-            Some(inner) => {
-                let Ok(response) = ready!(inner.poll(cx));
-                response
-            }
-            None => two_lengths(),
+impl RequestFuture {
+    /// Ends when the handler, which waits, has taken too long.
+    fn poll_timeout(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        let in_flight = this.in_flight.as_mut().expect("not polled after it has ended");
+        let since = in_flight.waits();
+        let Some(time) = in_flight.conn.server().config().request_timeout else {
+            return Poll::Pending;
         };
+        if this.timer.is_none() {
+            this.timer.set(Some(sleep_until(since + time)));
+        }
+        this.timer.as_pin_mut().map_or(Poll::Pending, |timer| timer.poll(cx))
+    }
+
+    fn respond(self: Pin<&mut Self>, mut response: Response<Body>) -> Response<CountedBody> {
+        let this = self.project();
         let in_flight = this.in_flight.take().expect("not polled after it has ended");
         let upgrades = response.status() == StatusCode::SWITCHING_PROTOCOLS
             || *this.connect && response.status().is_success();
         if upgrades {
-            in_flight.conn.upgrade();
+            in_flight.conn.upgrade(&in_flight.label);
         } else if in_flight.conn.server().mode() >= Mode::Closing {
             // For the response that is ready at once: hyper would only be told after it.
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         let (head, body) = response.into_parts();
         let body = CountedBody::new(body, in_flight, head.headers.get(CONTENT_LENGTH));
-        Poll::Ready(Ok(Response::from_parts(head, body)))
+        Response::from_parts(head, body)
+    }
+}
+
+impl Future for RequestFuture {
+    type Output = Result<Response<CountedBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let inner = self.as_mut().project().inner.as_pin_mut().map(|inner| inner.poll(cx));
+        let response = match inner {
+            Some(Poll::Ready(Ok(response))) => response,
+            Some(Poll::Pending) => {
+                ready!(self.as_mut().poll_timeout(cx));
+                let mut this = self.as_mut().project();
+                let in_flight = this.in_flight.as_mut().expect("not polled after it has ended");
+                in_flight.way = Some(Way::TimedOut);
+                let uploading = in_flight.conn.is_uploading();
+                // The handler goes before its client hears.
+                this.inner.set(None);
+                timed_out(uploading)
+            }
+            None => two_lengths(),
+        };
+        Poll::Ready(Ok(self.respond(response)))
     }
 }
 
@@ -95,153 +140,66 @@ fn two_lengths() -> Response<Body> {
     response
 }
 
-/// A request's body, which is known to be under way until it has been read or dropped.
-struct Upload {
-    body: Incoming,
-    /// `None` once its end has been read.
-    conn: Option<Arc<Conn>>,
-}
-
-impl Upload {
-    fn body(body: Incoming, conn: &Arc<Conn>) -> Body {
-        if body.is_end_stream() {
-            // Takes no box, as the other one does.
-            return Body::empty();
-        }
-        conn.uploads(true);
-        Body::new(Self { body, conn: Some(Arc::clone(conn)) })
-    }
-
-    fn end(&mut self) {
-        if let Some(conn) = self.conn.take() {
-            conn.uploads(false);
-        }
-    }
-}
-
-impl HttpBody for Upload {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if frame.is_none() || self.body.is_end_stream() {
-            self.end();
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-/// A response body that ends its request when the last of it has been handed over.
-pub(super) struct CountedBody {
-    body: Body,
-    /// `None` once the request has ended.
-    in_flight: Option<InFlight>,
-    /// Bytes still to come, if that is known: hyper drops a body after the last of them, without
-    /// asking for its end.
-    left: Option<u64>,
-}
-
-impl CountedBody {
-    fn new(body: Body, in_flight: InFlight, length: Option<&HeaderValue>) -> Self {
-        let stated = || length.and_then(|length| length.to_str().ok()?.parse().ok());
-        let left = body.size_hint().exact().or_else(stated);
-        let mut counted = Self { body, in_flight: Some(in_flight), left };
-        counted.finish_if_whole();
-        counted
-    }
-
-    fn finish_if_whole(&mut self) {
-        if self.left == Some(0) || self.body.is_end_stream() {
-            self.finish();
-        }
-    }
-
-    fn finish(&mut self) {
-        if let Some(in_flight) = self.in_flight.take() {
-            in_flight.finish();
-        }
-    }
-}
-
-impl HttpBody for CountedBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        match &frame {
-            None => self.finish(),
-            Some(Ok(frame)) => {
-                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
-                self.left = self.left.map(|left| left.saturating_sub(length));
-                self.finish_if_whole();
-            }
-            // The request ends as cancelled when hyper drops the body.
-            Some(Err(_)) => {}
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
+/// The time was the client's if its upload has not ended, and the handler's otherwise.
+fn timed_out(uploading: bool) -> Response<Body> {
+    let (status, name, value, text) = if uploading {
+        (StatusCode::REQUEST_TIMEOUT, CONNECTION, "close", UPLOAD_TIMED_OUT)
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, RETRY_AFTER, "1", HANDLER_TIMED_OUT)
+    };
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(name, HeaderValue::from_static(value));
+    response
 }
 
 /// One request under way. Dropped unfinished, it counts by why that was.
-struct InFlight {
+pub(super) struct InFlight {
     conn: Arc<Conn>,
-    finished: bool,
+    label: Label,
+    /// When its handler, or its body, first had to wait. One that never does needs no clock.
+    since: Option<Instant>,
+    /// How it ends if not otherwise.
+    way: Option<Way>,
 }
 
 impl InFlight {
-    fn begin(conn: Arc<Conn>) -> Self {
-        count_start(&conn.server().counters().requests_started);
+    fn begin<B>(conn: Arc<Conn>, request: &Request<B>) -> Self {
         conn.request_begins();
-        Self { conn, finished: false }
+        Self { conn, label: Label::of(request), since: None, way: None }
     }
 
-    fn finish(mut self) {
-        self.finished = true;
+    /// The moment at which it first had to wait.
+    pub(super) fn waits(&mut self) -> Instant {
+        *self.since.get_or_insert_with(Instant::now)
+    }
+
+    /// The response has been handed over whole.
+    pub(super) fn finish(mut self) {
+        self.way.get_or_insert(Way::Finished);
+    }
+
+    fn way(&self) -> Way {
+        match self.way {
+            Some(way) => way,
+            None if std::thread::panicking() => Way::Panicked,
+            None if self.conn.server().mode() == Mode::Cutting => Way::Cut,
+            None => Way::Cancelled,
+        }
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.conn.request_ends();
-        let counters = self.conn.server().counters();
-        count_end(if self.finished {
-            &counters.requests_finished
-        } else if std::thread::panicking() {
-            &counters.requests_panicked
-        } else if self.conn.server().mode() == Mode::Cutting {
-            &counters.requests_cut
-        } else {
-            &counters.requests_cancelled
-        });
+        let way = self.way();
+        if way == Way::Cut {
+            let age = self.since.map(|since| since.elapsed()).unwrap_or_default();
+            let name = self.label.to_string();
+            let cut = || Cut { kind: CutKind::Request, name, age };
+            self.conn.server().account().open.cut_request(cut);
+        }
+        self.conn.request_ends(way);
     }
 }

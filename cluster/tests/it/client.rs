@@ -220,6 +220,7 @@ impl Server {
             + stats.connections_cut_total;
         assert_eq!((stats.accepted_total, stats.connections_open), (connections, 0), "{stats:?}");
         let requests = stats.requests_finished_total
+            + stats.requests_timed_out_total
             + stats.requests_cancelled_total
             + stats.requests_panicked_total
             + stats.requests_cut_total;

@@ -153,5 +153,5 @@ async fn every_figure_is_handed_out_under_its_name() {
         assert!(seen.insert(name.to_owned(), value).is_none(), "{name} comes twice");
     });
     assert_eq!((seen["draining"], seen["accepted_total"]), (1.0, 1.0));
-    assert_eq!((seen["requests_finished_total"], seen.len()), (1.0, 13));
+    assert_eq!((seen["requests_finished_total"], seen.len()), (1.0, 21));
 }
