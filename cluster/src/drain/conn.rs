@@ -47,6 +47,8 @@ pub(super) struct Conn {
     ambiguous: AtomicU64,
     /// Whether the next read asks the kernel itself.
     looks: AtomicBool,
+    /// Whether it is closed without a request, so that nothing can be on its way to the client.
+    quiet: AtomicBool,
     /// Whether our side is closed, and what the client still sends is thrown away.
     parting: AtomicBool,
     /// The number it is registered under.
@@ -67,6 +69,7 @@ impl Conn {
             uploading: AtomicBool::new(false),
             ambiguous: AtomicU64::new(0),
             looks: AtomicBool::new(false),
+            quiet: AtomicBool::new(false),
             parting: AtomicBool::new(false),
             upgraded: OnceLock::new(),
             end: AtomicU8::new(ConnectionEnd::Finished as u8),
@@ -173,6 +176,16 @@ impl Conn {
             self.looks.store(false, Ordering::Relaxed);
         }
         looks
+    }
+
+    /// It is told to end.
+    pub(super) fn told(&self) {
+        let quiet = self.activity() != Activity::Busy;
+        self.quiet.store(quiet, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_quiet(&self) -> bool {
+        self.quiet.load(Ordering::Relaxed)
     }
 
     pub(super) fn part(&self) {

@@ -74,6 +74,7 @@ impl Connection {
     fn tell(self: Pin<&mut Self>) {
         let mut this = self.project();
         *this.told = true;
+        this.conn.told();
         this.http.as_mut().graceful_shutdown();
         *this.watch = Watch::Idle(this.conn.moves());
         this.timer.as_mut().reset(Instant::now() + this.conn.server().config().idle_timeout);

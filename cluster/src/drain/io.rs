@@ -151,7 +151,7 @@ impl AsyncWrite for Io {
     /// when it learnt of the close would have the kernel reset the connection, and take back from it a
     /// response that it has not read yet. The connection's timer bounds it.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.conn.is_upgraded() {
+        if self.conn.is_upgraded() || self.conn.is_quiet() {
             return Pin::new(&mut self.stream).poll_shutdown(cx);
         }
         if !self.conn.is_parting() {

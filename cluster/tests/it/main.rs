@@ -12,7 +12,13 @@ mod client;
 #[cfg(feature = "axum")]
 mod drain;
 #[cfg(feature = "axum")]
+mod drain_cut;
+#[cfg(feature = "axum")]
 mod drain_limits;
+#[cfg(feature = "axum")]
+mod drain_route;
+#[cfg(feature = "axum")]
+mod drain_streams;
 #[cfg(feature = "axum")]
 mod http;
 #[cfg(feature = "axum")]
