@@ -22,4 +22,6 @@ mod drain_streams;
 #[cfg(feature = "axum")]
 mod http;
 #[cfg(feature = "axum")]
+mod restarts;
+#[cfg(feature = "axum")]
 mod signals;
