@@ -16,6 +16,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::conn::{Conn, ConnectionEnd};
 use super::request::InFlight;
 use super::stats::count_start;
+use super::streams::Stream;
 use crate::BoxError;
 
 /// Bytes that give a second of patience back: Apache's `RequestReadTimeout body=20,MinRate=500`.
@@ -111,7 +112,9 @@ impl HttpBody for Upload {
                 ready!(self.as_mut().poll_patience(cx));
                 count_start(&self.conn.server().counters().bodies_timed_out);
                 // HTTP/1 cannot go on after a body that nobody reads to its end.
-                self.conn.ends_as(ConnectionEnd::TimedOut);
+                if !self.conn.is_h2() {
+                    self.conn.ends_as(ConnectionEnd::TimedOut);
+                }
                 self.end();
                 return Poll::Ready(Some(Err(Box::new(TooSlow))));
             }
@@ -139,16 +142,23 @@ pub(super) struct CountedBody {
     body: Body,
     /// `None` once the request has ended.
     in_flight: Option<InFlight>,
+    /// Goes when hyper drops the body, once the last frame of it has found room.
+    stream: Option<Stream>,
     /// Bytes still to come, if that is known: hyper drops a body after the last of them, without
     /// asking for its end.
     left: Option<u64>,
 }
 
 impl CountedBody {
-    pub(super) fn new(body: Body, in_flight: InFlight, length: Option<&HeaderValue>) -> Self {
+    pub(super) fn new(
+        body: Body,
+        in_flight: InFlight,
+        stream: Option<Stream>,
+        length: Option<&HeaderValue>,
+    ) -> Self {
         let stated = || length.and_then(|length| length.to_str().ok()?.parse().ok());
         let left = body.size_hint().exact().or_else(stated);
-        let mut counted = Self { body, in_flight: Some(in_flight), left };
+        let mut counted = Self { body, in_flight: Some(in_flight), stream, left };
         counted.finish_if_whole();
         counted
     }
@@ -174,10 +184,12 @@ impl HttpBody for CountedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.stream.iter().for_each(Stream::asked);
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
             self.in_flight.as_mut().map(InFlight::waits);
             return Poll::Pending;
         };
+        self.stream.iter().for_each(Stream::handed);
         match &frame {
             None => self.finish(),
             Some(Ok(frame)) => {

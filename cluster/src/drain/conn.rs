@@ -7,6 +7,8 @@ use super::label::Label;
 use super::report::CutKind;
 use super::server::{Mode, Server};
 use super::stats::{count_end, count_start};
+#[cfg(feature = "http2")]
+use super::streams::Streams;
 use super::tally::{Tally, Way};
 
 /// What a connection is doing, as far as its times are concerned.
@@ -54,6 +56,10 @@ pub(super) struct Conn {
     /// The number it is registered under.
     upgraded: OnceLock<u64>,
     end: AtomicU8,
+    #[cfg(feature = "http2")]
+    h2: AtomicBool,
+    #[cfg(feature = "http2")]
+    streams: Streams,
 }
 
 impl Conn {
@@ -73,6 +79,10 @@ impl Conn {
             parting: AtomicBool::new(false),
             upgraded: OnceLock::new(),
             end: AtomicU8::new(ConnectionEnd::Finished as u8),
+            #[cfg(feature = "http2")]
+            h2: AtomicBool::new(false),
+            #[cfg(feature = "http2")]
+            streams: Streams::default(),
         })
     }
 
@@ -81,12 +91,39 @@ impl Conn {
     }
 
     pub(super) fn activity(&self) -> Activity {
+        #[cfg(feature = "http2")]
+        if self.is_h2() {
+            return if self.streams.is_empty() { Activity::Idle } else { Activity::Busy };
+        }
         match self.activity.load(Ordering::Relaxed) {
             0 => Activity::Fresh,
             1 => Activity::Head,
             2 => Activity::Busy,
             _ => Activity::Idle,
         }
+    }
+
+    #[cfg(not(feature = "http2"))]
+    #[expect(clippy::unused_self, reason = "it speaks HTTP/1 whatever happens")]
+    pub(super) fn is_h2(&self) -> bool {
+        false
+    }
+
+    #[cfg(feature = "http2")]
+    pub(super) fn is_h2(&self) -> bool {
+        self.h2.load(Ordering::Relaxed)
+    }
+
+    /// From its first request on it speaks HTTP/2.
+    #[cfg(feature = "http2")]
+    pub(super) fn speak_h2(&self) {
+        self.h2.store(true, Ordering::Relaxed);
+        self.moves.store(self.moves() + 1, Ordering::Relaxed);
+    }
+
+    #[cfg(feature = "http2")]
+    pub(super) fn streams(&self) -> &Streams {
+        &self.streams
     }
 
     /// Requests begun so far.
@@ -130,7 +167,11 @@ impl Conn {
         self.uploading.load(Ordering::Relaxed)
     }
 
+    /// On HTTP/2 it is a matter of each stream.
     pub(super) fn uploads(&self, uploading: bool) {
+        if self.is_h2() {
+            return;
+        }
         self.uploading.store(uploading, Ordering::Relaxed);
     }
 
@@ -150,7 +191,7 @@ impl Conn {
     }
 
     pub(super) fn request_ends(&self, way: Way) {
-        self.tally.end(way, true);
+        self.tally.end(way, !self.is_h2());
         self.activity.store(Activity::Idle as u8, Ordering::Relaxed);
     }
 
@@ -180,7 +221,7 @@ impl Conn {
 
     /// It is told to end.
     pub(super) fn told(&self) {
-        let quiet = self.activity() != Activity::Busy;
+        let quiet = self.activity() != Activity::Busy && !self.is_h2();
         self.quiet.store(quiet, Ordering::Relaxed);
     }
 

@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use axum::Router;
-use hyper::server::conn::http1::{Builder, UpgradeableConnection};
-use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -15,6 +13,7 @@ use tokio::sync::futures::OwnedNotified;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::conn::{Activity, Conn, ConnectionEnd};
+use super::http::{self, Http};
 use super::io::Io;
 use super::request::RequestService;
 use super::server::{Mode, Server};
@@ -26,7 +25,7 @@ pin_project! {
     /// each poll, which is sound only while the task's waker stays the same.
     pub(super) struct Connection {
         #[pin]
-        http: UpgradeableConnection<TokioIo<Io>, RequestService>,
+        http: Http,
         conn: Arc<Conn>,
         watch: Watch,
         #[pin]
@@ -52,11 +51,10 @@ impl Connection {
         place: OwnedSemaphorePermit,
     ) -> Self {
         let conn = Conn::accepted(server);
-        let io = TokioIo::new(Io::new(stream, Arc::clone(&conn), place));
+        let place = Arc::new(place);
+        let io = Io::new(stream, Arc::clone(&conn), Arc::clone(&place));
         let service = RequestService { router, peer, conn: Arc::clone(&conn) };
-        // hyper's own head timeout takes a box and a timer for each request.
-        let http =
-            Builder::new().header_read_timeout(None).serve_connection(io, service).with_upgrades();
+        let http = http::start(io, service, &place);
         Self {
             http,
             conn,
@@ -70,7 +68,7 @@ impl Connection {
     }
 
     /// Has hyper end the connection: at once between requests, else after the response, which says
-    /// so if its head is not out yet.
+    /// so if its head is not out yet. HTTP/2: by GOAWAY.
     fn tell(self: Pin<&mut Self>) {
         let mut this = self.project();
         *this.told = true;
@@ -115,8 +113,13 @@ impl Connection {
         let (activity, moves) = (this.conn.activity(), this.conn.moves());
         let config = this.conn.server().config();
         let closing = mode == Mode::Closing;
-        let mut watch = if this.conn.is_parting() {
+        // HTTP/2 closes by itself once its client has seen that it should.
+        let leaves = *this.told && this.conn.is_h2() && activity == Activity::Idle;
+        let mut watch = if this.conn.is_parting() || leaves {
             Some(Watch::Part).filter(|part| part != this.watch)
+        } else if *this.watch == Watch::Part {
+            // A stream has come after all.
+            Some(Watch::Write(this.conn.stall()))
         } else {
             // A connection that is told to end only has the rest of its response to write.
             this.watch.instead(activity, moves, closing).filter(|_| !*this.told)
@@ -128,6 +131,10 @@ impl Connection {
             }
             if this.timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
+            }
+            #[cfg(feature = "http2")]
+            if this.conn.streams().has_stalled_for(config.write_timeout) {
+                return Poll::Ready(Due::TimeOut);
             }
             match this.watch.due(activity, moves, this.conn.stall()) {
                 Due::Set(next) => watch = Some(next),
@@ -155,7 +162,9 @@ impl Future for Connection {
                 }
                 return Poll::Ready(());
             }
-            if mode == Mode::Closing && !self.told && self.conn.activity() == Activity::Busy {
+            // An idle client of HTTP/2 can be told as well, and repeats what was not seen.
+            let can_be_told = self.conn.is_h2() || self.conn.activity() == Activity::Busy;
+            if mode == Mode::Closing && !self.told && can_be_told {
                 self.as_mut().tell();
                 continue;
             }

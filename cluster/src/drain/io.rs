@@ -9,12 +9,13 @@ use std::task::{Context, Poll, ready};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::futures::OwnedNotified;
 
 use super::conn::Conn;
 use super::heads::Heads;
-use super::server::Mode;
+use super::server::{Mode, Place};
+#[cfg(feature = "http2")]
+use super::streams::Preface;
 
 /// Bytes that are thrown away at a time.
 const THROWN_AWAY: usize = 4 * 1024;
@@ -27,16 +28,34 @@ pub(super) struct Io {
     /// Set while an upgraded connection waits. Boxed, because hyper wants its streams `Unpin`.
     cut: Option<Pin<Box<OwnedNotified>>>,
     heads: Heads,
+    #[cfg(feature = "http2")]
+    preface: Preface,
     /// Freed last, when the socket is closed.
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Io {
-    pub(super) fn new(stream: TcpStream, conn: Arc<Conn>, place: OwnedSemaphorePermit) -> Self {
-        Self { stream, conn, cut: None, heads: Heads::default(), _place: place }
+    pub(super) fn new(stream: TcpStream, conn: Arc<Conn>, place: Place) -> Self {
+        Self {
+            stream,
+            conn,
+            cut: None,
+            heads: Heads::default(),
+            #[cfg(feature = "http2")]
+            preface: Preface::default(),
+            _place: place,
+        }
     }
 
     fn received(&mut self, bytes: &[u8]) {
+        if self.conn.is_h2() {
+            return;
+        }
+        #[cfg(feature = "http2")]
+        if self.preface.ends_in(bytes) {
+            self.conn.speak_h2();
+            return;
+        }
         if self.conn.received() {
             self.heads.begin(self.conn.requests() + 1);
         }

@@ -6,6 +6,7 @@ mod config;
 mod conn;
 mod connection;
 mod heads;
+mod http;
 mod io;
 mod job;
 mod label;
@@ -17,6 +18,7 @@ mod serve;
 mod server;
 mod signals;
 mod stats;
+mod streams;
 mod tally;
 mod watch;
 

@@ -26,6 +26,9 @@ pub(super) enum Mode {
     Cutting,
 }
 
+/// The right to be a connection; what works for one holds it together.
+pub(super) type Place = Arc<OwnedSemaphorePermit>;
+
 pub(super) struct Server {
     config: DrainConfig,
     account: Arc<Account>,
