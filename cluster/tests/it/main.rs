@@ -17,12 +17,20 @@ mod client;
 #[cfg(feature = "axum")]
 mod drain;
 #[cfg(feature = "axum")]
+mod drain_cut;
+#[cfg(feature = "axum")]
 mod drain_limits;
+#[cfg(feature = "axum")]
+mod drain_route;
+#[cfg(feature = "axum")]
+mod drain_streams;
 #[cfg(feature = "axum")]
 mod http;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(feature = "axum")]
 mod keys;
+#[cfg(feature = "axum")]
+mod restarts;
 #[cfg(feature = "axum")]
 mod signals;
