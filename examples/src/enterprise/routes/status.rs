@@ -51,7 +51,7 @@ async fn cluster(State(app): State<App>) -> Json<Value> {
             "limits": app.limits.stats(),
             "redis": app.limits.store.as_ref().map(escala_cluster::RedisRateStore::stats),
         },
-        "breakers": app.breakers.each_ref().map(escala_cluster::Breaker::stats),
+        "breakers": app.breaker_stats(),
         "health_score": app.obs.health_score(),
     }))
 }
