@@ -26,10 +26,10 @@ mod drain_route;
 mod drain_streams;
 #[cfg(feature = "axum")]
 mod http;
-#[cfg(feature = "redis")]
-mod redis;
 #[cfg(feature = "axum")]
 mod keys;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(feature = "axum")]
 mod restarts;
 #[cfg(feature = "axum")]

@@ -340,7 +340,7 @@ fn observability(settings: &Settings) -> anyhow::Result<Observability> {
     let mut config = ObservabilityConfig::default();
     config.metrics_interval = Duration::from_millis(settings.monitoring.metrics_interval);
     config.alert_cooldown = Duration::from_millis(settings.monitoring.alert_cooldown);
-    config.thresholds = settings.thresholds();
+    config.thresholds = settings.monitoring.thresholds();
     config.metrics_endpoint = settings.use_prometheus;
     let credentials = match (&settings.metrics_user, &settings.metrics_password) {
         (Some(user), Some(password)) => Some(Credentials::new(user, password.reveal())),
