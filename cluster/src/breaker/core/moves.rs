@@ -7,17 +7,11 @@ use super::super::hook::Told;
 use super::super::machine::Machine;
 use super::super::stats::{BreakerStats, Snapshot};
 use super::{
-    Acquire, Arc, AtomicU64, Books, BreakerConfig, Core, Relaxed, Release, State, Word,
-    abandoned_nanos, nanos, slow_nanos,
+    Acquire, AtomicU64, Books, BreakerConfig, Core, Relaxed, Release, State, Word, abandoned_nanos,
+    nanos, slow_nanos,
 };
 
 impl Core {
-    /// Publishes the first bucket of time.
-    pub(super) fn started(self: Arc<Self>) -> Arc<Self> {
-        self.change(|_, _, _| ());
-        self
-    }
-
     /// Moves the machine, publishes where it stands now, and tells who wants to know.
     pub(super) fn change<T>(&self, step: impl FnOnce(&mut Books, Duration, f64) -> T) -> T {
         let (answer, moves) = {
