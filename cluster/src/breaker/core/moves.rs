@@ -57,10 +57,9 @@ impl Core {
         self.change(|books, now, chance| {
             self.advance(books, nanos(now));
             let slow = self.slow().changed(slow_nanos(&config));
-            if slow != self.slow() {
-                self.hot.slow.store(slow.word(), Release);
-                self.hot.check_at.store(0, Release);
-            }
+            set(&self.hot.slow, slow.word());
+            // By the new numbers, what is under way may be too slow already.
+            self.hot.check_at.store(0, Release);
             set(&self.hot.abandoned, abandoned_nanos(&config));
             books.reconfigure(config, now, chance);
         });
