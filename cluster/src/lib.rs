@@ -8,7 +8,8 @@ mod stats;
 
 pub use crate::breaker::{
     AsError, Breaker, BreakerConfig, BreakerLayer, BreakerService, BreakerStats, Classify,
-    ErrorsFail, Open, Outcome, Permit, Reject, ResponseFuture, State,
+    ErrorsFail, Figures, Judgement, Open, Outcome, Permit, Reason, Reject, ResponseFuture, State,
+    Transition,
 };
 #[cfg(feature = "axum")]
 pub use crate::breaker::{AsResponse, ServerErrorsFail};

@@ -1,10 +1,12 @@
 //! The crate from outside: breakers under paused time, drains over real TCP on loopback.
 
 mod accounting;
+mod conditions;
 mod config;
 mod contract;
 mod defects;
 mod model;
+mod modes;
 mod states;
 
 #[cfg(feature = "axum")]
