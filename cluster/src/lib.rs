@@ -26,8 +26,15 @@ pub use crate::breaker::{
 #[cfg(feature = "axum")]
 pub use crate::drain::{Drain, DrainConfig, DrainEnd, DrainReport, DrainStats, ServeError, serve};
 pub use crate::error::{BoxError, ConfigError};
+#[cfg(feature = "axum")]
+pub use crate::limit::{ClientIp, ForwardedBy, RefundRateLimit, RefundRefusals, cors_preflight};
 pub use crate::limit::{
-    Decision, KeyParts, MissingKey, Overflow, Quota, RateKey, RateLimitConfig, RateLimitStats,
-    RateLimited, RateLimiter, Refusal, StoreFailure,
+    Decision, KeyBy, KeyParts, Limit, MissingKey, NeverRefund, Overflow, Quota, RateKey,
+    RateLimitConfig, RateLimitFuture, RateLimitHeaders, RateLimitLayer, RateLimitReply,
+    RateLimitService, RateLimitStats, RateLimited, RateLimiter, Refund, Refusal, StoreFailure,
+};
+#[cfg(feature = "redis")]
+pub use crate::limit::{
+    RedisRateConfig, RedisRateError, RedisRateLimiter, RedisRateStats, RedisRateStore,
 };
 pub use crate::stats::Emit;

@@ -1,11 +1,14 @@
 //! The crate from outside: breakers under paused time, drains over real TCP on loopback.
 
 mod accounting;
+mod conditions;
 mod config;
 mod contract;
 mod defects;
 mod fallback;
 mod model;
+mod modes;
+mod rate;
 mod registry;
 mod states;
 
@@ -21,5 +24,7 @@ mod drain_limits;
 mod http;
 #[cfg(feature = "axum")]
 mod keys;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(feature = "axum")]
 mod signals;
