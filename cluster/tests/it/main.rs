@@ -1,11 +1,13 @@
 //! The crate from outside: breakers under paused time, drains over real TCP on loopback.
 
 mod accounting;
+mod conditions;
 mod config;
 mod contract;
 mod defects;
 mod fallback;
 mod model;
+mod modes;
 mod rate;
 mod registry;
 mod states;
