@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::header::HeaderValue;
+use http::Response;
+use http::header::CONTENT_LENGTH;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
@@ -140,40 +141,53 @@ impl HttpBody for Upload {
 /// A response body that ends its request when the last of it has been handed over.
 pub(super) struct CountedBody {
     body: Body,
-    /// `None` once the request has ended.
-    in_flight: Option<InFlight>,
-    /// Goes when hyper drops the body, once the last frame of it has found room.
-    stream: Option<Stream>,
-    /// Bytes still to come, if that is known: hyper drops a body after the last of them, without
-    /// asking for its end.
-    left: Option<u64>,
+    in_flight: InFlight,
+    left: Left,
+}
+
+/// Bytes of a body still to come: hyper drops it after the last of them, without asking for its end.
+#[derive(Debug, Clone, Copy)]
+enum Left {
+    Unknown,
+    /// The head says so.
+    Stated(u64),
+    /// The body itself says so. Then it is asked once, and hyper's own questions are answered from
+    /// here: part of what this layer costs is paid back.
+    Exact(u64),
 }
 
 impl CountedBody {
-    pub(super) fn new(
-        body: Body,
-        in_flight: InFlight,
-        stream: Option<Stream>,
-        length: Option<&HeaderValue>,
-    ) -> Self {
-        let stated = || length.and_then(|length| length.to_str().ok()?.parse().ok());
-        let left = body.size_hint().exact().or_else(stated);
-        let mut counted = Self { body, in_flight: Some(in_flight), stream, left };
-        counted.finish_if_whole();
-        counted
+    #[inline]
+    pub(super) fn wrap(response: Response<Body>, in_flight: InFlight) -> Response<Self> {
+        let left = match response.body().size_hint().exact() {
+            Some(left) => Left::Exact(left),
+            None => stated(&response).map_or(Left::Unknown, Left::Stated),
+        };
+        response.map(|body| {
+            let mut counted = Self { body, in_flight, left };
+            if !matches!(left, Left::Exact(1..)) {
+                counted.finish_if_whole();
+            }
+            counted
+        })
     }
 
     fn finish_if_whole(&mut self) {
-        if self.left == Some(0) || self.body.is_end_stream() {
-            self.finish();
+        if matches!(self.left, Left::Exact(0) | Left::Stated(0)) || self.body.is_end_stream() {
+            self.in_flight.finish();
         }
     }
 
-    fn finish(&mut self) {
-        if let Some(in_flight) = self.in_flight.take() {
-            in_flight.finish();
+    fn passes(&mut self, length: u64) {
+        if let Left::Stated(left) | Left::Exact(left) = &mut self.left {
+            *left = left.saturating_sub(length);
         }
     }
+}
+
+/// The length that the head states.
+fn stated(response: &Response<Body>) -> Option<u64> {
+    response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 impl HttpBody for CountedBody {
@@ -184,17 +198,16 @@ impl HttpBody for CountedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        self.stream.iter().for_each(Stream::asked);
+        self.in_flight.stream().into_iter().for_each(Stream::asks);
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
-            self.in_flight.as_mut().map(InFlight::waits);
+            self.in_flight.waits();
             return Poll::Pending;
         };
-        self.stream.iter().for_each(Stream::handed);
+        self.in_flight.stream().into_iter().for_each(Stream::is_handed);
         match &frame {
-            None => self.finish(),
+            None => self.in_flight.finish(),
             Some(Ok(frame)) => {
-                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
-                self.left = self.left.map(|left| left.saturating_sub(length));
+                self.passes(frame.data_ref().map_or(0, |data| data.len() as u64));
                 self.finish_if_whole();
             }
             // The request ends as cancelled when hyper drops the body.
@@ -204,10 +217,14 @@ impl HttpBody for CountedBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        // After the last byte trailers may follow.
+        !matches!(self.left, Left::Exact(1..)) && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match self.left {
+            Left::Exact(left) => SizeHint::with_exact(left),
+            Left::Stated(_) | Left::Unknown => self.body.size_hint(),
+        }
     }
 }

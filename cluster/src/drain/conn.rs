@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use super::label::Label;
+use tokio::time::Instant;
+
+use super::label::Asked;
 use super::report::CutKind;
 use super::server::{Mode, Server};
 use super::stats::{count_end, count_start};
@@ -37,6 +39,8 @@ pub(super) enum ConnectionEnd {
 pub(super) struct Conn {
     server: Arc<Server>,
     tally: Arc<Tally>,
+    asked: Asked,
+    since: Instant,
     activity: AtomicU8,
     /// What has happened that ends idleness: a request, or more of the body of one that has been
     /// answered already.
@@ -69,6 +73,8 @@ impl Conn {
         Arc::new(Self {
             server: Arc::clone(server),
             tally: server.account().requests.open(),
+            asked: Asked::default(),
+            since: Instant::now(),
             activity: AtomicU8::new(Activity::Fresh as u8),
             moves: AtomicU64::new(0),
             stall: AtomicU64::new(0),
@@ -184,21 +190,34 @@ impl Conn {
         self.ambiguous.store(request, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(super) fn request_begins(&self) {
         self.tally.start();
         self.moves.store(self.moves() + 1, Ordering::Relaxed);
         self.activity.store(Activity::Busy as u8, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(super) fn request_ends(&self, way: Way) {
         self.tally.end(way, !self.is_h2());
         self.activity.store(Activity::Idle as u8, Ordering::Relaxed);
     }
 
     /// From now on the connection speaks another protocol, in a task we do not know.
-    pub(super) fn upgrade(&self, label: &Label) {
+    pub(super) fn upgrade(&self) {
         let open = &self.server.account().open;
-        self.upgraded.get_or_init(|| open.enter(CutKind::Upgraded, label.to_string().into()));
+        self.upgraded
+            .get_or_init(|| open.enter(CutKind::Upgraded, self.asked.label().to_string().into()));
+    }
+
+    /// What is known of its last request, on HTTP/1.
+    pub(super) fn asked(&self) -> &Asked {
+        &self.asked
+    }
+
+    /// When it was accepted.
+    pub(super) fn since(&self) -> Instant {
+        self.since
     }
 
     pub(super) fn is_upgraded(&self) -> bool {

@@ -31,7 +31,7 @@ pub struct Cut {
     /// What it was.
     pub kind: CutKind,
     /// A job's name; of a request, or of the one that upgraded its connection, method and path
-    /// without query, shortened to 78 bytes.
+    /// without query, the path shortened to 72 bytes.
     pub name: String,
     /// Time since its begin; of a request since its handler first had to wait.
     pub age: Duration,

@@ -10,9 +10,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::routing::future::RouteFuture;
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING,
-};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
@@ -21,7 +19,7 @@ use tower_service::Service as _;
 
 use super::body::{CountedBody, Upload};
 use super::conn::Conn;
-use super::label::Label;
+use super::label::Asked;
 use super::report::{Cut, CutKind};
 use super::server::Mode;
 use super::streams::Stream;
@@ -46,9 +44,9 @@ pub(super) struct RequestService {
 impl hyper::service::Service<Request<Incoming>> for RequestService {
     type Response = Response<CountedBody>;
     type Error = Infallible;
-    type Future = RequestFuture;
+    type Future = RequestFuture<RouteFuture<Infallible>>;
 
-    fn call(&self, request: Request<Incoming>) -> RequestFuture {
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
         let in_flight = InFlight::begin(Arc::clone(&self.conn), &request);
         let connect = request.method() == Method::CONNECT;
         let refusal = self.refusal(&request);
@@ -58,9 +56,8 @@ impl hyper::service::Service<Request<Incoming>> for RequestService {
             // A router is always ready, and its clone is one count up.
             self.router.clone().call(request)
         });
-        let stream = Stream::on(&self.conn);
         let in_flight = Some(in_flight);
-        RequestFuture { inner, refusal, in_flight, stream, connect, timer: None }
+        RequestFuture { inner, refusal, in_flight, connect, timer: None }
     }
 }
 
@@ -102,71 +99,62 @@ impl Refusal {
 }
 
 pin_project! {
-    pub(super) struct RequestFuture {
+    pub(super) struct RequestFuture<F> {
         // `None` for a request that is refused.
         #[pin]
-        inner: Option<RouteFuture<Infallible>>,
+        inner: Option<F>,
         refusal: Option<Refusal>,
         // `Some` until the response has come.
         in_flight: Option<InFlight>,
-        stream: Option<Stream>,
         connect: bool,
-        // Set once the handler waits, if there is a timeout.
-        #[pin]
-        timer: Option<Sleep>,
+        // Set once the handler waits, if there is a timeout. Boxed, for those without one.
+        timer: Option<Pin<Box<Sleep>>>,
     }
 }
 
-impl RequestFuture {
-    /// Ends when the handler, which waits, has taken too long.
-    fn poll_timeout(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+impl<F> RequestFuture<F> {
+    /// Answers for the handler, which waits, once it has taken too long.
+    fn poll_timeout(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response<Body>> {
         let mut this = self.project();
-        let in_flight = this.in_flight.as_mut().expect("not polled after it has ended");
+        let in_flight = this.in_flight.as_ref().expect("not polled after it has ended");
         let since = in_flight.waits();
         let Some(time) = in_flight.conn.server().config().request_timeout else {
             return Poll::Pending;
         };
-        if this.timer.is_none() {
-            this.timer.set(Some(sleep_until(since + time)));
-        }
-        this.timer.as_pin_mut().map_or(Poll::Pending, |timer| timer.poll(cx))
+        let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(since + time)));
+        ready!(timer.as_mut().poll(cx));
+        in_flight.asked().times_out();
+        let uploading = in_flight.conn.is_uploading();
+        // The handler goes before its client hears.
+        this.inner.set(None);
+        Poll::Ready(timed_out(uploading))
     }
 
+    #[inline]
     fn respond(self: Pin<&mut Self>, mut response: Response<Body>) -> Response<CountedBody> {
         let this = self.project();
         let in_flight = this.in_flight.take().expect("not polled after it has ended");
         let upgrades = response.status() == StatusCode::SWITCHING_PROTOCOLS
             || *this.connect && response.status().is_success();
         if upgrades {
-            in_flight.conn.upgrade(&in_flight.label);
+            in_flight.conn.upgrade();
         } else if in_flight.conn.server().mode() >= Mode::Closing && !in_flight.conn.is_h2() {
             // For the response that is ready at once: hyper would only be told after it.
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        let (head, body) = response.into_parts();
-        let length = head.headers.get(CONTENT_LENGTH);
-        let body = CountedBody::new(body, in_flight, this.stream.take(), length);
-        Response::from_parts(head, body)
+        CountedBody::wrap(response, in_flight)
     }
 }
 
-impl Future for RequestFuture {
+impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for RequestFuture<F> {
     type Output = Result<Response<CountedBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let inner = self.as_mut().project().inner.as_pin_mut().map(|inner| inner.poll(cx));
-        let response = match inner {
-            Some(Poll::Ready(Ok(response))) => response,
-            Some(Poll::Pending) => {
-                ready!(self.as_mut().poll_timeout(cx));
-                let mut this = self.as_mut().project();
-                let in_flight = this.in_flight.as_mut().expect("not polled after it has ended");
-                in_flight.way = Some(Way::TimedOut);
-                let uploading = in_flight.conn.is_uploading();
-                // The handler goes before its client hears.
-                this.inner.set(None);
-                timed_out(uploading)
-            }
+        let response = match self.as_mut().project().inner.as_pin_mut() {
+            Some(inner) => match inner.poll(cx) {
+                Poll::Ready(Ok(response)) => response,
+                Poll::Pending => ready!(self.as_mut().poll_timeout(cx)),
+            },
             None => self.refusal.unwrap_or(Refusal::TwoLengths).response(),
         };
         Poll::Ready(Ok(self.respond(response)))
@@ -189,47 +177,67 @@ fn timed_out(uploading: bool) -> Response<Body> {
 }
 
 /// One request under way. Dropped unfinished, it counts by why that was.
+///
+/// Small, because it is moved from the future to the body: what is known of the request lies with the
+/// connection, of which HTTP/1 has one for each request at a time.
 pub(super) struct InFlight {
     conn: Arc<Conn>,
-    label: Label,
-    /// When its handler, or its body, first had to wait. One that never does needs no clock.
-    since: Option<Instant>,
-    /// How it ends if not otherwise.
-    way: Option<Way>,
+    stream: Option<Box<Stream>>,
+    ended: bool,
 }
 
 impl InFlight {
+    #[inline]
     fn begin<B>(conn: Arc<Conn>, request: &Request<B>) -> Self {
         conn.request_begins();
-        Self { conn, label: Label::of(request), since: None, way: None }
+        let stream = Stream::on(&conn, request);
+        if stream.is_none() {
+            conn.asked().begin(request);
+        }
+        Self { conn, stream, ended: false }
     }
 
-    /// The moment at which it first had to wait.
-    pub(super) fn waits(&mut self) -> Instant {
-        *self.since.get_or_insert_with(Instant::now)
+    /// What is known of the request.
+    fn asked(&self) -> &Asked {
+        match &self.stream {
+            Some(stream) => stream.asked(),
+            None => self.conn.asked(),
+        }
+    }
+
+    pub(super) fn stream(&self) -> Option<&Stream> {
+        self.stream.as_deref()
+    }
+
+    /// The handler has to wait, or the response's body. The first time it is noted when that was: a
+    /// request that never waits needs no clock.
+    pub(super) fn waits(&self) -> Instant {
+        self.asked().waits(&self.conn)
     }
 
     /// The response has been handed over whole.
-    pub(super) fn finish(mut self) {
-        self.way.get_or_insert(Way::Finished);
-    }
-
-    fn way(&self) -> Way {
-        match self.way {
-            Some(way) => way,
-            None if std::thread::panicking() => Way::Panicked,
-            None if self.conn.server().mode() == Mode::Cutting => Way::Cut,
-            None => Way::Cancelled,
+    #[inline]
+    pub(super) fn finish(&mut self) {
+        if !std::mem::replace(&mut self.ended, true) {
+            let timed_out = self.asked().has_timed_out();
+            self.conn.request_ends(if timed_out { Way::TimedOut } else { Way::Finished });
         }
     }
-}
 
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        let way = self.way();
+    /// Given up before that.
+    #[cold]
+    fn give_up(&self) {
+        let way = if self.asked().has_timed_out() {
+            Way::TimedOut
+        } else if std::thread::panicking() {
+            Way::Panicked
+        } else if self.conn.server().mode() == Mode::Cutting {
+            Way::Cut
+        } else {
+            Way::Cancelled
+        };
         if way == Way::Cut {
-            let age = self.since.map(|since| since.elapsed()).unwrap_or_default();
-            let name = self.label.to_string();
+            let (name, age) = (self.asked().label().to_string(), self.asked().age(&self.conn));
             let cut = || Cut { kind: CutKind::Request, name, age };
             self.conn.server().account().open.cut_request(cut);
         }
@@ -237,24 +245,38 @@ impl Drop for InFlight {
     }
 }
 
+impl Drop for InFlight {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.ended {
+            self.give_up();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use http_body::Body as _;
+
     use super::*;
     use crate::drain::server::Server;
     use crate::{Drain, DrainConfig};
 
-    /// What is done for one request and its response besides routing.
-    fn track(conn: &Arc<Conn>, request: &Request<()>) {
-        let in_flight = InFlight::begin(Arc::clone(conn), request);
-        let mut future = std::pin::pin!(RequestFuture {
-            inner: None,
+    /// What is done for one request and its response besides routing, and for the body what hyper
+    /// does.
+    fn track(conn: &Arc<Conn>, request: &Request<()>, response: Response<Body>) {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let future = RequestFuture {
+            inner: Some(std::future::ready(Ok(response))),
             refusal: None,
-            in_flight: Some(in_flight),
-            stream: None,
+            in_flight: Some(InFlight::begin(Arc::clone(conn), request)),
             connect: false,
             timer: None,
-        });
-        drop(future.as_mut().respond(Response::new(Body::empty())));
+        };
+        let Poll::Ready(Ok(mut response)) = std::pin::pin!(future).poll(&mut cx) else {
+            panic!("it is ready");
+        };
+        assert!(Pin::new(response.body_mut()).poll_frame(&mut cx).is_ready());
     }
 
     #[test]
@@ -262,77 +284,15 @@ mod tests {
         let drain = Drain::new(DrainConfig::default());
         let conn = Conn::accepted(&Server::new(&drain));
         let request = Request::builder().uri("/trading/quotes/BTC").body(()).expect("valid");
+        let mut responses: Vec<_> = (0..100).map(|_| Response::new(Body::from("hello"))).collect();
         let allocated = allocation_counter::measure(|| {
-            for _ in 0..100 {
-                track(&conn, &request);
+            for response in responses.drain(..) {
+                track(&conn, &request, response);
             }
         });
-        // An empty `Body` is a box of axum's, of a type without size: no memory.
         assert_eq!(allocated.count_total, 0);
         let stats = drain.stats();
         assert_eq!((stats.requests_started_total, stats.requests_finished_total), (100, 100));
-    }
-
-    #[test]
-    fn zz_measure() {
-        let drain = Drain::new(DrainConfig::default());
-        let conn = Conn::accepted(&Server::new(&drain));
-        let request = Request::builder().uri("/trading/quotes/BTC").body(()).expect("valid");
-        let n = 200_000;
-        let mut best = [f64::MAX; 6];
-        for _ in 0..60 {
-            let t = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-            let ns = |a: rustix::time::Timespec, b: rustix::time::Timespec| {
-                (b.tv_sec - a.tv_sec) as f64 * 1e9 + (b.tv_nsec - a.tv_nsec) as f64
-            };
-            for _ in 0..n {
-                std::hint::black_box(Response::new(Body::empty()));
-            }
-            let u = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-            for _ in 0..n {
-                track(std::hint::black_box(&conn), std::hint::black_box(&request));
-            }
-            let v = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-            for _ in 0..n {
-                std::hint::black_box(Label::of(std::hint::black_box(&request)));
-            }
-            let w = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-            for _ in 0..n {
-                std::hint::black_box(Arc::clone(std::hint::black_box(&conn)));
-            }
-            let x = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-            for _ in 0..n {
-                let mut e = http::Extensions::new();
-                e.insert(1u8);
-                std::hint::black_box(&mut e);
-            }
-            let y = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-            let addr: SocketAddr = ([127, 0, 0, 1], 80).into();
-            for _ in 0..n {
-                let mut e = http::Extensions::new();
-                e.insert(1u8);
-                e.insert(ConnectInfo(addr));
-                std::hint::black_box(&mut e);
-            }
-            let z = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-            for (b, d) in
-                best.iter_mut().zip([ns(t, u), ns(u, v), ns(v, w), ns(w, x), ns(x, y), ns(y, z)])
-            {
-                *b = b.min(d / n as f64);
-            }
-        }
-        println!(
-            "bare {:.1} track {:.1} label {:.1} arc {:.1} ext {:.1} ext+connect {:.1}; Conn {} RequestFuture {} InFlight {} CountedBody {}",
-            best[0],
-            best[1],
-            best[2],
-            best[3],
-            best[4],
-            best[5],
-            size_of::<Conn>(),
-            size_of::<RequestFuture>(),
-            size_of::<InFlight>(),
-            size_of::<CountedBody>()
-        );
+        assert_eq!(conn.asked().label().to_string(), "GET /trading/quotes/BTC");
     }
 }

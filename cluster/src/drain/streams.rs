@@ -9,21 +9,29 @@ pub(super) use self::some::{Preface, Stream, Streams};
 mod none {
     use std::sync::Arc;
 
+    use http::Request;
+
     use crate::drain::conn::Conn;
+    use crate::drain::label::Asked;
 
     /// There is none in HTTP/1.
     pub(in crate::drain) enum Stream {}
 
     impl Stream {
-        pub(in crate::drain) fn on(_: &Arc<Conn>) -> Option<Self> {
+        #[inline]
+        pub(in crate::drain) fn on<B>(_: &Arc<Conn>, _: &Request<B>) -> Option<Box<Self>> {
             None
         }
 
-        pub(in crate::drain) fn asked(&self) {
+        pub(in crate::drain) fn asked(&self) -> &Asked {
             match *self {}
         }
 
-        pub(in crate::drain) fn handed(&self) {
+        pub(in crate::drain) fn asks(&self) {
+            match *self {}
+        }
+
+        pub(in crate::drain) fn is_handed(&self) {
             match *self {}
         }
     }
@@ -35,10 +43,12 @@ mod some {
     use std::sync::Arc;
     use std::time::Duration;
 
+    use http::Request;
     use parking_lot::Mutex;
     use tokio::time::Instant;
 
     use crate::drain::conn::Conn;
+    use crate::drain::label::Asked;
 
     /// Streams of one connection. Its requests take this lock twice, its responses twice for each frame
     /// of their bodies; nobody else does.
@@ -70,28 +80,36 @@ mod some {
     pub(in crate::drain) struct Stream {
         conn: Arc<Conn>,
         number: u64,
+        asked: Asked,
     }
 
     impl Stream {
         /// `None` on a connection that speaks HTTP/1.
-        pub(in crate::drain) fn on(conn: &Arc<Conn>) -> Option<Self> {
+        #[inline]
+        pub(in crate::drain) fn on<B>(conn: &Arc<Conn>, request: &Request<B>) -> Option<Box<Self>> {
             conn.is_h2().then(|| {
+                let asked = Asked::default();
+                asked.begin(request);
                 let mut live = conn.streams().0.lock();
                 let number = live.next;
                 live.next += 1;
                 live.handed.insert(number, None);
                 drop(live);
-                Self { conn: Arc::clone(conn), number }
+                Box::new(Self { conn: Arc::clone(conn), number, asked })
             })
         }
 
+        pub(in crate::drain) fn asked(&self) -> &Asked {
+            &self.asked
+        }
+
         /// The response's next frame is asked for: the client has room.
-        pub(in crate::drain) fn asked(&self) {
+        pub(in crate::drain) fn asks(&self) {
             self.set(None);
         }
 
         /// A frame has been handed over.
-        pub(in crate::drain) fn handed(&self) {
+        pub(in crate::drain) fn is_handed(&self) {
             self.set(Some(Instant::now()));
         }
 

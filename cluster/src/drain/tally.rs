@@ -55,16 +55,19 @@ impl Requests {
 
 impl Tally {
     /// Only the connection's own task calls this.
+    #[inline]
     pub(super) fn start(&self) {
         let started = self.started.load(Ordering::Relaxed);
         self.started.store(started + 1, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(super) fn started(&self) -> u64 {
         self.started.load(Ordering::Relaxed)
     }
 
     /// `alone`: only the connection's own task calls this, which saves the read and write in one.
+    #[inline]
     pub(super) fn end(&self, way: Way, alone: bool) {
         let ended = &self.ended[way as usize];
         if alone {

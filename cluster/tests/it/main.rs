@@ -20,6 +20,8 @@ mod client;
 mod drain;
 #[cfg(feature = "axum")]
 mod drain_cut;
+#[cfg(feature = "http2")]
+mod drain_http2;
 #[cfg(feature = "axum")]
 mod drain_limits;
 #[cfg(feature = "axum")]
