@@ -169,7 +169,7 @@ impl Core {
             if call.since == NEVER && limit != NEVER && limit != 0 {
                 call.since = self.now();
             }
-        } else if call.place.is_none() && call.since != NEVER && call.probe.is_none() {
+        } else if call.place.is_none() && call.since != NEVER && self.counts(call) {
             call.place = cell.watch.enter(slow.scale(call.epoch), call.since);
         }
     }
@@ -178,7 +178,7 @@ impl Core {
     #[inline]
     pub(super) fn settle(&self, cell: &Cell, call: &Call, end: End, retry_after: Option<Duration>) {
         let epoch = call.epoch;
-        if end == End::Succeeded && call.probe.is_none() && self.word().counts(epoch) {
+        if end == End::Succeeded && self.counts(call) {
             let roll_at = self.hot.roll_at.load(Relaxed);
             let may_be_slow = call.since != NEVER && !self.slow().is_off();
             let now = if roll_at != NEVER || may_be_slow { self.now() } else { 0 };
@@ -225,6 +225,12 @@ impl Core {
             let none = epoch << 32;
             let _raced = self.hot.consecutive.compare_exchange(word, none, AcqRel, Acquire);
         }
+    }
+
+    /// Whether the call's result goes into the windows, as of now.
+    #[inline]
+    fn counts(&self, call: &Call) -> bool {
+        call.probe.is_none() && self.word().counts(call.epoch)
     }
 
     #[inline]
