@@ -7,6 +7,7 @@ mod contract;
 mod defects;
 mod model;
 mod modes;
+mod rate;
 mod states;
 
 #[cfg(feature = "axum")]
@@ -17,5 +18,7 @@ mod drain;
 mod drain_limits;
 #[cfg(feature = "axum")]
 mod http;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(feature = "axum")]
 mod signals;
