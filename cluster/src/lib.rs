@@ -4,6 +4,9 @@ mod breaker;
 #[cfg(feature = "axum")]
 mod drain;
 mod error;
+mod limit;
+#[cfg(feature = "axum")]
+mod problem;
 mod stats;
 
 pub use crate::breaker::{
@@ -15,4 +18,8 @@ pub use crate::breaker::{AsResponse, ServerErrorsFail};
 #[cfg(feature = "axum")]
 pub use crate::drain::{Drain, DrainConfig, DrainEnd, DrainReport, DrainStats, ServeError, serve};
 pub use crate::error::{BoxError, ConfigError};
+pub use crate::limit::{
+    Decision, KeyParts, MissingKey, Overflow, Quota, RateKey, RateLimitConfig, RateLimitStats,
+    RateLimited, RateLimiter, Refusal, StoreFailure,
+};
 pub use crate::stats::Emit;
