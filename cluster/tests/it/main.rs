@@ -1,6 +1,7 @@
 //! The crate from outside: breakers under paused time, drains over real TCP on loopback.
 
 mod accounting;
+mod concurrency;
 mod config;
 mod contract;
 mod defects;
@@ -9,6 +10,8 @@ mod states;
 
 #[cfg(feature = "axum")]
 mod client;
+#[cfg(feature = "axum")]
+mod concurrency_http;
 #[cfg(feature = "axum")]
 mod drain;
 #[cfg(feature = "axum")]
