@@ -101,6 +101,22 @@ fn never_more_than_the_limit_are_let_in() {
 }
 
 #[test]
+fn calls_that_come_and_go_are_never_taken_for_a_crowd() {
+    few(|| {
+        let slots = Arc::new(Slots::new(2));
+        let others = Arc::clone(&slots);
+        let others = thread::spawn(move || {
+            for _ in 0..3 {
+                assert!(others.try_take().is_some());
+                others.give_back();
+            }
+        });
+        assert!(!slots.is_full(), "at most one is under way");
+        others.join().unwrap();
+    });
+}
+
+#[test]
 fn a_newcomer_beside_one_who_waits_costs_nobody_his_place() {
     few(|| {
         let slots = full(1);

@@ -176,10 +176,11 @@ impl Slots {
         self.words.ended.load(Acquire) & !SOMEBODY_WAITS
     }
 
+    /// Maybe too few, by what ends meanwhile, but never too many: the other way round, a thread that
+    /// is held up between the two would take all that came and went meanwhile for under way.
     pub(crate) fn under_way(&self) -> u64 {
-        // The ended ones first: what ends in between is not missed, but counted as still under way.
-        let ended = self.ended();
-        self.begun().saturating_sub(ended)
+        let begun = self.begun();
+        begun.saturating_sub(self.ended())
     }
 
     /// Whether a newcomer would be refused or have to wait, as far as can be told.
