@@ -1,36 +1,65 @@
 //! A circuit breaker: a backend that keeps failing is left alone for a while, its callers get their
 //! answer at once.
 
+#[cfg(feature = "axum")]
+mod body;
+mod cell;
 mod config;
 mod core;
+mod fallback;
 mod future;
+mod guard;
+mod hook;
+mod judge;
 mod layer;
 mod machine;
 mod outcome;
 mod permit;
+mod primitives;
+mod registry;
 mod reject;
 mod service;
+mod shard;
+mod state;
 mod stats;
+mod transition;
+mod watch;
 mod window;
+mod word;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "axum")]
+pub use self::body::JudgedBody;
 pub use self::config::BreakerConfig;
+pub use self::fallback::{FallbackFuture, FallbackTo};
 pub use self::future::ResponseFuture;
+pub use self::guard::Guard;
+#[cfg(feature = "axum")]
+pub use self::judge::AtEndOfBody;
+pub use self::judge::{AtHead, JudgeAt, ReadRequest};
 pub use self::layer::BreakerLayer;
-pub use self::machine::State;
 #[cfg(feature = "axum")]
 pub use self::outcome::ServerErrorsFail;
 pub use self::outcome::{Classify, ErrorsFail, Judgement, Outcome};
 pub use self::permit::Permit;
+pub use self::registry::{
+    BreakerRegistry, KeyFn, KeyOf, KeyOverflow, Keyed, RegistryConfig, RegistryStats, key_fn,
+};
+#[cfg(feature = "axum")]
+pub use self::registry::{ExtensionKey, HashedKey, HeaderKey, HostKey, RouteKey};
 #[cfg(feature = "axum")]
 pub use self::reject::AsResponse;
-pub use self::reject::{AsError, Reject};
+pub use self::reject::{AsError, Divert, Reject};
 pub use self::service::BreakerService;
+pub use self::state::State;
 pub use self::stats::BreakerStats;
+pub use self::transition::{Figures, Reason, Transition};
 
 use self::core::Core;
+use self::machine::Machine;
+use self::shard::Shards;
 use crate::ConfigError;
 
 /// One circuit. A cheap handle: clones, and every layer and service made from them, share it.
@@ -54,13 +83,25 @@ use crate::ConfigError;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
+/// # Modes
+/// A circuit moves by itself until it is told otherwise: [`force_open`](Self::force_open),
+/// [`force_close`](Self::force_close), [`disable`](Self::disable) and [`shadow`](Self::shadow) hold
+/// until [`reset`](Self::reset) or until another of them is called.
+///
 /// # Cost
-/// A call on a closed circuit: no lock and no allocation; atomics, one clock read if the failure
-/// rate is used and one more if the call has to wait. A rejection by an open circuit: no lock and
-/// a clock read. A lock is taken while half-open and for each move.
+/// A call on a closed circuit that succeeds: no lock, no allocation, and nothing written that
+/// another thread reads; one clock read with a window of time, two with the slow-call rate, none
+/// without, and one if the call has to wait and may count as given up. Any other result on a closed
+/// circuit takes a short lock. A rejection by an open circuit: no lock and a clock read. While
+/// half-open or in the ramp, each call takes the lock.
+///
+/// # Concurrency
+/// Results of calls that end at the same moment count in one order or the other. Failures in a row
+/// are counted across all threads: so many failures with no success between them open the circuit,
+/// and a success that ends among them starts the row anew.
 #[derive(Debug, Clone)]
 pub struct Breaker {
-    core: Arc<Core>,
+    shards: Arc<Shards>,
 }
 
 /// The circuit rejects calls.
@@ -87,20 +128,33 @@ impl Breaker {
     /// # Errors
     /// The first field of the configuration that breaks its rule.
     pub fn new(name: impl Into<Arc<str>>, config: BreakerConfig) -> Result<Self, ConfigError> {
+        Self::with_shards(name, config, shard::usual())
+    }
+
+    /// With so many shards (a power of two): one for a breaker of which there are very many.
+    pub(crate) fn with_shards(
+        name: impl Into<Arc<str>>,
+        config: BreakerConfig,
+        shards: usize,
+    ) -> Result<Self, ConfigError> {
         config.validate()?;
-        Ok(Self { core: Arc::new(Core::new(name.into(), config)) })
+        Ok(Self { shards: Arc::new(Shards::new(name.into(), config, shards)) })
+    }
+
+    fn core(&self) -> &Core {
+        self.shards.core()
     }
 
     /// The name it was made with.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.core.name()
+        self.core().name()
     }
 
     /// Where the circuit stands now.
     #[must_use]
     pub fn state(&self) -> State {
-        self.core.state()
+        self.core().state()
     }
 
     /// The right to one call.
@@ -113,44 +167,106 @@ impl Breaker {
         Ok(permit)
     }
 
-    /// Rejects every call until [`reset`](Self::reset) or [`force_close`](Self::force_close).
+    /// The configuration it obeys now.
+    #[must_use]
+    pub fn config(&self) -> BreakerConfig {
+        self.core().config()
+    }
+
+    /// Obeys another configuration from now on, and keeps what it has counted: failures in a row, a
+    /// trial that is going on (decided by the new numbers), an open time that has begun.
+    ///
+    /// A window of another length keeps what fits into it: of calls the last so many exactly, of
+    /// time give or take a bucket. A longer one holds what the shorter one held, and fills up from
+    /// there. With another [`slow_call`](BreakerConfig::slow_call), calls under way are measured by
+    /// it when they end; those that wait already are not noticed before.
+    ///
+    /// # Errors
+    /// The first field that breaks its rule; nothing has changed then.
+    pub fn reconfigure(&self, config: BreakerConfig) -> Result<(), ConfigError> {
+        config.validate()?;
+        self.core().reconfigure(config);
+        Ok(())
+    }
+
+    /// Tells `listener` about each move of the circuit, in the place of the listener before.
+    ///
+    /// It is called by whoever caused the move, outside of every lock, and should be quick. If it
+    /// panics, that is counted and nothing else happens.
+    pub fn on_transition(&self, listener: impl Fn(&Transition) + Send + Sync + 'static) {
+        self.core().hook().set(Arc::new(listener));
+    }
+
+    /// Rejects every call.
     pub fn force_open(&self) {
-        self.core.change(machine::Machine::force_open);
+        self.core().set_mode(false, Machine::force_open);
     }
 
-    /// Lets every call through, whatever their results, until [`reset`](Self::reset) or
-    /// [`force_open`](Self::force_open).
+    /// Lets every call through, whatever their results, which are counted in the statistics only.
     pub fn force_close(&self) {
-        self.core.change(machine::Machine::force_close);
+        self.core().set_mode(false, Machine::force_close);
     }
 
-    /// Closes the circuit with nothing counted, and lets it open by itself again. Calls under way
+    /// Lets every call through and counts nothing, as if there were no breaker. Calls that began
+    /// before are counted as they end.
+    pub fn disable(&self) {
+        self.core().set_mode(false, Machine::disable);
+    }
+
+    /// Measures and moves as ever, and rejects nothing: what would be rejected goes through, is
+    /// counted in [`shadow_rejected_total`](BreakerStats::shadow_rejected_total), and its result
+    /// counts in the statistics only. A forced or disabled circuit starts closed.
+    pub fn shadow(&self) {
+        self.core().set_mode(true, |machine| {
+            if machine.is_forced() {
+                machine.reset();
+            }
+        });
+    }
+
+    /// Closes the circuit with nothing counted, and lets it move by itself again. Calls under way
     /// change nothing any more.
     pub fn reset(&self) {
-        self.core.change(machine::Machine::reset);
+        self.core().set_mode(false, Machine::reset);
     }
 
     /// The figures as of now.
     #[must_use]
     pub fn stats(&self) -> BreakerStats {
-        self.core.stats()
+        self.core().stats()
     }
 
     /// The rejection that a call would meet now, as far as that is known without a lock.
     pub(crate) fn rejects(&self) -> Option<Open> {
-        self.core.rejects()
+        self.core().rejects()
     }
 
     /// Counts a call that is refused because [`rejects`](Self::rejects) has said so before.
     pub(crate) fn refuse(&self) -> Open {
-        self.core.rejected();
+        self.shards.mine().cell().rejected();
         // Without one the circuit has moved since: the next call may go through.
         self.rejects().unwrap_or(Open { retry_after: Duration::ZERO })
     }
 
     /// A permit whose age starts when the caller says so.
     pub(crate) fn admit_young(&self) -> Result<Permit, Open> {
-        let ticket = self.core.admit()?;
-        Ok(Permit::new(Arc::clone(&self.core), ticket))
+        let shard = self.shards.mine();
+        let call = shard.core().admit(shard.cell())?;
+        Ok(match call {
+            Some(call) => Permit::new(Arc::clone(shard), call),
+            None => Permit::unseen(),
+        })
+    }
+
+    /// What a call meets as long as that moves nothing, so that nobody is told: `None` if it might.
+    fn admit_quietly(&self) -> Option<Result<Permit, Open>> {
+        let shard = self.shards.mine();
+        let call = shard.core().admit_quietly(shard.cell())?;
+        Some(call.map(|call| Permit::new(Arc::clone(shard), call)))
+    }
+
+    /// Whether somebody else has a handle. Permits are none, they are calls under way.
+    fn is_held(&self) -> bool {
+        Arc::strong_count(&self.shards) > 1
     }
 }

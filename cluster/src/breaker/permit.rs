@@ -1,12 +1,11 @@
 //! The right to one call, whose end is counted exactly once, whatever that end is.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
-use super::core::{Core, End};
-use super::machine::Ticket;
+use super::cell::End;
+use super::core::Call;
+use super::primitives::Arc;
+use super::shard::Shard;
 use super::{Judgement, Outcome};
 
 /// The right to one call; [`Breaker::admit`](crate::Breaker::admit) hands it out.
@@ -18,72 +17,74 @@ use super::{Judgement, Outcome};
 #[derive(Debug)]
 #[must_use = "a permit that is dropped counts as a call given up"]
 pub struct Permit {
-    core: Arc<Core>,
-    ticket: Ticket,
-    /// When the call began, if the configuration needs to know and it has lasted a moment.
-    since: Option<Instant>,
-    ended: bool,
+    /// `None` once it has ended, and for a call that nobody counts.
+    shard: Option<Arc<Shard>>,
+    call: Call,
 }
 
 impl Permit {
-    pub(super) fn new(core: Arc<Core>, ticket: Ticket) -> Self {
-        Self { core, ticket, since: None, ended: false }
+    pub(super) fn new(shard: Arc<Shard>, call: Call) -> Self {
+        Self { shard: Some(shard), call }
+    }
+
+    /// For a call that nobody counts.
+    pub(super) fn unseen() -> Self {
+        Self { shard: None, call: Call::unseen() }
     }
 
     /// The backend did its work.
     pub fn succeeded(self) {
-        self.end(End::Succeeded);
+        self.end(End::Succeeded, None);
     }
 
     /// The backend is at fault.
     pub fn failed(self) {
-        self.end(End::Failed);
+        self.end(End::Failed, None);
+    }
+
+    /// The backend works, but not at this rate.
+    pub fn throttled(self) {
+        self.end(End::Throttled, None);
     }
 
     /// The result says nothing about the backend.
     pub fn ignored(self) {
-        self.end(End::Ignored);
+        self.end(End::Ignored, None);
     }
 
     /// As a classifier has judged it.
     pub fn judged(self, judgement: impl Into<Judgement>) {
-        self.end(match judgement.into().outcome {
+        let Judgement { outcome, retry_after } = judgement.into();
+        let end = match outcome {
             Outcome::Success => End::Succeeded,
-            Outcome::Failure | Outcome::Throttled => End::Failed,
+            Outcome::Failure => End::Failed,
+            Outcome::Throttled => End::Throttled,
             Outcome::Ignored => End::Ignored,
-        });
+        };
+        self.end(end, retry_after);
     }
 
-    /// Starts the call's age. Apart from `new`, because a call that ends before it first waits has
-    /// no age and spares the clock read.
+    /// The call has to wait: from now on it can be given up late, or be slow while it is under
+    /// way. Apart from `new`, because a call that ends before it first waits is neither and spares
+    /// the clock read.
     pub(crate) fn start_age(&mut self) {
-        let needed = self.core.config().abandoned_after.is_some_and(|age| !age.is_zero());
-        if needed && self.since.is_none() {
-            self.since = Some(Instant::now());
+        if let Some(shard) = &self.shard {
+            shard.core().waits(shard.cell(), &mut self.call);
         }
     }
 
-    fn end(mut self, end: End) {
-        self.ended = true;
-        self.core.settle(self.ticket, end);
-    }
-
-    fn end_unsaid(&self) -> End {
-        if std::thread::panicking() {
-            return End::Panicked;
-        }
-        let age = self.since.map_or(Duration::ZERO, |since| since.elapsed());
-        match self.core.config().abandoned_after {
-            Some(limit) if age >= limit => End::Abandoned,
-            _ => End::Cancelled,
+    fn end(mut self, end: End, retry_after: Option<Duration>) {
+        if let Some(shard) = self.shard.take() {
+            shard.core().settle(shard.cell(), &self.call, end, retry_after);
         }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if !self.ended {
-            self.core.settle(self.ticket, self.end_unsaid());
+        if let Some(shard) = self.shard.take() {
+            let end = shard.core().end_unsaid(&self.call);
+            shard.core().settle(shard.cell(), &self.call, end, None);
         }
     }
 }

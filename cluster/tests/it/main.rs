@@ -5,9 +5,13 @@ mod concurrency;
 mod config;
 mod contract;
 mod defects;
+mod fallback;
 mod model;
+mod registry;
 mod states;
 
+#[cfg(feature = "axum")]
+mod body;
 #[cfg(feature = "axum")]
 mod client;
 #[cfg(feature = "axum")]
@@ -18,5 +22,7 @@ mod drain;
 mod drain_limits;
 #[cfg(feature = "axum")]
 mod http;
+#[cfg(feature = "axum")]
+mod keys;
 #[cfg(feature = "axum")]
 mod signals;

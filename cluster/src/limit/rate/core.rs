@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-use ahash::RandomState;
-use arc_swap::ArcSwap;
-use tokio::time::Instant;
+use std::time::Duration;
 
 use super::config::validate_name;
 use super::key::{Key, KeyParts};
@@ -16,6 +13,9 @@ use super::{
     Decision, MissingKey, Quota, RateKey, RateLimitConfig, RateLimitStats, Refusal, StoreFailure,
 };
 use crate::ConfigError;
+use crate::clock::Moment;
+use ahash::RandomState;
+use arc_swap::ArcSwap;
 
 #[derive(Debug)]
 pub(super) struct Core {
@@ -69,21 +69,42 @@ pub(super) enum Outcome {
 /// Units that were taken, or would have been in shadow mode.
 #[derive(Debug)]
 pub(super) struct Charge {
-    pub(super) cost: u32,
-    pub(super) decision: Decision,
-    ticket: Ticket,
+    cost: u32,
+    from: Source,
 }
 
+/// Where the units were taken.
 #[derive(Debug)]
-enum Ticket {
-    Memory(memory::Ticket),
+enum Source {
+    Memory(memory::Taken, memory::Ticket),
     #[cfg(feature = "redis")]
     Remote {
+        decision: Decision,
         key: String,
-        at: Instant,
+        at: Moment,
     },
-    /// Nothing was taken.
-    None,
+    /// Nowhere: there were too few, and the limit is in shadow mode.
+    Nowhere {
+        remaining: u32,
+        reset: Duration,
+    },
+}
+
+impl Charge {
+    pub(super) fn decision(&self) -> Decision {
+        match &self.from {
+            Source::Memory(taken, _) => taken.decision(),
+            #[cfg(feature = "redis")]
+            Source::Remote { decision, .. } => *decision,
+            Source::Nowhere { remaining, reset } => {
+                Decision::Allowed { remaining: *remaining, reset: *reset }
+            }
+        }
+    }
+
+    pub(super) fn cost(&self) -> u32 {
+        self.cost
+    }
 }
 
 /// An outcome, or the question that leads to it.
@@ -107,7 +128,7 @@ pub(super) struct Asked {
 pub(super) struct Claim {
     key: String,
     cost: u32,
-    at: Instant,
+    at: Moment,
 }
 
 #[cfg(feature = "redis")]
@@ -145,7 +166,7 @@ impl Core {
         **self.quota.load()
     }
 
-    pub(super) fn set_quota(&self, quota: Quota, now: Instant) -> Result<(), ConfigError> {
+    pub(super) fn set_quota(&self, quota: Quota, now: Moment) -> Result<(), ConfigError> {
         quota.validate()?;
         self.quota.store(Arc::new(quota));
         match &self.buckets {
@@ -171,14 +192,18 @@ impl Core {
     }
 
     /// Takes `cost` units from the bucket of a key if they are there.
-    pub(super) fn take(&self, parts: KeyParts, cost: u32, now: Instant) -> Taken {
+    pub(super) fn take(&self, parts: KeyParts, cost: u32, now: &mut Moment) -> Taken {
         match (&self.buckets, parts.finish()) {
             (Buckets::Memory(buckets), Key::Hash(hash)) => {
-                let (decision, ticket) = buckets.take(hash, cost, now);
-                Taken::Known(self.judged(decision, cost, Ticket::Memory(ticket)))
+                let (taken, ticket) = buckets.take(hash, cost, now);
+                if taken.is_allowed() {
+                    let from = Source::Memory(taken, ticket);
+                    return Taken::Known(Outcome::Charged(Charge { cost, from }));
+                }
+                Taken::Known(self.refused(taken.decision(), cost))
             }
             #[cfg(feature = "redis")]
-            (Buckets::Remote(store), Key::Text(key)) => self.ask(&**store, key, cost, now),
+            (Buckets::Remote(store), Key::Text(key)) => self.ask(&**store, key, cost, *now),
             // The parts come from `parts`, which knows the buckets.
             #[cfg(feature = "redis")]
             (Buckets::Memory(_), Key::Text(_)) | (Buckets::Remote(_), Key::Hash(_)) => {
@@ -188,7 +213,7 @@ impl Core {
     }
 
     /// What becomes of a request without a key.
-    pub(super) fn take_without_key(&self, cost: u32, now: Instant) -> Taken {
+    pub(super) fn take_without_key(&self, cost: u32, now: &mut Moment) -> Taken {
         self.tally.keyless.fetch_add(1, Ordering::Relaxed);
         match self.missing_key {
             MissingKey::Share => self.take(self.parts(), cost, now),
@@ -199,28 +224,33 @@ impl Core {
     }
 
     /// The decision alone, of a limit in memory.
-    pub(super) fn check<K: RateKey + ?Sized>(&self, key: &K, cost: u32, now: Instant) -> Decision {
+    pub(super) fn check<K: RateKey + ?Sized>(
+        &self,
+        key: &K,
+        cost: u32,
+        now: &mut Moment,
+    ) -> Decision {
         let mut parts = self.parts();
         key.parts(&mut parts);
         match self.take(parts, cost, now) {
-            Taken::Known(Outcome::Charged(charge)) => charge.decision,
+            Taken::Known(Outcome::Charged(charge)) => charge.decision(),
             Taken::Known(Outcome::Refused(_, Some(decision))) => decision,
             // Neither comes from buckets in memory.
-            _ => Decision::Allowed { remaining: 0, reset: std::time::Duration::ZERO },
+            _ => Decision::Allowed { remaining: 0, reset: Duration::ZERO },
         }
     }
 
     /// Puts back what a charge has taken.
-    pub(super) fn give_back(&self, charge: &Charge, now: Instant) {
-        match (&self.buckets, &charge.ticket) {
-            (Buckets::Memory(buckets), Ticket::Memory(ticket)) => {
+    pub(super) fn give_back(&self, charge: &Charge, now: Moment) {
+        match (&self.buckets, &charge.from) {
+            (Buckets::Memory(buckets), Source::Memory(_, ticket)) => {
                 buckets.give_back(*ticket, charge.cost, now);
             }
             #[cfg(feature = "redis")]
-            (Buckets::Remote(store), Ticket::Remote { key, at }) => {
+            (Buckets::Remote(store), Source::Remote { decision, key, at }) => {
                 self.tally.remote.refunded.fetch_add(1, Ordering::Relaxed);
-                let ago = now.saturating_duration_since(*at);
-                let spent = Spent { ago, reset: charge.decision.reset() };
+                let ago = Duration::from_nanos(now.nanos().saturating_sub(at.nanos()));
+                let spent = Spent { ago, reset: decision.reset() };
                 store.give_back(key.clone(), charge.cost, self.quota(), spent);
             }
             _ => {}
@@ -228,7 +258,7 @@ impl Core {
     }
 
     /// Puts units back into a key's bucket in memory.
-    pub(super) fn give_back_to<K: RateKey + ?Sized>(&self, key: &K, cost: u32, now: Instant) {
+    pub(super) fn give_back_to<K: RateKey + ?Sized>(&self, key: &K, cost: u32, now: Moment) {
         let mut parts = self.parts();
         key.parts(&mut parts);
         if let (Buckets::Memory(buckets), Key::Hash(hash)) = (&self.buckets, parts.finish()) {
@@ -236,14 +266,14 @@ impl Core {
         }
     }
 
-    fn judged(&self, decision: Decision, cost: u32, ticket: Ticket) -> Outcome {
+    /// What becomes of a request whose key has too few units.
+    fn refused(&self, decision: Decision, cost: u32) -> Outcome {
         let Decision::Limited { retry_after, remaining, reset } = decision else {
-            return Outcome::Charged(Charge { cost, decision, ticket });
+            return Outcome::Uncounted;
         };
         if self.is_shadow() {
             self.tally.shadow_limited.fetch_add(1, Ordering::Release);
-            let decision = Decision::Allowed { remaining, reset };
-            return Outcome::Charged(Charge { cost, decision, ticket: Ticket::None });
+            return Outcome::Charged(Charge { cost, from: Source::Nowhere { remaining, reset } });
         }
         let refusal = retry_after.map_or(Refusal::TooCostly, |_| Refusal::Limited);
         Outcome::Refused(refusal, Some(decision))
@@ -279,15 +309,12 @@ impl Core {
 
 #[cfg(feature = "redis")]
 impl Core {
-    fn ask(&self, store: &dyn RemoteStore, key: String, cost: u32, at: Instant) -> Taken {
+    fn ask(&self, store: &dyn RemoteStore, key: String, cost: u32, at: Moment) -> Taken {
         let quota = self.quota();
         let claim = Claim { key: key.clone(), cost, at };
         if cost > quota.burst {
-            let decision = Decision::Limited {
-                retry_after: None,
-                remaining: 0,
-                reset: std::time::Duration::ZERO,
-            };
+            let decision =
+                Decision::Limited { retry_after: None, remaining: 0, reset: Duration::ZERO };
             return Taken::Known(self.conclude(claim, Verdict::Decided(decision)));
         }
         match store.check(key, cost, quota) {
@@ -309,9 +336,12 @@ impl Core {
             };
         };
         let tally = &self.tally.remote;
-        let count = if decision.is_allowed() { &tally.allowed } else { &tally.limited };
-        count.fetch_add(1, Ordering::Relaxed);
-        self.judged(decision, cost, Ticket::Remote { key, at })
+        if decision.is_allowed() {
+            tally.allowed.fetch_add(1, Ordering::Relaxed);
+            return Outcome::Charged(Charge { cost, from: Source::Remote { decision, key, at } });
+        }
+        tally.limited.fetch_add(1, Ordering::Relaxed);
+        self.refused(decision, cost)
     }
 }
 

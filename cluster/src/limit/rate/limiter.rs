@@ -3,12 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
 use super::core::{Buckets, Core};
 use super::memory;
 use super::{Decision, Quota, RateKey, RateLimitConfig, RateLimitStats};
 use crate::ConfigError;
+use crate::clock::Moment;
 
 /// A rate limit over the keys of one process. A cheap handle: clones, and every layer made from
 /// them, share its buckets.
@@ -76,13 +75,13 @@ impl RateLimiter {
 
     /// Takes `cost` units of the key's if all of them are there, else none.
     pub fn check_n<K: RateKey + ?Sized>(&self, key: &K, cost: u32) -> Decision {
-        self.core.check(key, cost, Instant::now())
+        self.core.check(key, cost, &mut Moment::recent())
     }
 
     /// Puts `cost` units back that were taken for what then was not done. More than the key has
     /// used cannot be put back.
     pub fn give_back<K: RateKey + ?Sized>(&self, key: &K, cost: u32) {
-        self.core.give_back_to(key, cost, Instant::now());
+        self.core.give_back_to(key, cost, Moment::exact());
     }
 
     /// Changes the quota. What keys have used stays used, at most a whole burst of the new quota.
@@ -90,7 +89,7 @@ impl RateLimiter {
     /// # Errors
     /// The first field that breaks its rule; nothing is changed then.
     pub fn set_quota(&self, quota: Quota) -> Result<(), ConfigError> {
-        self.core.set_quota(quota, Instant::now())
+        self.core.set_quota(quota, Moment::exact())
     }
 
     /// The quota as of now.

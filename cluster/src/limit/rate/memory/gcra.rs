@@ -14,7 +14,7 @@ use super::super::{Decision, Quota};
 
 /// A quota in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Rate {
+pub(in super::super) struct Rate {
     /// Time in which one unit comes back.
     interval: u64,
     /// Time in which a whole burst comes back.
@@ -26,23 +26,13 @@ impl Rate {
         Self { interval: quota.interval_nanos().max(1), burst: quota.burst_nanos() }
     }
 
-    /// What taking `cost` units at `now` gives: the decision, and the arrival time to keep if it is
-    /// allowed. A key that is not known has the arrival time 0.
-    pub(super) fn take(self, arrival: u64, now: u64, cost: u32) -> (Decision, u64) {
+    /// Takes `cost` units at `now`, if they are there. A key that is not known has the arrival time
+    /// 0.
+    pub(super) fn take(self, arrival: u64, now: u64, cost: u32) -> Taken {
         let used = arrival.saturating_sub(now);
-        let price = self.price(cost);
-        let after = used.saturating_add(price);
-        if after <= self.burst {
-            let remaining = self.units(self.burst - after);
-            let reset = Duration::from_nanos(after);
-            return (Decision::Allowed { remaining, reset }, now.saturating_add(after));
-        }
-        let decision = Decision::Limited {
-            retry_after: (price <= self.burst).then(|| Duration::from_nanos(after - self.burst)),
-            remaining: self.units(self.burst.saturating_sub(used)),
-            reset: Duration::from_nanos(used),
-        };
-        (decision, arrival)
+        let after = used.saturating_add(self.price(cost));
+        let allowed = after <= self.burst;
+        Taken { allowed, cost, used: if allowed { after } else { used }, rate: self }
     }
 
     /// The arrival time without a charge of `cost` units, after which it was `charged`. What time
@@ -59,8 +49,10 @@ impl Rate {
         now.saturating_add(u64::try_from(used).unwrap_or(u64::MAX).min(to.burst))
     }
 
-    pub(super) fn interval(self) -> Duration {
-        Duration::from_nanos(self.interval)
+    /// A refusal that is no matter of the bucket: come again when one unit has had time to come
+    /// back.
+    pub(super) fn refuse(self, cost: u32) -> Taken {
+        Taken { allowed: false, cost, used: self.burst, rate: self }
     }
 
     fn price(self, cost: u32) -> u64 {
@@ -69,5 +61,40 @@ impl Rate {
 
     fn units(self, time: u64) -> u32 {
         u32::try_from(time / self.interval).unwrap_or(u32::MAX)
+    }
+}
+
+/// What came of a check, as numbers: a caller that only wants to know whether it may go on pays for
+/// no division.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) struct Taken {
+    allowed: bool,
+    cost: u32,
+    /// Time until the bucket is full again.
+    used: u64,
+    rate: Rate,
+}
+
+impl Taken {
+    pub(in super::super) fn is_allowed(&self) -> bool {
+        self.allowed
+    }
+
+    /// The arrival time to keep.
+    pub(super) fn arrival(&self, now: u64) -> u64 {
+        now.saturating_add(self.used)
+    }
+
+    pub(in super::super) fn decision(&self) -> Decision {
+        let Self { allowed, cost, used, rate } = *self;
+        let remaining = rate.units(rate.burst.saturating_sub(used));
+        let reset = Duration::from_nanos(used);
+        if allowed {
+            return Decision::Allowed { remaining, reset };
+        }
+        let price = rate.price(cost);
+        let wait = used.saturating_add(price).saturating_sub(rate.burst);
+        let retry_after = (price <= rate.burst).then(|| Duration::from_nanos(wait));
+        Decision::Limited { retry_after, remaining, reset }
     }
 }

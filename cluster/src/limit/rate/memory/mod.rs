@@ -4,12 +4,13 @@ mod gcra;
 mod table;
 
 use parking_lot::Mutex;
-use tokio::time::Instant;
 
 use self::gcra::Rate;
+pub(super) use self::gcra::Taken;
 use self::table::Table;
+use super::Quota;
 use super::config::Overflow;
-use super::{Decision, Quota};
+use crate::clock::Moment;
 
 /// Keys a shard is made for. Few enough that letting its table grow, which happens under its lock,
 /// takes some ten microseconds.
@@ -30,7 +31,6 @@ pub(super) struct Buckets {
     /// Bits of a hash below those that choose the shard.
     shift: u32,
     overflow: Overflow,
-    origin: Instant,
 }
 
 /// On cache lines of its own, two of them since they are fetched in pairs.
@@ -95,23 +95,26 @@ impl Buckets {
             shards: (0..shards).map(shard).collect(),
             shift: u64::BITS - shards.trailing_zeros(),
             overflow,
-            origin: Instant::now(),
         }
     }
 
-    /// Takes `cost` units from the key's bucket if they are there.
-    pub(super) fn take(&self, hash: u64, cost: u32, now: Instant) -> (Decision, Ticket) {
-        let now = self.nanos(now);
+    /// Takes `cost` units from the key's bucket if they are there. It refuses by the exact time
+    /// only, and leaves that to its caller.
+    pub(super) fn take(&self, hash: u64, cost: u32, now: &mut Moment) -> (Taken, Ticket) {
         let mut state = self.shard(hash).state.lock();
-        let (decision, ticket) = state.take(hash, cost, now, self.overflow);
-        let counts = &mut state.counts;
-        *(if decision.is_allowed() { &mut counts.allowed } else { &mut counts.limited }) += 1;
-        (decision, ticket)
+        let (mut taken, mut bucket) = state.take(hash, cost, now.nanos(), self.overflow);
+        if !taken.is_allowed() && now.refine() {
+            (taken, bucket) = state.take(hash, cost, now.nanos(), self.overflow);
+        }
+        let State { counts, .. } = &mut *state;
+        *(if taken.is_allowed() { &mut counts.allowed } else { &mut counts.limited }) += 1;
+        counts.overflow += u64::from(!matches!(bucket, Bucket::Own));
+        (taken, Ticket { hash, bucket, charged: taken.arrival(now.nanos()) })
     }
 
     /// Puts `cost` units back, as far as time has not.
-    pub(super) fn give_back(&self, ticket: Ticket, cost: u32, now: Instant) {
-        let now = self.nanos(now);
+    pub(super) fn give_back(&self, ticket: Ticket, cost: u32, now: Moment) {
+        let now = now.nanos();
         let mut state = self.shard(ticket.hash).state.lock();
         state.counts.refunded += 1;
         let State { rate, table, shared, .. } = &mut *state;
@@ -127,13 +130,13 @@ impl Buckets {
     }
 
     /// Puts `cost` units back into a key's bucket, whenever they were taken.
-    pub(super) fn give_back_to(&self, hash: u64, cost: u32, now: Instant) {
+    pub(super) fn give_back_to(&self, hash: u64, cost: u32, now: Moment) {
         self.give_back(Ticket { hash, bucket: Bucket::Own, charged: u64::MAX }, cost, now);
     }
 
     /// Changes the quota. The units that keys have used stay used.
-    pub(super) fn set_quota(&self, quota: Quota, now: Instant) {
-        let now = self.nanos(now);
+    pub(super) fn set_quota(&self, quota: Quota, now: Moment) {
+        let now = now.nanos();
         let new = Rate::new(quota);
         for shard in &self.shards {
             let State { rate, table, shared, .. } = &mut *shard.state.lock();
@@ -162,40 +165,32 @@ impl Buckets {
         let index = hash.checked_shr(self.shift).unwrap_or(0);
         &self.shards[index as usize]
     }
-
-    fn nanos(&self, now: Instant) -> u64 {
-        let time = now.saturating_duration_since(self.origin);
-        time.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(time.subsec_nanos()))
-    }
 }
 
 impl State {
-    fn take(&mut self, hash: u64, cost: u32, now: u64, overflow: Overflow) -> (Decision, Ticket) {
+    fn take(&mut self, hash: u64, cost: u32, now: u64, overflow: Overflow) -> (Taken, Bucket) {
         if let Some(arrival) = self.table.find(hash) {
-            let (decision, charged) = self.rate.take(*arrival, now, cost);
-            *arrival = charged;
-            return (decision, Ticket { hash, bucket: Bucket::Own, charged });
+            let taken = self.rate.take(*arrival, now, cost);
+            if taken.is_allowed() {
+                *arrival = taken.arrival(now);
+            }
+            return (taken, Bucket::Own);
         }
-        let (decision, charged) = self.rate.take(0, now, cost);
-        let own = Ticket { hash, bucket: Bucket::Own, charged };
+        let taken = self.rate.take(0, now, cost);
         // A key that got nothing has used nothing: there is nothing to keep.
-        if !decision.is_allowed() || self.table.insert(hash, charged, now).is_ok() {
-            return (decision, own);
+        if !taken.is_allowed() || self.table.insert(hash, taken.arrival(now), now).is_ok() {
+            return (taken, Bucket::Own);
         }
-        self.counts.overflow += 1;
         match overflow {
             Overflow::Share => {
-                let (decision, charged) = self.rate.take(self.shared, now, cost);
-                self.shared = charged;
-                (decision, Ticket { hash, bucket: Bucket::Shared, charged })
+                let taken = self.rate.take(self.shared, now, cost);
+                if taken.is_allowed() {
+                    self.shared = taken.arrival(now);
+                }
+                (taken, Bucket::Shared)
             }
-            Overflow::Allow => (decision, Ticket { hash, bucket: Bucket::None, charged }),
-            Overflow::Reject => {
-                let retry_after = Some(self.rate.interval());
-                let reset = self.rate.interval();
-                let decision = Decision::Limited { retry_after, remaining: 0, reset };
-                (decision, Ticket { hash, bucket: Bucket::None, charged })
-            }
+            Overflow::Allow => (taken, Bucket::None),
+            Overflow::Reject => (self.rate.refuse(cost), Bucket::None),
         }
     }
 }

@@ -1,0 +1,35 @@
+//! Which circuit a request has to pass: the one there is, or the one of its key.
+
+use super::reject::sealed::Sealed;
+use super::{Breaker, Open, Permit};
+
+/// What lets requests in. Sealed: there are [`Breaker`] and [`Keyed`](crate::Keyed).
+pub trait Guard<Req>: Sealed {
+    /// The rejection any request would meet now.
+    fn rejects(&self) -> Option<Open>;
+
+    /// Counts a request that is refused because [`rejects`](Self::rejects) has said so before.
+    fn refuse(&self) -> Open;
+
+    /// The right to one call, whose age has not started.
+    ///
+    /// # Errors
+    /// The circuit is open.
+    fn admit(&self, request: &Req) -> Result<Permit, Open>;
+}
+
+impl Sealed for Breaker {}
+
+impl<Req> Guard<Req> for Breaker {
+    fn rejects(&self) -> Option<Open> {
+        self.rejects()
+    }
+
+    fn refuse(&self) -> Open {
+        self.refuse()
+    }
+
+    fn admit(&self, _request: &Req) -> Result<Permit, Open> {
+        self.admit_young()
+    }
+}
