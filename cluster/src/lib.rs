@@ -8,7 +8,9 @@ mod error;
 mod limit;
 #[cfg(feature = "axum")]
 mod problem;
-#[cfg(feature = "axum")]
+#[cfg(feature = "retry")]
+mod retry;
+#[cfg(any(feature = "axum", feature = "retry"))]
 mod retry_after;
 mod stats;
 
@@ -36,5 +38,10 @@ pub use crate::limit::{
 pub use crate::limit::{
     Decision, KeyParts, MissingKey, Overflow, Quota, RateKey, RateLimitConfig, RateLimitStats,
     RateLimited, RateLimiter, Refusal, StoreFailure,
+};
+#[cfg(feature = "retry")]
+pub use crate::retry::{
+    CloneBody, CopyBody, EmptyBody, EveryError, HttpRetry, JudgeError, Retry, RetryConfig,
+    RetryPolicy, RetryRules, RetryStats, RetryWhen,
 };
 pub use crate::stats::Emit;

@@ -24,5 +24,7 @@ mod drain_limits;
 mod http;
 #[cfg(feature = "axum")]
 mod keys;
+#[cfg(feature = "retry")]
+mod retry;
 #[cfg(feature = "axum")]
 mod signals;
