@@ -5,6 +5,7 @@ mod clock;
 #[cfg(feature = "axum")]
 mod drain;
 mod error;
+mod histogram;
 mod limit;
 #[cfg(feature = "axum")]
 mod problem;
@@ -41,7 +42,8 @@ pub use crate::limit::{
 };
 #[cfg(feature = "retry")]
 pub use crate::retry::{
-    CloneBody, CopyBody, EmptyBody, EveryError, HttpRetry, JudgeError, Retry, RetryConfig,
-    RetryPolicy, RetryRules, RetryStats, RetryWhen,
+    CloneBody, CopyBody, EmptyBody, EveryError, HedgeConfig, HedgeFuture, HedgeLayer, HedgeService,
+    HedgeStats, HttpRetry, JudgeError, Retry, RetryConfig, RetryPolicy, RetryRules, RetryStats,
+    RetryWhen,
 };
 pub use crate::stats::Emit;

@@ -1,4 +1,5 @@
 //! A policy for `tower::retry`: what fails is sent again if that does no harm, helps, and is paid for.
+//! And a hedge: what is late is sent a second time, on the same terms.
 //!
 //! tower's own `TpsBudget` keeps the budget: it is Finagle's, exact for one retry per whole number of
 //! requests, and shared by reference. Its `ExponentialBackoff` is not used: it adds its random part
@@ -7,6 +8,7 @@
 //! how long it will wait, so that nothing can be compared with a deadline.
 
 mod config;
+mod hedge;
 mod http_rules;
 mod rules;
 mod stats;
@@ -20,6 +22,7 @@ use tower::retry::Policy;
 use tower::retry::budget::{Budget, TpsBudget};
 
 pub use self::config::RetryConfig;
+pub use self::hedge::{HedgeConfig, HedgeFuture, HedgeLayer, HedgeService, HedgeStats};
 pub use self::http_rules::{CloneBody, CopyBody, EmptyBody, EveryError, HttpRetry, JudgeError};
 pub use self::rules::{Retry, RetryRules, RetryWhen};
 pub use self::stats::RetryStats;
@@ -79,13 +82,6 @@ const EARNED_FOR: Duration = Duration::from_secs(10);
 ///
 /// # Cost
 /// A copy of each request; a lock and two clock reads, by tower's budget and for the deadline.
-///
-/// # Hedging
-/// `tower::hedge` sends a second copy when the first one is late; let its policy's `can_retry` ask
-/// [`withdraw`](Self::withdraw), so that hedges and retries are paid from one budget. Know its ways
-/// before: the first *result* wins, so a copy that fails at once takes the answer from a first one
-/// that would have come; the service is not `Clone`, so an axum route needs a buffer around it; and
-/// it asks two clones of the inner service to be ready for every request.
 pub struct RetryPolicy<R = HttpRetry> {
     shared: Arc<Shared>,
     rules: R,
@@ -125,13 +121,7 @@ impl<R> RetryPolicy<R> {
         rules: R,
     ) -> Result<Self, ConfigError> {
         config.validate()?;
-        // tower rounds the inverse of the share down to whole requests; the half keeps it from
-        // falling below the number that is meant.
-        let share = match config.requests_per_retry {
-            0 => 0.0,
-            requests => 1.0 / (requests as f32 + 0.5),
-        };
-        let budget = TpsBudget::new(EARNED_FOR, config.retries_per_second, share);
+        let budget = budget(config.requests_per_retry, config.retries_per_second);
         let counters = Counters::default();
         let shared = Shared { name: name.into(), config, budget, counters };
         let (attempts, began, retrying) = (0, Instant::now(), false);
@@ -142,13 +132,6 @@ impl<R> RetryPolicy<R> {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.shared.name
-    }
-
-    /// Takes one retry out of the budget, if there is one left: for whoever sends requests twice
-    /// by other means.
-    #[must_use]
-    pub fn withdraw(&self) -> bool {
-        self.shared.budget.withdraw()
     }
 
     /// The figures as of now.
@@ -241,4 +224,14 @@ impl<R> fmt::Debug for RetryPolicy<R> {
             .field("config", &self.shared.config)
             .finish_non_exhaustive()
     }
+}
+
+/// tower rounds the inverse of the share down to whole requests; the half keeps it from falling below
+/// the number that is meant.
+fn budget(requests_per_retry: u32, retries_per_second: u32) -> TpsBudget {
+    let share = match requests_per_retry {
+        0 => 0.0,
+        requests => 1.0 / (requests as f32 + 0.5),
+    };
+    TpsBudget::new(EARNED_FOR, retries_per_second, share)
 }

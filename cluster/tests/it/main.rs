@@ -20,6 +20,8 @@ mod concurrency_http;
 mod drain;
 #[cfg(feature = "axum")]
 mod drain_limits;
+#[cfg(feature = "retry")]
+mod hedge;
 #[cfg(feature = "axum")]
 mod http;
 #[cfg(feature = "axum")]

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::AdaptiveConfig;
 use super::gradient::Gradient;
-use super::histogram::Samples;
+use super::samples::Samples;
 use super::slots::Slots;
 
 #[derive(Debug)]

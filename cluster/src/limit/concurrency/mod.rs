@@ -8,10 +8,11 @@ mod config;
 mod core;
 mod future;
 mod gradient;
-mod histogram;
+
 mod layer;
 mod permit;
 mod primitives;
+mod samples;
 mod service;
 mod slots;
 mod stats;

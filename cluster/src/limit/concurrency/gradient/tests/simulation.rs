@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::super::Gradient;
 use crate::limit::concurrency::config::AdaptiveConfig;
-use crate::limit::concurrency::histogram::Samples;
+use crate::limit::concurrency::samples::Samples;
 
 const SECOND: u64 = 1_000_000_000;
 
