@@ -1,6 +1,6 @@
 //! The rules for HTTP: methods, statuses, `Retry-After`, bodies.
 
-use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::{Method, Request, Response, StatusCode};
@@ -26,7 +26,8 @@ const STATUSES: [StatusCode; 4] = [
 /// to.
 #[derive(Debug, Clone)]
 pub struct HttpRetry<B = CloneBody, F = EveryError> {
-    statuses: Cow<'static, [StatusCode]>,
+    /// Shared, since tower clones the policy for each request.
+    statuses: Arc<[StatusCode]>,
     any_method: bool,
     body: B,
     errors: F,
@@ -61,7 +62,7 @@ impl HttpRetry {
     /// nothing was sent.
     #[must_use]
     pub fn new() -> Self {
-        let statuses = Cow::Borrowed(&STATUSES[..]);
+        let statuses = Arc::new(STATUSES);
         Self { statuses, any_method: false, body: CloneBody, errors: EveryError }
     }
 }

@@ -13,6 +13,7 @@ use escala_cluster::{
     ErrorsFail, Outcome, Overloaded,
 };
 use proptest::prelude::*;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::advance;
 use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok, task};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
@@ -268,6 +269,58 @@ async fn a_call_waits_in_its_future_and_makes_its_own_inner_service_ready() {
     handle.next_request().await.expect("arrives").1.send_response("out");
     assert_eq!(assert_ready_ok!(call.poll()), "out");
     assert_eq!(limit.stats().succeeded_total, 2);
+}
+
+/// Reserves one of few permits when it is made ready, as a pool of connections does.
+struct Reserving {
+    permits: Arc<Semaphore>,
+    reserved: Option<OwnedSemaphorePermit>,
+}
+
+impl Clone for Reserving {
+    fn clone(&self) -> Self {
+        Self { permits: Arc::clone(&self.permits), reserved: None }
+    }
+}
+
+impl Service<()> for Reserving {
+    type Response = ();
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<(), Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        if self.reserved.is_none() {
+            self.reserved = Arc::clone(&self.permits).try_acquire_owned().ok();
+        }
+        if self.reserved.is_some() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        drop(self.reserved.take().expect("made ready"));
+        std::future::ready(Ok(()))
+    }
+}
+
+// As hyper-util#297 has it: what is reserved in `poll_ready` and then not used is kept from others.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_finds_no_place_keeps_nothing_of_the_inner_service() {
+    for may_wait in [true, false] {
+        let limit = if may_wait { waiting(1, 1) } else { fixed(1) };
+        let inner = Reserving { permits: Arc::new(Semaphore::new(1)), reserved: None };
+        let permits = Arc::clone(&inner.permits);
+        let mut service = ConcurrencyLimitLayer::new(limit.clone()).layer(inner);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(service.poll_ready(&mut cx).is_ready());
+        assert_eq!(permits.available_permits(), 0);
+        let held = limit.try_acquire().expect("free");
+        let mut call = task::spawn(service.call(()));
+        assert_eq!(call.poll().is_pending(), may_wait);
+        assert_eq!(permits.available_permits(), 1, "though the service is still there");
+        if may_wait {
+            held.succeeded();
+            assert_ready_ok!(call.poll());
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -90,9 +90,9 @@ impl Core {
         self.max_waiting > 0
     }
 
-    /// Whether a call would be refused now without waiting.
-    pub(super) fn refuses(&self) -> bool {
-        !self.may_wait() && self.slots.is_full()
+    /// Whether a call would be refused now, or have to wait.
+    pub(super) fn is_full(&self) -> bool {
+        self.slots.is_full()
     }
 
     /// Takes a place if one is free: when the call began, if that is of interest.

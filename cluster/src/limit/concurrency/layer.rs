@@ -38,10 +38,10 @@ use crate::{AsResponse, Outcome};
 /// ```
 ///
 /// # Readiness and clones
-/// `poll_ready` asks the inner service, except while calls are refused anyway. A call takes its place
-/// when it is made, so an idle clone holds none. One that has to wait does so in its future, with
-/// a clone of the inner service that it makes ready when its turn has come: a call that waits here
-/// keeps nothing of the inner service from others.
+/// `poll_ready` asks the inner service, except while no place is free. A call takes its place when it
+/// is made, so an idle clone holds none. One that has to wait does so in its future, with a clone
+/// of the inner service that it makes ready when its turn has come: a call that waits here keeps
+/// nothing of the inner service from others.
 ///
 /// # State
 /// In the [`ConcurrencyLimit`]: one layer applied to twenty routes by `Router::layer` is one limit.

@@ -18,6 +18,7 @@ mod slots;
 mod stats;
 mod turn;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,7 +60,7 @@ use crate::ConfigError;
 /// reference counted up and down. An adaptive limit reads the clock at both ends and adds to two
 /// more counters; once per window one call works out the new limit. A call that waits takes a lock,
 /// and so does the end of a call while somebody waits.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ConcurrencyLimit {
     core: Arc<Core>,
 }
@@ -123,6 +124,7 @@ impl ConcurrencyLimit {
     /// The right to one call, waiting for it in turn if the configuration allows that.
     ///
     /// Dropping the future leaves the queue; a place that was already given passes to the next.
+    /// Waiting takes a timer of tokio's, and panics outside its runtime.
     ///
     /// # Errors
     /// [`Overloaded`] if too many wait already, or after [`max_wait`](ConcurrencyConfig::max_wait).
@@ -143,5 +145,14 @@ impl ConcurrencyLimit {
     fn try_permit(&self) -> Option<ConcurrencyPermit> {
         let began = self.core.try_take()?;
         Some(ConcurrencyPermit::new(Arc::clone(&self.core), began))
+    }
+}
+
+impl fmt::Debug for ConcurrencyLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConcurrencyLimit")
+            .field("name", &self.name())
+            .field("limit", &self.limit())
+            .finish_non_exhaustive()
     }
 }

@@ -1,5 +1,6 @@
 //! The right to one call, given back exactly once, whatever its end is.
 
+use std::fmt;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -13,7 +14,6 @@ use crate::Outcome;
 /// [`record`](Self::record). One that is dropped without a word counts as given up: an adaptive limit
 /// takes it as a sign of overload if that happens
 /// [`abandoned_after`](crate::AdaptiveConfig::abandoned_after) the call began, or later.
-#[derive(Debug)]
 #[must_use = "a permit that is dropped counts as a call given up"]
 pub struct ConcurrencyPermit {
     core: Arc<Core>,
@@ -72,5 +72,14 @@ impl Drop for ConcurrencyPermit {
             end
         });
         self.core.leave(end);
+    }
+}
+
+impl fmt::Debug for ConcurrencyPermit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConcurrencyPermit")
+            .field("limit", &self.core.name())
+            .field("end", &self.end)
+            .finish_non_exhaustive()
     }
 }

@@ -44,8 +44,8 @@ where
     type Future = ConcurrencyLimitFuture<S, Req, C, A>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        if !self.inner_ready && self.limit.core.refuses() {
-            // The call will be refused without the inner service, which need not become ready.
+        if !self.inner_ready && self.limit.core.is_full() {
+            // The call will be refused without the inner service, or wait with a clone of it.
             return Poll::Ready(Ok(()));
         }
         let answer = self.inner.poll_ready(cx);
@@ -62,10 +62,14 @@ where
             let inner = self.inner.call(request);
             return ConcurrencyLimitFuture::admitted(inner, permit, self.classify.clone());
         }
+        if std::mem::take(&mut self.inner_ready) {
+            // The place went to somebody else since `poll_ready`. What was reserved there is dropped
+            // with the old value: nobody may come to use it.
+            let unready = self.inner.clone();
+            drop(std::mem::replace(&mut self.inner, unready));
+        }
         if core.may_wait() {
-            // The inner service that was made ready stays so for the next call.
-            let turn = Turn::new(Arc::clone(core));
-            let inner = self.inner.clone();
+            let (turn, inner) = (Turn::new(Arc::clone(core)), self.inner.clone());
             return ConcurrencyLimitFuture::waiting(turn, inner, request, self.classify.clone());
         }
         // Also if a place has become free since `poll_ready` found none: the inner service was not
