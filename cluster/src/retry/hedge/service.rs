@@ -43,9 +43,12 @@ where
         self.shared.budget.deposit();
         let copy =
             if self.rules.is_idempotent(&request) { self.rules.copy(&request) } else { None };
-        // The service that was made ready sends the first; the clone is made ready if it is needed.
-        let spare = copy.map(|copy| (copy, self.inner.clone()));
-        let first = self.inner.call(request);
+        // The service that was made ready sends the first. It then lies by, and is made ready anew if
+        // it is needed.
+        let unready = self.inner.clone();
+        let mut ready = std::mem::replace(&mut self.inner, unready);
+        let first = ready.call(request);
+        let spare = copy.map(|copy| (copy, ready));
         HedgeFuture::new(first, spare, Arc::clone(&self.shared), self.rules.clone())
     }
 }
