@@ -74,6 +74,7 @@ pub(super) struct Call {
 }
 
 impl Call {
+    #[inline]
     fn new(ticket: Ticket, since: u64) -> Self {
         Self { ticket, since, place: None }
     }
@@ -119,6 +120,7 @@ impl Core {
         self.books.lock().config.clone()
     }
 
+    #[inline]
     pub(super) fn cell(&self, index: usize) -> &Cell {
         &self.cells[index]
     }
@@ -133,16 +135,15 @@ impl Core {
         }
     }
 
-    /// Lets a call in. `None` for one that is not counted at all.
+    /// Lets a call in, if the circuit lets all in.
     #[inline]
-    pub(super) fn admit(&self, cell: &Cell) -> Result<Option<Call>, Open> {
-        let since = if self.slow().is_off() { NEVER } else { self.look(self.now()) };
+    pub(super) fn admit(&self, cell: &Cell) -> Option<Call> {
+        let since = self.now_if_slow_counts();
         let word = self.word();
-        if word.admits_all() {
+        word.admits_all().then(|| {
             cell.admitted();
-            return Ok(Some(Call::new(Ticket { epoch: word.epoch(), probe: None }, since)));
-        }
-        self.admit_slowly(cell, word, since)
+            Call::new(Ticket { epoch: word.epoch(), probe: None }, since)
+        })
     }
 
     /// The rejection that a call would meet now, as far as that is known without the lock: a
@@ -200,6 +201,12 @@ impl Core {
         }
     }
 
+    /// When a call that may be slow begins; the calls before it are looked at on the way.
+    #[inline]
+    fn now_if_slow_counts(&self) -> u64 {
+        if self.slow().is_off() { NEVER } else { self.look(self.now()) }
+    }
+
     /// A success ends the failures in a row.
     #[inline]
     fn end_row(&self, epoch: u64) {
@@ -212,30 +219,37 @@ impl Core {
         }
     }
 
+    #[inline]
     fn word(&self) -> Word {
         Word::from_bits(self.hot.word.load(Acquire))
     }
 
+    #[inline]
     fn slow(&self) -> Slow {
         Slow::from_word(self.hot.slow.load(Relaxed))
     }
 
+    #[inline]
     fn age(&self, call: &Call, now: u64) -> u64 {
         now.saturating_sub(call.since)
     }
 
+    #[inline]
     fn is_slow(&self, call: &Call, now: u64) -> bool {
         call.since != NEVER && self.slow().is_reached(self.age(call, now))
     }
 
+    #[inline]
     fn now(&self) -> u64 {
         nanos(self.origin.elapsed())
     }
 }
 
 /// Nanoseconds, saturated after 584 years.
+#[inline]
 fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+    // Not by `as_nanos`, whose 128 bits cost as much as the rest of a call.
+    time.as_secs().saturating_mul(1_000_000_000).saturating_add(time.subsec_nanos().into())
 }
 
 fn slow_nanos(config: &BreakerConfig) -> Option<u64> {

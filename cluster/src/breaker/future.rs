@@ -26,8 +26,7 @@ pin_project! {
         Admitted {
             #[pin]
             inner: F,
-            // `Some` until the inner future has ended.
-            permit: Option<Permit>,
+            permit: Permit,
             classify: C,
             // Whether nobody will read the body of the response.
             bare: bool,
@@ -37,8 +36,9 @@ pin_project! {
 }
 
 impl<F, D, C, R, J> ResponseFuture<F, D, C, R, J> {
+    #[inline]
     pub(super) fn admitted(inner: F, permit: Permit, classify: C, bare: bool) -> Self {
-        let call = Call::Admitted { inner, permit: Some(permit), classify, bare };
+        let call = Call::Admitted { inner, permit, classify, bare };
         Self { call, kind: PhantomData }
     }
 
@@ -57,22 +57,23 @@ where
 {
     type Output = Result<J::Response, R::Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().call.project() {
-            CallProjection::Admitted { inner, permit: slot, classify, bare } => {
-                // Taken out while the inner future runs: if that panics, the permit is dropped by
-                // the panic itself, and not later by whoever caught it.
-                let mut permit = slot.take().expect("not polled after it has ended");
+            CallProjection::Admitted { inner, permit, classify, bare } => {
+                // If the inner future panics, the call ends by that, and not later when whoever
+                // caught it drops this one.
+                let guard = permit.guard();
                 let Poll::Ready(result) = inner.poll(cx) else {
-                    permit.start_age();
-                    *slot = Some(permit);
+                    guard.defuse().start_age();
                     return Poll::Pending;
                 };
                 let judgement = classify.classify(result.as_ref());
+                let permit = guard.defuse();
                 Poll::Ready(match result {
                     Ok(response) => Ok(J::judged(response, permit, judgement, *bare)),
                     Err(error) => {
-                        permit.judged(judgement);
+                        permit.settle(judgement);
                         Err(R::passed_on(error))
                     }
                 })

@@ -11,11 +11,16 @@ pub trait Guard<Req>: Sealed {
     /// Counts a request that is refused because [`rejects`](Self::rejects) has said so before.
     fn refuse(&self) -> Open;
 
-    /// The right to one call, whose age has not started.
+    /// The right to one call if every request has it, whose age has not started. Apart from
+    /// [`admit_slowly`](Self::admit_slowly), because a permit that comes from one place only need
+    /// not go through memory.
+    fn admit_at_once(&self) -> Option<Permit>;
+
+    /// The right to one call, after [`admit_at_once`](Self::admit_at_once) has given none.
     ///
     /// # Errors
     /// The circuit is open.
-    fn admit(&self, request: &Req) -> Result<Permit, Open>;
+    fn admit_slowly(&self, request: &Req) -> Result<Permit, Open>;
 }
 
 impl Sealed for Breaker {}
@@ -29,7 +34,12 @@ impl<Req> Guard<Req> for Breaker {
         self.refuse()
     }
 
-    fn admit(&self, _request: &Req) -> Result<Permit, Open> {
-        self.admit_young()
+    #[inline]
+    fn admit_at_once(&self) -> Option<Permit> {
+        self.admit_at_once()
+    }
+
+    fn admit_slowly(&self, _request: &Req) -> Result<Permit, Open> {
+        self.admit_slowly()
     }
 }

@@ -12,7 +12,12 @@ pub trait JudgeAt<Res>: Sealed {
 
     /// Passes a response on with its judgement, which counts now or later. `bare`: nobody is going
     /// to read its body.
-    fn judged(response: Res, permit: Permit, judgement: Judgement, bare: bool) -> Self::Response;
+    fn judged(
+        response: Res,
+        permit: &mut Permit,
+        judgement: Judgement,
+        bare: bool,
+    ) -> Self::Response;
 
     /// Passes on a response that no permit stands for.
     fn passed_on(response: Res) -> Self::Response;
@@ -31,8 +36,9 @@ pub enum AtHead {}
 impl<Res> JudgeAt<Res> for AtHead {
     type Response = Res;
 
-    fn judged(response: Res, permit: Permit, judgement: Judgement, _bare: bool) -> Res {
-        permit.judged(judgement);
+    #[inline]
+    fn judged(response: Res, permit: &mut Permit, judgement: Judgement, _bare: bool) -> Res {
+        permit.settle(judgement);
         response
     }
 
@@ -58,12 +64,12 @@ impl<B: http_body::Body> JudgeAt<http::Response<B>> for AtEndOfBody {
 
     fn judged(
         response: http::Response<B>,
-        permit: Permit,
+        permit: &mut Permit,
         judgement: Judgement,
         bare: bool,
     ) -> Self::Response {
         let (head, body) = response.into_parts();
-        let body = JudgedBody::new(body, &head, permit, judgement, bare);
+        let body = JudgedBody::new(body, &head, permit.take(), judgement, bare);
         http::Response::from_parts(head, body)
     }
 

@@ -8,6 +8,7 @@
 mod rules;
 mod trial;
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use self::rules::Rules;
@@ -29,7 +30,7 @@ pub(super) enum Verdict {
 pub(super) struct Ticket {
     pub(super) epoch: u64,
     /// Set for a call that tries the backend while the circuit is half-open.
-    pub(super) probe: Option<u64>,
+    pub(super) probe: Option<NonZeroU32>,
 }
 
 /// How often the circuit has moved, by hand or by itself.

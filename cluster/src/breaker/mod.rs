@@ -249,10 +249,28 @@ impl Breaker {
     }
 
     /// A permit whose age starts when the caller says so.
+    #[inline]
     pub(crate) fn admit_young(&self) -> Result<Permit, Open> {
+        match self.admit_at_once() {
+            Some(permit) => Ok(permit),
+            None => self.admit_slowly(),
+        }
+    }
+
+    /// [`admit_young`](Self::admit_young) if the circuit lets all calls in. Apart, because a permit
+    /// that comes from one place only need not go through memory.
+    #[inline]
+    pub(crate) fn admit_at_once(&self) -> Option<Permit> {
         let shard = self.shards.mine();
         let call = shard.core().admit(shard.cell())?;
-        Ok(match call {
+        Some(Permit::new(Arc::clone(shard), call))
+    }
+
+    /// [`admit_young`](Self::admit_young) after [`admit_at_once`](Self::admit_at_once) has not.
+    #[cold]
+    pub(crate) fn admit_slowly(&self) -> Result<Permit, Open> {
+        let shard = self.shards.mine();
+        Ok(match shard.core().admit_slowly(shard.cell())? {
             Some(call) => Permit::new(Arc::clone(shard), call),
             None => Permit::unseen(),
         })

@@ -23,6 +23,7 @@ pub struct Permit {
 }
 
 impl Permit {
+    #[inline]
     pub(super) fn new(shard: Arc<Shard>, call: Call) -> Self {
         Self { shard: Some(shard), call }
     }
@@ -33,35 +34,52 @@ impl Permit {
     }
 
     /// The backend did its work.
-    pub fn succeeded(self) {
+    pub fn succeeded(mut self) {
         self.end(End::Succeeded, None);
     }
 
     /// The backend is at fault.
-    pub fn failed(self) {
+    pub fn failed(mut self) {
         self.end(End::Failed, None);
     }
 
     /// The backend works, but not at this rate.
-    pub fn throttled(self) {
+    pub fn throttled(mut self) {
         self.end(End::Throttled, None);
     }
 
     /// The result says nothing about the backend.
-    pub fn ignored(self) {
+    pub fn ignored(mut self) {
         self.end(End::Ignored, None);
     }
 
     /// As a classifier has judged it.
-    pub fn judged(self, judgement: impl Into<Judgement>) {
-        let Judgement { outcome, retry_after } = judgement.into();
-        let end = match outcome {
+    pub fn judged(mut self, judgement: impl Into<Judgement>) {
+        self.settle(judgement.into());
+    }
+
+    /// [`judged`](Self::judged) where the permit cannot be moved out of its place.
+    #[inline]
+    pub(crate) fn settle(&mut self, judgement: Judgement) {
+        let end = match judgement.outcome {
             Outcome::Success => End::Succeeded,
             Outcome::Failure => End::Failed,
             Outcome::Throttled => End::Throttled,
             Outcome::Ignored => End::Ignored,
         };
-        self.end(end, retry_after);
+        self.end(end, judgement.retry_after);
+    }
+
+    /// Moves the right to somewhere else, where the call goes on.
+    #[cfg(feature = "axum")]
+    pub(super) fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::unseen())
+    }
+
+    /// Ends the call as panicked, unless it is defused before it is dropped.
+    #[inline]
+    pub(crate) fn guard(&mut self) -> PanicGuard<'_> {
+        PanicGuard(Some(self))
     }
 
     /// The call has to wait: from now on it can be given up late, or be slow while it is under
@@ -73,18 +91,54 @@ impl Permit {
         }
     }
 
-    fn end(mut self, end: End, retry_after: Option<Duration>) {
+    #[inline]
+    fn end(&mut self, end: End, retry_after: Option<Duration>) {
         if let Some(shard) = self.shard.take() {
             shard.core().settle(shard.cell(), &self.call, end, retry_after);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn panicked(&mut self) {
+        self.end(End::Panicked, None);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn give_up(&mut self) {
+        if let Some(shard) = &self.shard {
+            let end = shard.core().end_unsaid(&self.call);
+            self.end(end, None);
         }
     }
 }
 
 impl Drop for Permit {
+    #[inline]
     fn drop(&mut self) {
-        if let Some(shard) = self.shard.take() {
-            let end = shard.core().end_unsaid(&self.call);
-            shard.core().settle(shard.cell(), &self.call, end, None);
+        if self.shard.is_some() {
+            self.give_up();
+        }
+    }
+}
+
+/// Ends a call that is left by a panic.
+#[derive(Debug)]
+pub(crate) struct PanicGuard<'a>(Option<&'a mut Permit>);
+
+impl<'a> PanicGuard<'a> {
+    #[inline]
+    pub(crate) fn defuse(mut self) -> &'a mut Permit {
+        self.0.take().expect("taken once, since that consumes it")
+    }
+}
+
+impl Drop for PanicGuard<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(permit) = self.0.take() {
+            permit.panicked();
         }
     }
 }

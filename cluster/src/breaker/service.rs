@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use tower_service::Service;
 
 use super::{
-    AtHead, Breaker, Classify, Divert, Guard, JudgeAt, ReadRequest, Reject, ResponseFuture,
+    AtHead, Breaker, Classify, Divert, Guard, JudgeAt, Permit, ReadRequest, Reject, ResponseFuture,
 };
 
 /// A service behind a breaker; made by [`BreakerLayer`](crate::BreakerLayer).
@@ -44,6 +44,7 @@ where
     type Error = <R as Reject<S::Error>>::Error;
     type Future = ResponseFuture<S::Future, R::Future, C, R, J>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         if !self.inner_ready && self.guard.rejects().is_some() {
             // The call will be rejected without the inner service, which may well be too busy with
@@ -55,21 +56,57 @@ where
         answer.map_err(R::passed_on)
     }
 
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
+        if self.inner_ready
+            && let Some(permit) = self.guard.admit_at_once()
+        {
+            return self.pass(request, permit);
+        }
+        self.call_slowly(request)
+    }
+}
+
+/// The future of a service for requests of one type.
+type FutureOf<S, C, R, J, Req> = ResponseFuture<
+    <S as Service<Req>>::Future,
+    <R as Divert<Req, <S as Service<Req>>::Response, <S as Service<Req>>::Error>>::Future,
+    C,
+    R,
+    J,
+>;
+
+impl<S, C: Clone, R, J, G> BreakerService<S, C, R, J, G> {
+    #[cold]
+    fn call_slowly<Req>(&mut self, request: Req) -> FutureOf<S, C, R, J, Req>
+    where
+        S: Service<Req>,
+        R: Divert<Req, S::Response, S::Error>,
+        J: ReadRequest<Req>,
+        G: Guard<Req>,
+    {
         if !self.inner_ready {
             let open = self.guard.refuse();
             return ResponseFuture::rejected(self.reject.divert(request, open));
         }
-        match self.guard.admit(&request) {
-            Ok(permit) => {
-                self.inner_ready = false;
-                let bare = J::is_bare(&request);
-                let inner = self.inner.call(request);
-                ResponseFuture::admitted(inner, permit, self.classify.clone(), bare)
-            }
+        match self.guard.admit_slowly(&request) {
+            Ok(permit) => self.pass(request, permit),
             // The inner service stays ready for the next call.
             Err(open) => ResponseFuture::rejected(self.reject.divert(request, open)),
         }
+    }
+
+    #[inline]
+    fn pass<Req>(&mut self, request: Req, permit: Permit) -> FutureOf<S, C, R, J, Req>
+    where
+        S: Service<Req>,
+        R: Divert<Req, S::Response, S::Error>,
+        J: ReadRequest<Req>,
+    {
+        self.inner_ready = false;
+        let bare = J::is_bare(&request);
+        let inner = self.inner.call(request);
+        ResponseFuture::admitted(inner, permit, self.classify.clone(), bare)
     }
 }
 

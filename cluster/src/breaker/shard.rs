@@ -24,10 +24,12 @@ pub(super) struct Shard {
 }
 
 impl Shard {
+    #[inline]
     pub(super) fn core(&self) -> &Core {
         &self.core
     }
 
+    #[inline]
     pub(super) fn cell(&self) -> &Cell {
         self.core.cell(self.index)
     }

@@ -9,6 +9,8 @@
 //! Everybody who reads sees a call at most once, and rather not at all while it is being moved: a
 //! healthy backend is never taken for a slow one.
 
+use std::num::NonZeroU64;
+
 use super::primitives::{AcqRel, Acquire, AtomicU64};
 
 const SLOTS: usize = 16;
@@ -53,6 +55,7 @@ impl Slow {
         Self(change << SLOW_BITS | nanos)
     }
 
+    #[inline]
     pub(super) fn from_word(word: u64) -> Self {
         Self(word)
     }
@@ -68,10 +71,12 @@ impl Slow {
         if same == self { same } else { Self::new(change + 1, threshold) }
     }
 
+    #[inline]
     pub(super) fn is_off(self) -> bool {
         self.0 & mask(SLOW_BITS) == mask(SLOW_BITS)
     }
 
+    #[inline]
     pub(super) fn is_reached(self, age: u64) -> bool {
         !self.is_off() && age >= self.0 & mask(SLOW_BITS)
     }
@@ -101,17 +106,27 @@ pub(super) struct Watch {
     old: AtomicU64,
 }
 
-/// Where a call is counted.
+/// Where a call is counted: the word of its slot with a count of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place(u64);
+pub(super) struct Place(NonZeroU64);
 
 impl Place {
+    fn new(scale: Scale, since: u64) -> Self {
+        let word = scale.period << OLD_BITS | scale.tick(since) << COUNT_BITS;
+        Self(NonZeroU64::MIN | word)
+    }
+
     fn period(self) -> u64 {
-        self.0 >> OLD_BITS
+        self.0.get() >> OLD_BITS
+    }
+
+    /// The slot's word without its count.
+    fn word(self) -> u64 {
+        self.0.get() & !mask(COUNT_BITS)
     }
 
     fn slot(self) -> usize {
-        (self.0 >> COUNT_BITS) as usize % SLOTS
+        (self.0.get() >> COUNT_BITS) as usize % SLOTS
     }
 }
 
@@ -119,11 +134,11 @@ impl Watch {
     /// Counts a call that began at `since`. `None` for one of a period that is over, and for more
     /// calls at once than fit (65,535 within a tick): those are not watched.
     pub(super) fn enter(&self, scale: Scale, since: u64) -> Option<Place> {
-        let place = Place(scale.period << OLD_BITS | scale.tick(since) << COUNT_BITS);
+        let place = Place::new(scale, since);
         let slot = &self.slots[place.slot()];
         let mut word = slot.load(Acquire);
         loop {
-            let same = word & !mask(COUNT_BITS) == place.0;
+            let same = word & !mask(COUNT_BITS) == place.word();
             let count = word & mask(COUNT_BITS);
             let full = same && count == mask(COUNT_BITS);
             if full || count > 0 && newer(word, scale.period) {
@@ -134,7 +149,7 @@ impl Watch {
                 self.add_old(scale.period, 1);
                 return Some(place);
             }
-            let next = if same { word + 1 } else { place.0 + 1 };
+            let next = if same { word + 1 } else { place.word() + 1 };
             match slot.compare_exchange_weak(word, next, AcqRel, Acquire) {
                 Ok(_) if !same && word >> OLD_BITS == scale.period => {
                     self.add_old(scale.period, count.cast_signed());
@@ -150,7 +165,7 @@ impl Watch {
     pub(super) fn leave(&self, place: Place) {
         let slot = &self.slots[place.slot()];
         let mut word = slot.load(Acquire);
-        while word & !mask(COUNT_BITS) == place.0 {
+        while word & !mask(COUNT_BITS) == place.word() {
             match slot.compare_exchange_weak(word, word - 1, AcqRel, Acquire) {
                 Ok(_) => return,
                 Err(current) => word = current,
@@ -198,7 +213,7 @@ impl Watch {
 
 /// Whether the tick of a word is a later one.
 fn ahead(word: u64, place: Place) -> bool {
-    let ahead = (word >> COUNT_BITS).wrapping_sub(place.0 >> COUNT_BITS) & mask(TICK_BITS);
+    let ahead = (word >> COUNT_BITS).wrapping_sub(place.word() >> COUNT_BITS) & mask(TICK_BITS);
     ahead > 0 && ahead <= mask(TICK_BITS) / 2
 }
 

@@ -29,6 +29,7 @@ impl Word {
         Self(epoch << 3 | code)
     }
 
+    #[inline]
     pub(super) fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
@@ -37,6 +38,7 @@ impl Word {
         self.0
     }
 
+    #[inline]
     pub(super) fn epoch(self) -> u64 {
         self.0 >> 3
     }
@@ -53,11 +55,13 @@ impl Word {
     }
 
     /// Whether a call may go through without another question.
+    #[inline]
     pub(super) fn admits_all(self) -> bool {
         self.0 & 7 == CLOSED
     }
 
     /// Whether the result of a call that was let in under this epoch counts.
+    #[inline]
     pub(super) fn counts(self, epoch: u64) -> bool {
         self.0 >> 1 == epoch << 2
     }

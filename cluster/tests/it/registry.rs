@@ -1,11 +1,13 @@
 //! A circuit for every key: which are kept, which are forgotten, and that every call is counted.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use escala_cluster::{
     BreakerConfig, BreakerRegistry, KeyOverflow, RegistryConfig, RegistryStats, State,
 };
+use parking_lot::Mutex;
 use tokio::time::advance;
 
 use crate::states::config;
@@ -328,4 +330,90 @@ fn a_file_may_set_a_part_of_it() {
         (KeyOverflow::Shared, Duration::from_secs(1))
     );
     assert!(serde_json::from_str::<RegistryConfig>(r#"{"max_key": 7}"#).is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_configuration_reaches_every_circuit_but_those_with_their_own() {
+    let overrides = |key: &String| (key == "own").then(|| config().consecutive_failures(4));
+    let registry = BreakerRegistry::with_overrides("hosts", of(3), overrides).expect("valid");
+    for key in ["own", "first", "second"] {
+        fail(&registry, key, 2);
+    }
+    let touchy = of(2).breaker(config().consecutive_failures(3)).overflow(KeyOverflow::Shared);
+    registry.reconfigure(touchy).expect("valid");
+    // What was counted counts on.
+    fail(&registry, "first", 1);
+    assert!(registry.admit("first").is_err());
+    fail(&registry, "own", 2);
+    assert!(registry.admit("own").is_err());
+    // There are more than the new bound allows: they stay, and no other comes.
+    fail(&registry, "overflow", 3);
+    assert!(registry.admit("overflow").is_err(), "which is a circuit now");
+    assert_eq!(registry.stats().keys, 3);
+    let refused = registry.reconfigure(of(0)).expect_err("not valid");
+    assert_eq!(refused.field(), "max_keys");
+    assert!(registry.admit("first").is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_hears_of_every_circuit_and_may_ask_the_registry() {
+    let slow = config()
+        .failure_rate(None)
+        .slow_call_rate(0.5)
+        .slow_call(Duration::from_millis(100))
+        .minimum_calls(2);
+    let registry = registry(of(100).breaker(slow));
+    let (told, asked) = (Arc::new(Mutex::new(Vec::new())), registry.clone());
+    fail(&registry, "before", 1);
+    let heard = Arc::clone(&told);
+    registry.on_transition(move |transition| {
+        // All of this takes the locks of the registry.
+        let stats = asked.stats();
+        asked.breaker(&format!("made by {}", transition.breaker));
+        asked.evict_idle();
+        heard.lock().push((transition.breaker.clone(), transition.to, stats.keys));
+    });
+    fail(&registry, "before", 4);
+    fail(&registry, "after", 5);
+    // Slow calls under way are noticed by the next one, which is the one that tells.
+    let permits: Vec<_> = (0..4).map(|_| registry.admit("slow").expect("closed")).collect();
+    advance(Duration::from_secs(1)).await;
+    assert!(registry.admit("slow").is_err());
+    drop(permits);
+    let told: Vec<_> = told.lock().iter().map(|(name, to, _)| (name.clone(), *to)).collect();
+    let expected = ["hosts/before", "hosts/after", "hosts/slow"];
+    assert_eq!(told, expected.map(|name| (name.to_owned(), State::Open)));
+    assert_eq!(registry.stats().keys, 6);
+}
+
+#[test]
+fn a_key_whose_circuit_cannot_be_made_takes_no_place() {
+    let overrides = |key: &String| match key.as_str() {
+        "bad" => std::panic::resume_unwind(Box::new("a bug")),
+        _ => None,
+    };
+    let registry = BreakerRegistry::with_overrides("hosts", of(1), overrides).expect("valid");
+    for _ in 0..3 {
+        let made =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| registry.breaker("bad")));
+        assert!(made.is_err());
+    }
+    fail(&registry, "good", 1);
+    let stats = registry.stats();
+    assert_eq!((stats.keys, stats.overflow_total), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn circuits_in_shadow_reject_nothing_and_are_kept() {
+    let registry = registry(of(10).idle_after(Duration::from_secs(1)));
+    registry.breaker("tried out").shadow();
+    fail(&registry, "tried out", 7);
+    advance(Duration::from_secs(60)).await;
+    assert_eq!(registry.evict_idle(), 0);
+    registry.breaker("off").disable();
+    fail(&registry, "off", 7);
+    advance(Duration::from_secs(60)).await;
+    assert_eq!(registry.evict_idle(), 0);
+    let stats = registry.stats();
+    assert_eq!((stats.keys, stats.admitted_total, stats.shadow_rejected_total), (2, 7, 2));
 }

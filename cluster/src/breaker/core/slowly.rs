@@ -12,15 +12,13 @@ use super::{
 };
 
 impl Core {
-    #[cold]
-    pub(super) fn admit_slowly(
-        &self,
-        cell: &Cell,
-        word: Word,
-        since: u64,
-    ) -> Result<Option<Call>, Open> {
+    /// Lets a call in that has to ask. `None` for one that is not counted at all.
+    pub(in super::super) fn admit_slowly(&self, cell: &Cell) -> Result<Option<Call>, Open> {
+        let since = self.now_if_slow_counts();
+        let word = self.word();
         let ticket = match word.state() {
             State::Disabled => return Ok(None),
+            _ if word.admits_all() => Ok(Ticket { epoch: word.epoch(), probe: None }),
             State::ForcedClosed => Ok(Ticket { epoch: word.epoch(), probe: None }),
             _ => match self.rejection(word) {
                 Some(open) => Err(open),

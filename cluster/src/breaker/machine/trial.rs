@@ -1,5 +1,6 @@
 //! One half-open period: calls under way plus calls decided never exceed the permits.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::Figures;
@@ -7,31 +8,33 @@ use super::Figures;
 #[derive(Debug, Default)]
 pub(super) struct Trial {
     probes: Vec<Probe>,
-    next: u64,
+    /// The number of the last probe.
+    last: u32,
     pub(super) succeeded: u32,
     pub(super) failed: u32,
 }
 
 #[derive(Debug)]
 struct Probe {
-    id: u64,
+    id: NonZeroU32,
     deadline: Duration,
 }
 
 impl Trial {
-    pub(super) fn admit(&mut self, permits: u32, deadline: Duration) -> Option<u64> {
+    pub(super) fn admit(&mut self, permits: u32, deadline: Duration) -> Option<NonZeroU32> {
         let decided = (self.succeeded + self.failed) as usize;
         if self.probes.len() + decided >= permits as usize {
             return None;
         }
-        let id = self.next;
-        self.next += 1;
+        // After four thousand million probes of one trial the numbers begin anew.
+        self.last = self.last.checked_add(1).unwrap_or(1);
+        let id = NonZeroU32::MIN.saturating_add(self.last - 1);
         self.probes.push(Probe { id, deadline });
         Some(id)
     }
 
     /// False if the probe is no longer there: it has outlived its deadline.
-    pub(super) fn release(&mut self, id: u64) -> bool {
+    pub(super) fn release(&mut self, id: NonZeroU32) -> bool {
         let before = self.probes.len();
         self.probes.retain(|probe| probe.id != id);
         self.probes.len() < before

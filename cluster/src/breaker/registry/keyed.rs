@@ -45,7 +45,11 @@ where
         Open { retry_after: Duration::ZERO }
     }
 
-    fn admit(&self, request: &Req) -> Result<Permit, Open> {
+    fn admit_at_once(&self) -> Option<Permit> {
+        None
+    }
+
+    fn admit_slowly(&self, request: &Req) -> Result<Permit, Open> {
         self.registry.admit_young(self.key.key_of(request))
     }
 }

@@ -32,6 +32,8 @@ struct Entry<K> {
     hash: u64,
     key: K,
     breaker: Breaker,
+    /// Whether its configuration is not that of the registry.
+    own: bool,
     /// Calls, let in or rejected, as of the last look.
     calls: u64,
     /// The last look that found it in use, or that it had been: not before its last call.
@@ -83,9 +85,9 @@ impl<K> Part<K> {
     }
 
     /// Adds a circuit that is about to take its first call. Its key must not be there.
-    pub(super) fn insert(&mut self, hash: u64, key: K, breaker: Breaker, now: Instant) {
+    pub(super) fn insert(&mut self, hash: u64, key: K, breaker: Breaker, own: bool, now: Instant) {
         let place = self.entries.len();
-        self.entries.push(Entry { hash, key, breaker, calls: 1, used: now });
+        self.entries.push(Entry { hash, key, breaker, own, calls: 1, used: now });
         let entries = &self.entries;
         self.table.insert_unique(hash, place, |place| entries[*place].hash);
     }
@@ -95,8 +97,13 @@ impl<K> Part<K> {
         (&self.forgotten, self.evicted)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Breaker> {
-        self.entries.iter().map(|entry| &entry.breaker)
+    /// Each circuit, and whether its configuration is its own.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Breaker, bool)> {
+        self.entries.iter().map(|entry| (&entry.breaker, entry.own))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
     }
 
     /// Takes out one circuit that may go, looking at no more than `steps` of them, which it
