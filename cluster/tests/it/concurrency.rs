@@ -405,12 +405,22 @@ async fn drop_panic_and_error_give_the_place_back() {
     let poll = std::panic::AssertUnwindSafe(|| call.as_mut().poll(&mut cx));
     assert!(std::panic::catch_unwind(poll).is_err());
 
+    // And if the classifier panics.
+    let judge = layer.clone().classify(|_: Result<&(), &Infallible>| -> Outcome {
+        std::panic::resume_unwind(Box::new("a bug"))
+    });
+    let well = service_fn(|()| std::future::ready(Ok::<_, Infallible>(())));
+    let mut call = Box::pin(judge.layer(well).oneshot(()));
+    let poll = std::panic::AssertUnwindSafe(|| call.as_mut().poll(&mut cx));
+    assert!(std::panic::catch_unwind(poll).is_err());
+    assert_eq!(limit.stats().in_flight, 0);
+
     let failing = service_fn(|()| std::future::ready(Err::<(), _>("down")));
     assert!(!layer.layer(failing).oneshot(()).await.expect_err("down").is::<Overloaded>());
 
     let stats = limit.stats();
     adds_up(&stats);
-    assert_eq!((stats.cancelled_total, stats.panicked_total, stats.failed_total), (1, 1, 1));
+    assert_eq!((stats.cancelled_total, stats.panicked_total, stats.failed_total), (1, 2, 1));
     assert_eq!((stats.in_flight, stats.rejected_total), (0, 0));
 }
 

@@ -12,8 +12,8 @@ pub trait Answer<Res, E>: sealed::Sealed {
     /// The result of a refused call.
     fn refused(overloaded: Overloaded) -> Result<Res, Self::Error>;
 
-    /// The response of an admitted call, whose outcome has been recorded.
-    fn hold(response: Res, permit: ConcurrencyPermit) -> Res;
+    /// The response of an admitted call, whose outcome has been recorded. Empties the slot.
+    fn hold(response: Res, slot: &mut Option<ConcurrencyPermit>) -> Res;
 
     /// Passes on an error of the service itself.
     fn passed_on(error: E) -> Self::Error;
@@ -27,8 +27,9 @@ impl<Res, E: Into<BoxError>> Answer<Res, E> for AsError {
         Err(overloaded.into())
     }
 
-    fn hold(response: Res, permit: ConcurrencyPermit) -> Res {
-        drop(permit);
+    #[inline]
+    fn hold(response: Res, slot: &mut Option<ConcurrencyPermit>) -> Res {
+        *slot = None;
         response
     }
 
@@ -49,9 +50,9 @@ impl<E> Answer<axum::response::Response, E> for crate::AsResponse {
 
     fn hold(
         response: axum::response::Response,
-        permit: ConcurrencyPermit,
+        slot: &mut Option<ConcurrencyPermit>,
     ) -> axum::response::Response {
-        super::body::hold(response, permit)
+        super::body::hold(response, slot.take())
     }
 
     fn passed_on(error: E) -> E {

@@ -11,11 +11,11 @@ use http_body::{Body as _, Frame, SizeHint};
 use super::ConcurrencyPermit;
 
 /// A body that is empty or already at its end holds nothing, and is not wrapped.
-pub(super) fn hold(response: Response, permit: ConcurrencyPermit) -> Response {
+pub(super) fn hold(response: Response, permit: Option<ConcurrencyPermit>) -> Response {
     if response.body().is_end_stream() {
         return response;
     }
-    response.map(|body| Body::new(Held { body, permit: Some(permit) }))
+    response.map(|body| Body::new(Held { body, permit }))
 }
 
 struct Held {

@@ -70,6 +70,25 @@ impl<S: Service<Req>, Req, C, A> ConcurrencyLimitFuture<S, Req, C, A> {
     }
 }
 
+/// Gives the place back if it is dropped.
+struct Unwound<'a>(Option<&'a mut Option<ConcurrencyPermit>>);
+
+impl<'a> Unwound<'a> {
+    #[inline]
+    fn defuse(mut self) -> Option<&'a mut Option<ConcurrencyPermit>> {
+        self.0.take()
+    }
+}
+
+impl Drop for Unwound<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(permit) = self.0.take() {
+            *permit = None;
+        }
+    }
+}
+
 /// What a waiting call comes to.
 enum Turned<F> {
     Call(F, ConcurrencyPermit),
@@ -126,17 +145,23 @@ where
                     Err(error) => return Poll::Ready(Err(A::passed_on(error))),
                 },
                 CallProjection::Admitted { inner, permit: slot } => {
-                    // Taken out while the inner future runs: if that panics, the permit is dropped
-                    // by the panic itself, and not later by whoever caught it.
-                    let mut permit = slot.take().expect("not polled after it has ended");
-                    let Poll::Ready(result) = inner.poll(cx) else {
-                        *slot = Some(permit);
-                        return Poll::Pending;
-                    };
-                    permit.record(this.classify.classify(result.as_ref()).outcome);
+                    // If the inner future or the classifier panics, the place is given back by that,
+                    // and not later by whoever caught it.
+                    let unwound = Unwound(Some(slot));
+                    let judged = inner.poll(cx).map(|result| {
+                        let outcome = this.classify.classify(result.as_ref()).outcome;
+                        (result, outcome)
+                    });
+                    let slot = unwound.defuse().expect("defused once");
+                    let (result, outcome) = ready!(judged);
+                    // Where it is: moved from there, it cost as much as the rest of the call.
+                    slot.as_mut().expect("not polled after it has ended").record(outcome);
                     return Poll::Ready(match result {
-                        Ok(response) => Ok(A::hold(response, permit)),
-                        Err(error) => Err(A::passed_on(error)),
+                        Ok(response) => Ok(A::hold(response, slot)),
+                        Err(error) => {
+                            *slot = None;
+                            Err(A::passed_on(error))
+                        }
                     });
                 }
                 CallProjection::Refused { overloaded } => {
