@@ -52,6 +52,12 @@ impl Moment {
         Self { nanos: since_origin(Instant::now()), exact: true }
     }
 
+    /// A moment of a test's own.
+    #[cfg(test)]
+    pub(crate) fn at(nanos: u64) -> Self {
+        Self { nanos, exact: true }
+    }
+
     /// Nanoseconds since the origin that all moments of this process share.
     pub(crate) fn nanos(self) -> u64 {
         self.nanos

@@ -36,9 +36,16 @@ pub use crate::limit::{
     ConcurrencyLimitFuture, ConcurrencyLimitLayer, ConcurrencyLimitService, ConcurrencyLimitStats,
     ConcurrencyPermit, Overloaded,
 };
+#[cfg(feature = "axum")]
+pub use crate::limit::{ClientIp, ForwardedBy, RefundRateLimit, RefundRefusals, cors_preflight};
 pub use crate::limit::{
-    Decision, KeyParts, MissingKey, Overflow, Quota, RateKey, RateLimitConfig, RateLimitStats,
-    RateLimited, RateLimiter, Refusal, StoreFailure,
+    Decision, KeyBy, KeyParts, Limit, MissingKey, NeverRefund, Overflow, Quota, RateKey,
+    RateLimitConfig, RateLimitFuture, RateLimitHeaders, RateLimitLayer, RateLimitReply,
+    RateLimitService, RateLimitStats, RateLimited, RateLimiter, Refund, Refusal, StoreFailure,
+};
+#[cfg(feature = "redis")]
+pub use crate::limit::{
+    RedisRateConfig, RedisRateError, RedisRateLimiter, RedisRateStats, RedisRateStore,
 };
 #[cfg(feature = "retry")]
 pub use crate::retry::{

@@ -88,24 +88,25 @@ impl Call {
 impl Core {
     pub(super) fn new(name: Name<str>, config: BreakerConfig, cells: usize) -> Arc<Self> {
         let slow = Slow::new(0, slow_nanos(&config));
+        let abandoned = abandoned_nanos(&config);
+        let books = Books::new(config);
         Arc::new(Self {
             hot: Hot {
                 word: AtomicU64::new(Word::new(0, State::Closed, false).bits()),
                 consecutive: AtomicU64::new(0),
-                roll_at: AtomicU64::new(NEVER),
+                roll_at: AtomicU64::new(books.next_bucket()),
                 check_at: AtomicU64::new(0),
                 slow: AtomicU64::new(slow.word()),
-                abandoned: AtomicU64::new(abandoned_nanos(&config)),
+                abandoned: AtomicU64::new(abandoned),
                 open_until: AtomicU64::new(0),
                 shadow: AtomicBool::new(false),
             },
             cells: (0..cells).map(|_| Cell::default()).collect(),
             name,
             origin: Instant::now(),
-            books: Mutex::new(Books::new(config)),
+            books: Mutex::new(books),
             hook: Hook::default(),
         })
-        .started()
     }
 
     pub(super) fn name(&self) -> &str {

@@ -321,6 +321,3 @@ impl Machine {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

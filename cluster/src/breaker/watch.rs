@@ -226,6 +226,3 @@ fn newer(word: u64, period: u64) -> bool {
 fn signed(word: u64) -> i64 {
     (word << PERIOD_BITS).cast_signed() >> PERIOD_BITS
 }
-
-#[cfg(test)]
-mod tests;

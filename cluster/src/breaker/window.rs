@@ -157,6 +157,3 @@ impl Windows {
         (None, seen.unwrap_or_default())
     }
 }
-
-#[cfg(test)]
-mod tests;

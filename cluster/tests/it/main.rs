@@ -2,11 +2,14 @@
 
 mod accounting;
 mod concurrency;
+mod conditions;
 mod config;
 mod contract;
 mod defects;
 mod fallback;
 mod model;
+mod modes;
+mod rate;
 mod registry;
 mod states;
 
@@ -26,6 +29,8 @@ mod hedge;
 mod http;
 #[cfg(feature = "axum")]
 mod keys;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(feature = "retry")]
 mod retry;
 #[cfg(feature = "axum")]

@@ -1,7 +1,6 @@
 //! The places of a concurrency limit and the queue in front of them under every order in which
 //! callers may meet: the file itself, with loom's atomics and locks in the place of its own.
 
-#![expect(dead_code, reason = "it offers more than its races need")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 mod primitives;

@@ -7,17 +7,11 @@ use super::super::hook::Told;
 use super::super::machine::Machine;
 use super::super::stats::{BreakerStats, Snapshot};
 use super::{
-    Acquire, Arc, AtomicU64, Books, BreakerConfig, Core, Relaxed, Release, State, Word,
-    abandoned_nanos, nanos, slow_nanos,
+    Acquire, AtomicU64, Books, BreakerConfig, Core, Relaxed, Release, State, Word, abandoned_nanos,
+    nanos, slow_nanos,
 };
 
 impl Core {
-    /// Publishes the first bucket of time.
-    pub(super) fn started(self: Arc<Self>) -> Arc<Self> {
-        self.change(|_, _, _| ());
-        self
-    }
-
     /// Moves the machine, publishes where it stands now, and tells who wants to know.
     pub(super) fn change<T>(&self, step: impl FnOnce(&mut Books, Duration, f64) -> T) -> T {
         let (answer, moves) = {
@@ -63,10 +57,9 @@ impl Core {
         self.change(|books, now, chance| {
             self.advance(books, nanos(now));
             let slow = self.slow().changed(slow_nanos(&config));
-            if slow != self.slow() {
-                self.hot.slow.store(slow.word(), Release);
-                self.hot.check_at.store(0, Release);
-            }
+            set(&self.hot.slow, slow.word());
+            // By the new numbers, what is under way may be too slow already.
+            self.hot.check_at.store(0, Release);
             set(&self.hot.abandoned, abandoned_nanos(&config));
             books.reconfigure(config, now, chance);
         });

@@ -16,8 +16,7 @@ use super::name::name_of;
 use super::part::{Look, Part};
 use super::{KeyOverflow, RegistryConfig};
 use crate::ConfigError;
-use crate::breaker::shard::{self, Shards};
-use crate::breaker::{Breaker, BreakerConfig, Transition, primitives};
+use crate::breaker::{Breaker, BreakerConfig, Transition, shard};
 
 /// A power of two: a writer, which makes or forgets a circuit, stops one of so many parts.
 const PARTS: usize = 16;
@@ -261,8 +260,7 @@ impl<K: Hash + Eq + Display> Shared<K> {
         });
         let is_own = own.is_some();
         let config = own.unwrap_or_else(|| config.breaker.clone());
-        let shards = Shards::new(name_of(&self.name, key), config, self.cells);
-        (Breaker { shards: primitives::Arc::new(shards) }, is_own)
+        (Breaker::unchecked(name_of(&self.name, key), config, self.cells), is_own)
     }
 }
 

@@ -92,6 +92,30 @@ pub enum StoreFailure {
     /// It is refused (fail closed): status 503. Right where the limit is what holds off an attack,
     /// as at a login.
     Reject,
+    /// Each process keeps to its share of the quota, in memory, until the store answers again.
+    Local {
+        /// Processes among which the quota is divided, at least 1. A share of a burst is rounded
+        /// up to whole units.
+        processes: u32,
+    },
+}
+
+/// Which headers tell clients about the limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum RateLimitHeaders {
+    /// `RateLimit-Policy` and `RateLimit`, as draft-ietf-httpapi-ratelimit-headers-11 has them.
+    #[default]
+    Standard,
+    /// `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset` (seconds until all is
+    /// back), of the limit with the least left. For clients that read nothing else.
+    Legacy,
+    /// All five.
+    Both,
+    /// None. `Retry-After` is sent all the same.
+    Off,
 }
 
 fn default_max_keys() -> usize {
@@ -163,6 +187,9 @@ impl RateLimitConfig {
         if !(1..=MOST_KEYS).contains(&self.max_keys) {
             let rule = "be between 1 and 100000000";
             return Err(ConfigError::new("max_keys", &self.max_keys, rule));
+        }
+        if self.store_failure == (StoreFailure::Local { processes: 0 }) {
+            return Err(ConfigError::new("store_failure.local.processes", &0, "be at least 1"));
         }
         Ok(())
     }

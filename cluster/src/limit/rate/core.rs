@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+#[cfg(feature = "redis")]
+use super::StoreFailure;
 use super::config::validate_name;
 use super::key::{Key, KeyParts};
 use super::memory;
 #[cfg(feature = "redis")]
-use super::remote::{Answer, RemoteStore, Spent, Verdict};
-use super::{
-    Decision, MissingKey, Quota, RateKey, RateLimitConfig, RateLimitStats, Refusal, StoreFailure,
-};
+use super::remote::{Claim, RemoteStore, Spent, Verdict};
+use super::{Decision, MissingKey, Quota, RateKey, RateLimitConfig, RateLimitStats, Refusal};
 use crate::ConfigError;
 use crate::clock::Moment;
 use ahash::RandomState;
@@ -23,6 +23,7 @@ pub(super) struct Core {
     seed: RandomState,
     buckets: Buckets,
     missing_key: MissingKey,
+    #[cfg(feature = "redis")]
     store_failure: StoreFailure,
     shadow: AtomicBool,
     quota: ArcSwap<Quota>,
@@ -34,7 +35,15 @@ pub(super) struct Core {
 pub(super) enum Buckets {
     Memory(memory::Buckets),
     #[cfg(feature = "redis")]
-    Remote(Arc<dyn RemoteStore>),
+    Remote(Arc<dyn RemoteStore>, Option<Share>),
+}
+
+/// This process's part of a limit whose store cannot be asked.
+#[cfg(feature = "redis")]
+#[derive(Debug)]
+pub(super) struct Share {
+    processes: u32,
+    buckets: memory::Buckets,
 }
 
 /// What is counted beside the buckets in memory, which count for themselves.
@@ -78,12 +87,9 @@ pub(super) struct Charge {
 enum Source {
     Memory(memory::Taken, memory::Ticket),
     #[cfg(feature = "redis")]
-    Remote {
-        decision: Decision,
-        key: String,
-        at: Moment,
-    },
-    /// Nowhere: there were too few, and the limit is in shadow mode.
+    Remote(Decision, Box<Claim>),
+    /// Nowhere: there were too few, and the limit is in shadow mode; or another limit has refused
+    /// in the same step.
     Nowhere {
         remaining: u32,
         reset: Duration,
@@ -95,48 +101,39 @@ impl Charge {
         match &self.from {
             Source::Memory(taken, _) => taken.decision(),
             #[cfg(feature = "redis")]
-            Source::Remote { decision, .. } => *decision,
+            Source::Remote(decision, _) => *decision,
             Source::Nowhere { remaining, reset } => {
                 Decision::Allowed { remaining: *remaining, reset: *reset }
             }
         }
     }
 
+    #[cfg(feature = "axum")]
     pub(super) fn cost(&self) -> u32 {
         self.cost
     }
 }
 
-/// An outcome, or the question that leads to it.
+/// An outcome, or what has to be asked for it.
 #[derive(Debug)]
 pub(super) enum Taken {
     Known(Outcome),
-    #[cfg(feature = "redis")]
-    Asked(Asked),
+    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "nobody else is asked"))]
+    Claimed(Claimed),
 }
 
-/// A question to a store outside this process, under way.
+/// What a store outside this process has to be asked for.
 #[cfg(feature = "redis")]
-pub(super) struct Asked {
-    pub(super) verdict: std::pin::Pin<Box<dyn Future<Output = Verdict> + Send>>,
+#[derive(Debug)]
+pub(super) struct Claimed {
+    pub(super) store: Arc<dyn RemoteStore>,
     pub(super) claim: Claim,
 }
 
-/// What was asked for.
-#[cfg(feature = "redis")]
-#[derive(Debug)]
-pub(super) struct Claim {
-    key: String,
-    cost: u32,
-    at: Moment,
-}
-
-#[cfg(feature = "redis")]
-impl std::fmt::Debug for Asked {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Asked").finish_non_exhaustive()
-    }
-}
+/// Without such a store nothing is ever asked for.
+#[cfg(not(feature = "redis"))]
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Claimed {}
 
 impl Core {
     pub(super) fn new(
@@ -151,6 +148,7 @@ impl Core {
             seed: RandomState::new(),
             buckets,
             missing_key: config.missing_key,
+            #[cfg(feature = "redis")]
             store_failure: config.store_failure,
             shadow: AtomicBool::new(config.shadow),
             quota: ArcSwap::from_pointee(config.quota),
@@ -158,7 +156,7 @@ impl Core {
         })
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &Arc<str> {
         &self.name
     }
 
@@ -171,9 +169,13 @@ impl Core {
         self.quota.store(Arc::new(quota));
         match &self.buckets {
             Buckets::Memory(buckets) => buckets.set_quota(quota, now),
-            // It learns the quota with each question.
+            // The store learns the quota with each question.
             #[cfg(feature = "redis")]
-            Buckets::Remote(_) => {}
+            Buckets::Remote(_, share) => {
+                if let Some(Share { processes, buckets }) = share {
+                    buckets.set_quota(quota.shared_by(*processes), now);
+                }
+            }
         }
         Ok(())
     }
@@ -187,7 +189,7 @@ impl Core {
         match self.buckets {
             Buckets::Memory(_) => KeyParts::hashed(&self.seed),
             #[cfg(feature = "redis")]
-            Buckets::Remote(_) => KeyParts::spelled(&self.name),
+            Buckets::Remote(..) => KeyParts::spelled(&self.name),
         }
     }
 
@@ -195,21 +197,30 @@ impl Core {
     pub(super) fn take(&self, parts: KeyParts, cost: u32, now: &mut Moment) -> Taken {
         match (&self.buckets, parts.finish()) {
             (Buckets::Memory(buckets), Key::Hash(hash)) => {
-                let (taken, ticket) = buckets.take(hash, cost, now);
-                if taken.is_allowed() {
-                    let from = Source::Memory(taken, ticket);
-                    return Taken::Known(Outcome::Charged(Charge { cost, from }));
-                }
-                Taken::Known(self.refused(taken.decision(), cost))
+                Taken::Known(self.take_here(buckets, hash, cost, now))
             }
             #[cfg(feature = "redis")]
-            (Buckets::Remote(store), Key::Text(key)) => self.ask(&**store, key, cost, *now),
+            (Buckets::Remote(store, _), Key::Text(key)) => self.claim(store, key, cost, *now),
             // The parts come from `parts`, which knows the buckets.
             #[cfg(feature = "redis")]
-            (Buckets::Memory(_), Key::Text(_)) | (Buckets::Remote(_), Key::Hash(_)) => {
+            (Buckets::Memory(_), Key::Text(_)) | (Buckets::Remote(..), Key::Hash(_)) => {
                 Taken::Known(Outcome::Uncounted)
             }
         }
+    }
+
+    fn take_here(
+        &self,
+        buckets: &memory::Buckets,
+        hash: u64,
+        cost: u32,
+        now: &mut Moment,
+    ) -> Outcome {
+        let (taken, ticket) = buckets.take(hash, cost, now);
+        if taken.is_allowed() {
+            return Outcome::Charged(Charge { cost, from: Source::Memory(taken, ticket) });
+        }
+        self.refused(taken.decision(), cost)
     }
 
     /// What becomes of a request without a key.
@@ -247,22 +258,32 @@ impl Core {
                 buckets.give_back(*ticket, charge.cost, now);
             }
             #[cfg(feature = "redis")]
-            (Buckets::Remote(store), Source::Remote { decision, key, at }) => {
+            (Buckets::Remote(_, Some(share)), Source::Memory(_, ticket)) => {
+                share.buckets.give_back(*ticket, charge.cost, now);
+            }
+            #[cfg(feature = "redis")]
+            (Buckets::Remote(store, _), Source::Remote(decision, claim)) => {
                 self.tally.remote.refunded.fetch_add(1, Ordering::Relaxed);
-                let ago = Duration::from_nanos(now.nanos().saturating_sub(at.nanos()));
-                let spent = Spent { ago, reset: decision.reset() };
-                store.give_back(key.clone(), charge.cost, self.quota(), spent);
+                let ago = Duration::from_nanos(now.nanos().saturating_sub(claim.at.nanos()));
+                store.give_back(claim, Spent { ago, reset: decision.reset() });
             }
             _ => {}
         }
     }
 
-    /// Puts units back into a key's bucket in memory.
+    /// Puts units back into a key's bucket, whenever they were taken.
     pub(super) fn give_back_to<K: RateKey + ?Sized>(&self, key: &K, cost: u32, now: Moment) {
         let mut parts = self.parts();
         key.parts(&mut parts);
-        if let (Buckets::Memory(buckets), Key::Hash(hash)) = (&self.buckets, parts.finish()) {
-            buckets.give_back_to(hash, cost, now);
+        match (&self.buckets, parts.finish()) {
+            (Buckets::Memory(buckets), Key::Hash(hash)) => buckets.give_back_to(hash, cost, now),
+            #[cfg(feature = "redis")]
+            (Buckets::Remote(store, _), Key::Text(key)) => {
+                self.tally.remote.refunded.fetch_add(1, Ordering::Relaxed);
+                store.give_back(&self.claim_of(key, cost, now), Spent::UNKNOWN);
+            }
+            #[cfg(feature = "redis")]
+            _ => {}
         }
     }
 
@@ -290,7 +311,7 @@ impl Core {
         let counts = match &self.buckets {
             Buckets::Memory(buckets) => buckets.counts(),
             #[cfg(feature = "redis")]
-            Buckets::Remote(_) => tally.remote.counts(),
+            Buckets::Remote(_, share) => tally.remote.counts(share.as_ref()),
         };
         RateLimitStats {
             name: self.name.to_string(),
@@ -308,29 +329,60 @@ impl Core {
 }
 
 #[cfg(feature = "redis")]
+impl Buckets {
+    pub(super) fn remote(store: Arc<dyn RemoteStore>, config: &RateLimitConfig) -> Self {
+        let share = match config.store_failure {
+            StoreFailure::Local { processes } => {
+                let quota = config.quota.shared_by(processes);
+                let buckets = memory::Buckets::new(quota, config.max_keys, config.overflow);
+                Some(Share { processes, buckets })
+            }
+            StoreFailure::Allow | StoreFailure::Reject => None,
+        };
+        Self::Remote(store, share)
+    }
+}
+
+#[cfg(feature = "redis")]
 impl Core {
-    fn ask(&self, store: &dyn RemoteStore, key: String, cost: u32, at: Moment) -> Taken {
-        let quota = self.quota();
-        let claim = Claim { key: key.clone(), cost, at };
-        if cost > quota.burst {
-            let decision =
-                Decision::Limited { retry_after: None, remaining: 0, reset: Duration::ZERO };
-            return Taken::Known(self.conclude(claim, Verdict::Decided(decision)));
-        }
-        match store.check(key, cost, quota) {
-            Answer::Now(verdict) => Taken::Known(self.conclude(claim, verdict)),
-            Answer::Later(verdict) => Taken::Asked(Asked { verdict, claim }),
-        }
+    /// Whether the buckets are in this store.
+    pub(super) fn asks(&self, store: &Arc<dyn RemoteStore>) -> bool {
+        matches!(&self.buckets, Buckets::Remote(ours, _) if std::ptr::addr_eq(&raw const **ours, &raw const **store))
     }
 
-    /// What the store's verdict means for the request.
-    pub(super) fn conclude(&self, claim: Claim, verdict: Verdict) -> Outcome {
-        let Claim { key, cost, at } = claim;
+    fn claim(&self, store: &Arc<dyn RemoteStore>, key: String, cost: u32, at: Moment) -> Taken {
+        let claim = self.claim_of(key, cost, at);
+        if cost > claim.quota.burst {
+            self.tally.remote.limited.fetch_add(1, Ordering::Relaxed);
+            let never =
+                Decision::Limited { retry_after: None, remaining: 0, reset: Duration::ZERO };
+            return Taken::Known(self.refused(never, cost));
+        }
+        Taken::Claimed(Claimed { store: Arc::clone(store), claim })
+    }
+
+    fn claim_of(&self, key: String, cost: u32, at: Moment) -> Claim {
+        Claim { key, cost, quota: self.quota(), shadow: self.is_shadow(), at }
+    }
+
+    /// What the store's verdict means for the request. What was allowed is `taken` unless a claim
+    /// beside it was refused.
+    pub(super) fn conclude(&self, claim: Claim, verdict: Verdict, taken: bool) -> Outcome {
+        let cost = claim.cost;
         let Verdict::Decided(decision) = verdict else {
+            if verdict == Verdict::Moot {
+                return Outcome::Uncounted;
+            }
             self.tally.errors.fetch_add(1, Ordering::Relaxed);
-            return match self.store_failure {
-                StoreFailure::Reject if !self.is_shadow() => {
+            return match (self.store_failure, &self.buckets) {
+                (StoreFailure::Reject, _) if !self.is_shadow() => {
                     Outcome::Refused(Refusal::StoreFailed, None)
+                }
+                (StoreFailure::Local { .. }, Buckets::Remote(_, Some(share))) => {
+                    // What fits into the whole burst is not too costly for being a share.
+                    let cost = cost.min(self.quota().shared_by(share.processes).burst);
+                    let (hash, mut at) = (self.seed.hash_one(&claim.key), claim.at);
+                    self.take_here(&share.buckets, hash, cost, &mut at)
                 }
                 _ => Outcome::Uncounted,
             };
@@ -338,7 +390,16 @@ impl Core {
         let tally = &self.tally.remote;
         if decision.is_allowed() {
             tally.allowed.fetch_add(1, Ordering::Relaxed);
-            return Outcome::Charged(Charge { cost, from: Source::Remote { decision, key, at } });
+            if taken {
+                let from = Source::Remote(decision, Box::new(claim));
+                return Outcome::Charged(Charge { cost, from });
+            }
+            tally.refunded.fetch_add(1, Ordering::Relaxed);
+            let (remaining, reset) = (decision.remaining(), decision.reset());
+            return Outcome::Charged(Charge {
+                cost: 0,
+                from: Source::Nowhere { remaining, reset },
+            });
         }
         tally.limited.fetch_add(1, Ordering::Relaxed);
         self.refused(decision, cost)
@@ -347,13 +408,12 @@ impl Core {
 
 #[cfg(feature = "redis")]
 impl RemoteTally {
-    /// Keys are counted where they are.
-    fn counts(&self) -> memory::Counts {
-        memory::Counts {
-            allowed: self.allowed.load(Ordering::Relaxed),
-            limited: self.limited.load(Ordering::Relaxed),
-            refunded: self.refunded.load(Ordering::Relaxed),
-            ..memory::Counts::default()
-        }
+    /// With those of this process's share. Other keys are counted where they are.
+    fn counts(&self, share: Option<&Share>) -> memory::Counts {
+        let mut counts = share.map(|share| share.buckets.counts()).unwrap_or_default();
+        counts.allowed += self.allowed.load(Ordering::Relaxed);
+        counts.limited += self.limited.load(Ordering::Relaxed);
+        counts.refunded += self.refunded.load(Ordering::Relaxed);
+        counts
     }
 }

@@ -170,3 +170,6 @@ impl<A: RateKey, B: RateKey> RateKey for (A, B) {
         self.1.parts(parts);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::core::{Buckets, Core};
 use super::memory;
-use super::{Decision, Quota, RateKey, RateLimitConfig, RateLimitStats};
+use super::{Decision, KeyBy, Limit, Quota, RateKey, RateLimitConfig, RateLimitStats};
 use crate::ConfigError;
 use crate::clock::Moment;
 
@@ -82,6 +82,13 @@ impl RateLimiter {
     /// used cannot be put back.
     pub fn give_back<K: RateKey + ?Sized>(&self, key: &K, cost: u32) {
         self.core.give_back_to(key, cost, Moment::exact());
+    }
+
+    /// The limit with what finds the key of a request, for a
+    /// [`RateLimitLayer`](crate::RateLimitLayer).
+    #[must_use]
+    pub fn by<Req>(&self, key: KeyBy<Req>) -> Limit<Req> {
+        Limit::new(Arc::clone(&self.core), key)
     }
 
     /// Changes the quota. What keys have used stays used, at most a whole burst of the new quota.

@@ -100,6 +100,17 @@ impl Quota {
         Ok(())
     }
 
+    /// What each of so many processes may give if all of them together give this.
+    #[cfg(feature = "redis")]
+    pub(crate) fn shared_by(self, processes: u32) -> Self {
+        let processes = processes.max(1);
+        Self {
+            burst: self.burst.div_ceil(processes),
+            count: self.count,
+            period: self.period.saturating_mul(processes),
+        }
+    }
+
     /// Time in which one unit comes back: rounded up, so that no rounding gives a unit too many.
     pub(crate) fn interval_nanos(&self) -> u64 {
         let nanos = self.period.as_nanos().div_ceil(u128::from(self.count.max(1)));

@@ -30,7 +30,8 @@ pub struct RateLimitStats {
     pub overflow_total: u64,
     /// Keys forgotten because their bucket was full again.
     pub evicted_total: u64,
-    /// Checks that the store could not decide. They are neither allowed nor limited.
+    /// Checks that the store could not decide. They are neither allowed nor limited, unless
+    /// [`StoreFailure::Local`](crate::StoreFailure::Local) had them decided here.
     pub errors_total: u64,
 }
 

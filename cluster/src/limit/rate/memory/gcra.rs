@@ -98,3 +98,6 @@ impl Taken {
         Decision::Limited { retry_after, remaining, reset }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -198,3 +198,6 @@ impl State {
 fn prev_power_of_two(number: usize) -> usize {
     1 << number.ilog2()
 }
+
+#[cfg(test)]
+mod tests;

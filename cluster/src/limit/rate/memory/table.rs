@@ -171,3 +171,6 @@ impl Table {
 fn nonzero(hash: u64) -> u64 {
     hash.max(1)
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::*;
+use super::super::window::{Counts, Limits, Mark, Windows};
+use super::super::{BreakerConfig, Reason};
 
 const WIDTH: u64 = 10_000_000;
 

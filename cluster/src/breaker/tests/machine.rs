@@ -1,10 +1,12 @@
 //! The states by table, and against a model that keeps every call in a list.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::*;
+use super::super::machine::{Machine, Moves, Ticket, Verdict};
+use super::super::{BreakerConfig, Figures, Reason, State};
 
 const WHY: (Reason, Figures) = (
     Reason::FailureRate,

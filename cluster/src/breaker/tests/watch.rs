@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::*;
+use super::super::watch::{Place, Scale, Watch};
 
 const SLOW: u64 = 800;
 const QUANTUM: u64 = 100;
