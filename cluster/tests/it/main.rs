@@ -1,6 +1,7 @@
 //! The crate from outside: breakers under paused time, drains over real TCP on loopback.
 
 mod accounting;
+mod concurrency;
 mod conditions;
 mod config;
 mod contract;
@@ -17,6 +18,8 @@ mod body;
 #[cfg(feature = "axum")]
 mod client;
 #[cfg(feature = "axum")]
+mod concurrency_http;
+#[cfg(feature = "axum")]
 mod drain;
 #[cfg(feature = "axum")]
 mod drain_cut;
@@ -24,6 +27,8 @@ mod drain_cut;
 mod drain_http2;
 #[cfg(feature = "axum")]
 mod drain_limits;
+#[cfg(feature = "retry")]
+mod hedge;
 #[cfg(feature = "axum")]
 mod drain_route;
 #[cfg(feature = "axum")]
@@ -34,6 +39,8 @@ mod http;
 mod keys;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(feature = "retry")]
+mod retry;
 #[cfg(feature = "axum")]
 mod restarts;
 #[cfg(feature = "axum")]
