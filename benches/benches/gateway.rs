@@ -5,6 +5,9 @@
 //! Each proxy is a process with one thread that serves (nginx: one worker), the servers are an nginx
 //! each, the clients have a thread. The rounds are interleaved and the medians compared, so that
 //! a noisy machine disturbs all alike; time on the CPU is counted too, which it disturbs least.
+//!
+//! At the full load of each, time is but the other side of requests per second. So both are also
+//! sent the same number of requests a second, half of what nginx can do.
 
 use std::ffi::OsString;
 use std::fs;
@@ -22,6 +25,8 @@ use tokio::runtime::{Builder, Runtime};
 const CONNECTIONS: usize = 64;
 const ROUNDS: usize = 9;
 const ROUND: Duration = Duration::from_secs(2);
+/// Of what nginx can do at most.
+const SHARE: f64 = 0.5;
 /// What is asked for, and how long it is.
 const PATHS: [(&str, usize); 2] = [("/small", 1024), ("/large", 64 * 1024)];
 
@@ -59,6 +64,13 @@ fn compare(measuring: bool) -> anyhow::Result<()> {
             contenders.iter_mut().try_for_each(|one| one.measure(&clients, path, round))?;
         }
         print(&contenders, path, length);
+        let rate = contenders.first().map_or(0.0, |nginx| median(&nginx.rates)) * SHARE;
+        contenders.iter_mut().for_each(Contender::forget);
+        for _ in 0..rounds {
+            let mut both = contenders.iter_mut().take(2);
+            both.try_for_each(|one| one.measure_at(&clients, path, rate, round))?;
+        }
+        print_at(&contenders[..2], path, rate);
     }
     Ok(())
 }
@@ -87,15 +99,50 @@ impl Contender {
         path: &'static str,
         round: Duration,
     ) -> anyhow::Result<()> {
-        let before = time_on_cpu(self.pid)?;
         let run = load::closed_loop(self.address, path, CONNECTIONS, round);
-        let answers = clients.block_on(run).context(self.name)?;
+        self.count(round, || clients.block_on(run))
+    }
+
+    /// The same, but with so many requests a second.
+    fn measure_at(
+        &mut self,
+        clients: &Runtime,
+        path: &'static str,
+        rate: f64,
+        round: Duration,
+    ) -> anyhow::Result<()> {
+        let run = load::at_rate(self.address, path, CONNECTIONS, rate, round);
+        self.count(round, || clients.block_on(run))
+    }
+
+    fn count(
+        &mut self,
+        round: Duration,
+        run: impl FnOnce() -> anyhow::Result<load::Answers>,
+    ) -> anyhow::Result<()> {
+        let before = time_on_cpu(self.pid)?;
+        let answers = run().context(self.name)?;
         let spent = time_on_cpu(self.pid)?.saturating_sub(before);
         self.rates.push(answers.count as f64 / round.as_secs_f64());
         self.costs.push(spent.as_secs_f64() * 1e6 / answers.count as f64);
         self.p50.push(answers.quantile(0.5).as_secs_f64() * 1e3);
         self.p99.push(answers.quantile(0.99).as_secs_f64() * 1e3);
         Ok(())
+    }
+
+    fn forget(&mut self) {
+        let Self { name: _, address: _, pid: _, rates, costs, p50, p99 } = self;
+        [rates, costs, p50, p99].into_iter().for_each(Vec::clear);
+    }
+}
+
+fn print_at(contenders: &[Contender], path: &str, rate: f64) {
+    title(&format!("GET {path}, {rate:.0} requests/s for each, {CONNECTIONS} connections"));
+    row("", &["requests/s", "p50 ms", "p99 ms", "CPU us/req"].map(str::to_owned));
+    for Contender { name, rates, costs, p50, p99, .. } in contenders {
+        let [p50, p99] = [p50, p99].map(|times| format!("{:.2}", median(times)));
+        let rate = format!("{:.0}", median(rates));
+        row(name, &[rate, p50, p99, format!("{:.1}", median(costs))]);
     }
 }
 

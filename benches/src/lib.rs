@@ -2,6 +2,8 @@
 //!
 //! - `cargo bench -p escala-benches --bench cache`: what does a cached value cost in memory and in
 //!   Redis, how often is it there, and how much memory does it take?
+//! - `cargo bench -p escala-benches --bench cluster`: what does a circuit breaker, a limit and the
+//!   drain add to a call, for one thread, two and 64 tasks?
 //! - `cargo bench -p escala-benches --bench http_cache`: what is left of bare axum when the HTTP
 //!   cache answers, and how does `cache-proxy` do beside nginx?
 //! - `cargo bench -p escala-benches --bench gateway`: how many requests does `gateway` pass on beside

@@ -60,7 +60,12 @@ impl<N> Topology<N> {
     /// The replica for a read of any session that has failed nowhere yet, if this snapshot is
     /// [plain](Topology::plain).
     pub(crate) fn choose_plain(&self, rota: &Rota) -> Option<Choice> {
-        self.by_strategy(self.serving, &self.turns, rota)
+        let limited = self.limited.intersection(self.serving);
+        let open = self.serving.without(self.full_of(limited));
+        if open.is_empty() {
+            return None;
+        }
+        self.by_strategy(open, &self.turns, rota)
     }
 
     /// The node for a read; `None` when it has failed on all that there are.
@@ -303,7 +308,7 @@ impl<N> Topology<N> {
                     !is_first_quicker(self.cost(first), self.cost(second), rota.millis())
                 });
                 let at = quicker.unwrap_or(first);
-                let timed = is_timed(random) || !self.latency(at).is_known();
+                let timed = rota.is_timed(random as u32) || !self.latency(at).is_known();
                 Some(Choice { timed, ..Choice::new(at, Reason::Balanced) })
             }
             Selector::Balancer(balancer) => {
@@ -312,7 +317,7 @@ impl<N> Topology<N> {
                 let at = position.and_then(|position| open.iter().nth(position));
                 let turn = rota.peek_turn();
                 let at = at.or_else(|| least_loaded(open, |at| self.load(at), turns, turn))?;
-                let chance = || is_timed(fastrand::u64(..)) || !self.latency(at).is_known();
+                let chance = || rota.is_timed(fastrand::u32(..)) || !self.latency(at).is_known();
                 let timed = self.timed && chance();
                 Some(Choice { timed, ..Choice::new(at, Reason::Balanced) })
             }
@@ -353,12 +358,6 @@ impl<N> Topology<N> {
 /// Requests in flight on each of its nodes with which a zone is not overloaded yet: the others may
 /// have none at all.
 const ZONE_SPARE: u64 = 4;
-
-/// One request in eight, beside those on a node of which nothing is known, and not in step with the
-/// turns: reading the clock twice costs as much as all the rest of a pick.
-fn is_timed(random: u64) -> bool {
-    random.is_multiple_of(8)
-}
 
 /// What a [`Balancer`](crate::Balancer) sees.
 struct Snapshot<'a, N> {

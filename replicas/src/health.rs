@@ -75,7 +75,7 @@ enum State {
 pub(crate) struct Failure {
     pub(crate) now: Instant,
     /// Of the health when the node was picked.
-    pub(crate) epoch: u64,
+    pub(crate) epoch: u32,
     /// All requests that ever ended with a verdict, this one included.
     pub(crate) totals: Totals,
     /// Uniform in 0..1.
@@ -90,7 +90,7 @@ pub(crate) struct Health {
     state: State,
     /// Grows with each transition. The outcome of a request picked under an older one is ignored:
     /// the hundred requests that were in flight when a node died say nothing new.
-    epoch: u64,
+    epoch: u32,
     failed_requests: u32,
     /// Apart from requests: a node that answers pings but fails queries must go, too.
     failed_probes: u32,
@@ -111,7 +111,7 @@ impl Health {
         }
     }
 
-    pub(crate) fn epoch(&self) -> u64 {
+    pub(crate) fn epoch(&self) -> u32 {
         self.epoch
     }
 
@@ -133,7 +133,7 @@ impl Health {
     pub(crate) fn request_succeeded(
         &mut self,
         now: Instant,
-        epoch: u64,
+        epoch: u32,
         policy: &Policy,
     ) -> Option<Transition> {
         if epoch != self.epoch {
@@ -237,7 +237,7 @@ impl Health {
     }
 
     /// A trial ended without a verdict.
-    pub(crate) fn abandon_trial(&mut self, now: Instant, epoch: u64) {
+    pub(crate) fn abandon_trial(&mut self, now: Instant, epoch: u32) {
         if let State::Ejected { next_trial, .. } = &mut self.state
             && epoch == self.epoch
         {
@@ -269,7 +269,7 @@ impl Health {
 
     fn enter(&mut self, state: State) {
         self.state = state;
-        self.epoch += 1;
+        self.epoch = self.epoch.wrapping_add(1);
         self.failed_requests = 0;
         self.failed_probes = 0;
         self.window = Window::default();

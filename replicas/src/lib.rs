@@ -14,12 +14,14 @@ mod gate;
 mod health;
 mod latency;
 mod node;
+mod pace;
 mod primitives;
 mod probe;
 mod rota;
 mod select;
 mod shared;
 mod tally;
+mod ticket;
 mod topology;
 
 mod error;

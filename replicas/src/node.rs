@@ -1,7 +1,7 @@
 //! One node with its counters and its health, arranged so that picking it takes no lock.
 
 use std::sync::atomic::{
-    AtomicBool, AtomicU64,
+    AtomicBool, AtomicU32, AtomicU64,
     Ordering::{Relaxed, SeqCst},
 };
 use std::sync::{Arc, Weak};
@@ -20,6 +20,7 @@ use crate::rota::Rota;
 use crate::session::Kicks;
 use crate::shared::Shared;
 use crate::tally::{Tally, add_below};
+use crate::ticket::Ticket;
 use crate::topology::Seat;
 use crate::{Freshness, Member, Outcome, Reason, Role};
 
@@ -63,7 +64,7 @@ pub(crate) struct Notice {
 /// them a moment late, which costs a needless lock or one pick of a node just ejected.
 #[derive(Debug)]
 struct Mirror {
-    epoch: AtomicU64,
+    epoch: AtomicU32,
     ejected: AtomicBool,
     confirmed: AtomicBool,
     spotless: AtomicBool,
@@ -103,7 +104,7 @@ impl<N> Maker<N> {
             tally: Tally::default(),
             health: Mutex::new(Health::new(now)),
             mirror: Mirror {
-                epoch: AtomicU64::new(0),
+                epoch: AtomicU32::new(0),
                 ejected: AtomicBool::new(false),
                 confirmed: AtomicBool::new(false),
                 spotless: AtomicBool::new(true),
@@ -125,23 +126,8 @@ impl<N> Maker<N> {
     }
 }
 
-/// How a request is counted out.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct End {
-    /// `None` for one without a verdict.
-    pub(crate) outcome: Option<Outcome>,
-    /// Of the health when the node was picked.
-    pub(crate) epoch: u64,
-    pub(crate) role: Role,
-    pub(crate) reason: Reason,
-    pub(crate) substituting: bool,
-    /// Whether the node's latency is kept.
-    pub(crate) measured: bool,
-    /// When the request began, if it is timed.
-    pub(crate) since: Option<Instant>,
-}
-
 impl<N> Node<N> {
+    #[inline]
     pub(crate) fn in_flight(&self) -> u64 {
         self.tally.in_flight.load(Relaxed)
     }
@@ -154,7 +140,8 @@ impl<N> Node<N> {
         self.mirror.confirmed.load(Relaxed)
     }
 
-    pub(crate) fn epoch(&self) -> u64 {
+    #[inline]
+    pub(crate) fn epoch(&self) -> u32 {
         self.mirror.epoch.load(Relaxed)
     }
 
@@ -170,11 +157,13 @@ impl<N> Node<N> {
     }
 
     /// Counts a request in, if there are fewer than `limit`; [`Self::end`] counts it out.
+    #[inline]
     pub(crate) fn enter(&self, limit: u64, reason: Reason) -> bool {
         self.tally.enter(limit, reason)
     }
 
     /// As [`enter`](Self::enter), for a read for want of a replica; of these, at most `budget`.
+    #[inline(never)]
     pub(crate) fn enter_substituting(&self, limit: u64, budget: u64, reason: Reason) -> bool {
         if !add_below(&self.tally.substituting, budget) {
             return false;
@@ -188,22 +177,43 @@ impl<N> Node<N> {
     }
 
     /// Counts a request out and draws the conclusions.
-    pub(crate) fn end(&self, end: End) {
-        if end.substituting {
+    #[inline]
+    pub(crate) fn end(&self, ticket: Ticket, outcome: Outcome) {
+        if outcome != Outcome::Success || ticket.is_substituting() {
+            self.end_with_care(ticket, Some(outcome));
+            return;
+        }
+        self.tally.leave(None);
+        self.gate.freed();
+        if ticket.is_timed() {
+            self.learn(ticket, Some(outcome));
+        }
+        self.proved(ticket.epoch());
+    }
+
+    /// Counts a request out that ended without a verdict.
+    #[inline(never)]
+    pub(crate) fn abandon(&self, ticket: Ticket) {
+        self.end_with_care(ticket, None);
+    }
+
+    #[inline(never)]
+    fn end_with_care(&self, ticket: Ticket, outcome: Option<Outcome>) {
+        if ticket.is_substituting() {
             self.tally.substituting.fetch_sub(1, SeqCst);
         }
-        self.tally.leave(match end.outcome {
+        self.tally.leave(match outcome {
             Some(Outcome::Success | Outcome::Overloaded { .. } | Outcome::Neutral) => None,
             Some(Outcome::Failure | Outcome::NotPrimary) => Some(&self.tally.failed),
             None => Some(&self.tally.cancelled),
         });
         self.gate.freed();
-        if end.measured {
-            self.learn(end);
+        if ticket.is_measured() {
+            self.learn(ticket, outcome);
         }
-        match end.outcome {
-            Some(Outcome::Success) => self.proved(end.epoch),
-            Some(Outcome::Failure) => self.failed(end),
+        match outcome {
+            Some(Outcome::Success) => self.proved(ticket.epoch()),
+            Some(Outcome::Failure) => self.failed(ticket),
             Some(Outcome::NotPrimary) => {
                 if let Some(set) = self.set.upgrade() {
                     set.demote(self);
@@ -211,38 +221,46 @@ impl<N> Node<N> {
             }
             Some(Outcome::Overloaded { .. } | Outcome::Neutral) | None => {}
         }
-        let undecided = !matches!(end.outcome, Some(Outcome::Success | Outcome::Failure));
-        if end.reason == Reason::Trial && undecided {
+        let undecided = !matches!(outcome, Some(Outcome::Success | Outcome::Failure));
+        if ticket.reason() == Reason::Trial && undecided {
             self.judge(|health, now| {
-                health.abandon_trial(now, end.epoch);
+                health.abandon_trial(now, ticket.epoch());
                 None
             });
         }
     }
 
     /// Draws the conclusions of a success.
-    pub(crate) fn proved(&self, epoch: u64) {
+    #[inline]
+    pub(crate) fn proved(&self, epoch: u32) {
         // The usual case: no lock, no clock.
         if !self.mirror.spotless.load(Relaxed) {
-            self.judge(|health, now| health.request_succeeded(now, epoch, &self.policy));
+            self.forgive(epoch);
         }
     }
 
+    #[inline(never)]
+    fn forgive(&self, epoch: u32) {
+        self.judge(|health, now| health.request_succeeded(now, epoch, &self.policy));
+    }
+
     /// Draws the conclusions for the node's latency.
-    pub(crate) fn learn(&self, end: End) {
-        let refused = match end.outcome {
+    #[inline(never)]
+    pub(crate) fn learn(&self, ticket: Ticket, outcome: Option<Outcome>) {
+        let refused = match outcome {
             Some(Outcome::Failure) => Some(PENALTY),
             Some(Outcome::Overloaded { retry_after }) => Some(retry_after.unwrap_or(PENALTY)),
             Some(Outcome::Success | Outcome::NotPrimary | Outcome::Neutral) | None => None,
         };
-        if end.since.is_none() && refused.is_none() {
+        if !ticket.is_timed() && refused.is_none() {
             return;
         }
         let (now, millis) = self.rota.now();
-        let took = end.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        // Nothing for one that is not timed.
+        let took = Duration::from_nanos(now.saturating_sub(ticket.since()));
         let took = took.max(refused.unwrap_or_default());
         // One without an answer took at least so long, and says nothing if others took longer.
-        let answered = refused.is_some() || end.outcome == Some(Outcome::Success);
+        let answered = refused.is_some() || outcome == Some(Outcome::Success);
         let update = |bits| {
             let estimate = Estimate::from_bits(bits);
             let slower = estimate.at(millis) < took.as_nanos() as f32;
@@ -252,8 +270,8 @@ impl<N> Node<N> {
         let _ = self.latency.fetch_update(Relaxed, Relaxed, update);
     }
 
-    fn failed(&self, end: End) {
-        if end.role == Role::Primary {
+    fn failed(&self, ticket: Ticket) {
+        if ticket.role() == Role::Primary {
             // It may have failed because it is no longer the primary.
             self.kick.notify_one();
         } else {
@@ -262,13 +280,13 @@ impl<N> Node<N> {
         let Some(set) = self.set.upgrade() else { return };
         // Held until the ejection is visible, so that two do not use the same allowance.
         let _one_at_a_time = set.ejecting.lock();
-        let may_eject = end.role == Role::Primary || set.topology.load().can_spare(self);
+        let may_eject = ticket.role() == Role::Primary || set.topology.load().can_spare(self);
         self.judge(|health, now| {
             let tally = &self.tally;
             let failed = tally.failed.load(Relaxed);
             let totals = Totals { succeeded: tally.succeeded(), failed };
             let chance = fastrand::f64();
-            let failure = Failure { now, epoch: end.epoch, totals, chance, may_eject };
+            let failure = Failure { now, epoch: ticket.epoch(), totals, chance, may_eject };
             health.request_failed(failure, &self.policy)
         });
     }

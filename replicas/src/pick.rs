@@ -5,8 +5,9 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::choose::Choice;
-use crate::node::{End, Node};
+use crate::node::Node;
 use crate::rota::Rota;
+use crate::ticket::Ticket;
 use crate::topology::Topology;
 use crate::{Outcome, Reason, Role};
 
@@ -19,12 +20,13 @@ use crate::{Outcome, Reason, Role};
 #[must_use = "a pick that is dropped at once counts as a cancelled request"]
 pub struct Pick<N> {
     node: Arc<Node<N>>,
-    end: End,
+    ticket: Ticket,
 }
 
 impl<N> Pick<N> {
     /// Takes a place on the chosen node; `None` if there is none. Of reads that the primary serves for
     /// want of a replica, at most `budget` get one.
+    #[inline]
     pub(crate) fn enter(
         topology: &Topology<N>,
         choice: Choice,
@@ -41,16 +43,13 @@ impl<N> Pick<N> {
         } else {
             seat.node.enter(limit, reason)
         };
-        let end = End {
-            outcome: None,
-            epoch,
-            role: seat.role,
-            reason,
-            substituting,
-            measured: topology.timed,
-            since: timed.then(|| rota.now().0),
-        };
-        entered.then(|| Self { node: Arc::clone(&seat.node), end })
+        if !entered {
+            return None;
+        }
+        let ticket = Ticket::new(epoch, seat.role, reason);
+        let ticket = ticket.substituting(substituting).measured(topology.timed);
+        let ticket = if timed { ticket.begun(rota.begin()) } else { ticket };
+        Some(Self { node: Arc::clone(&seat.node), ticket })
     }
 
     /// The node's name.
@@ -62,38 +61,42 @@ impl<N> Pick<N> {
     /// What the node was in its set when it was picked.
     #[must_use]
     pub fn role(&self) -> Role {
-        self.end.role
+        self.ticket.role()
     }
 
     /// Why this node.
     #[must_use]
     pub fn reason(&self) -> Reason {
-        self.end.reason
+        self.ticket.reason()
     }
 
     /// The node did its part.
+    #[inline]
     pub fn succeeded(self) {
         self.end(Outcome::Success);
     }
 
     /// The node failed: it could not be reached, broke off, or did not answer in time. Saturation
     /// and errors of the request itself are not failures of the node.
+    #[inline]
     pub fn failed(self) {
         self.end(Outcome::Failure);
     }
 
     /// How it went, in one word.
+    #[inline]
     pub fn end(mut self, outcome: Outcome) {
-        self.end.outcome = Some(outcome);
+        let ticket = std::mem::replace(&mut self.ticket, Ticket::ENDED);
+        self.node.end(ticket, outcome);
     }
 
     /// The node has answered. What is still to come, such as a body at the pace of its reader, says
     /// nothing about how quick it is.
     #[cfg(feature = "http")]
     pub(crate) fn answered(&mut self) {
-        if self.end.since.is_some() {
-            self.node.learn(End { outcome: Some(Outcome::Success), ..self.end });
-            self.end.since = None;
+        if self.ticket.is_timed() {
+            self.node.learn(self.ticket, Some(Outcome::Success));
+            self.ticket = self.ticket.untimed();
         }
     }
 
@@ -101,7 +104,7 @@ impl<N> Pick<N> {
     /// now, and not at the end.
     #[cfg(feature = "http")]
     pub(crate) fn proved(&self) {
-        self.node.proved(self.end.epoch);
+        self.node.proved(self.ticket.epoch());
     }
 
     pub(crate) fn id(&self) -> u64 {
@@ -112,14 +115,18 @@ impl<N> Pick<N> {
 impl<N> Deref for Pick<N> {
     type Target = N;
 
+    #[inline]
     fn deref(&self) -> &N {
         &self.node.value
     }
 }
 
 impl<N> Drop for Pick<N> {
+    #[inline]
     fn drop(&mut self) {
-        self.node.end(self.end);
+        if !self.ticket.is_ended() {
+            self.node.abandon(self.ticket);
+        }
     }
 }
 

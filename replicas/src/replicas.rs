@@ -54,7 +54,16 @@ impl<N> Replicas<N> {
     /// # Errors
     /// [`RouteError::NoPrimary`] and [`RouteError::PrimaryUnknown`] only if the session is pinned;
     /// the others if there is no fit node with a free place.
+    #[inline]
     pub fn read(&self, session: &Session) -> Result<Pick<N>, RouteError> {
+        match self.shared.pick_plain(session) {
+            Some(pick) => Ok(pick),
+            None => self.read_with_care(session),
+        }
+    }
+
+    #[inline(never)]
+    fn read_with_care(&self, session: &Session) -> Result<Pick<N>, RouteError> {
         let pick = self.shared.pick(Need::Read(session, &[]));
         pick.and_then(found).map_err(|error| self.shared.refuse(error))
     }
@@ -272,6 +281,7 @@ impl<N> Replicas<N> {
     }
 
     /// What a request of the tower service starts with.
+    #[inline]
     pub(crate) fn begin(&self, request: &impl Routed) -> Begun<N>
     where
         N: Send + Sync + 'static,
@@ -287,6 +297,12 @@ impl<N> Replicas<N> {
         if route == Route::Read && shared.is_worth_waiting(session) {
             return Begun::Waiting(self.waiting(route, session));
         }
+        if route == Route::Read
+            && !shared.gate.has_queue(need.kind())
+            && let Some(pick) = shared.pick_plain(session)
+        {
+            return Begun::Picked(pick);
+        }
         match shared.try_pick(need) {
             Ok(pick) => pick.map_or(Begun::Refused(RouteError::NoFitNode), Begun::Picked),
             Err(error) if shared.waits_for(error) => Begun::Waiting(self.waiting(route, session)),
@@ -294,6 +310,7 @@ impl<N> Replicas<N> {
         }
     }
 
+    #[inline(never)]
     fn waiting(&self, route: Route, session: &Session) -> Waiting<N>
     where
         N: Send + Sync + 'static,

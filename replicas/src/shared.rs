@@ -71,7 +71,7 @@ pub(crate) enum Need<'a> {
 }
 
 impl Need<'_> {
-    fn kind(self) -> Kind {
+    pub(crate) fn kind(self) -> Kind {
         match self {
             Self::Write => Kind::Primary,
             Self::Read(session, _) if session.is_pinned() => Kind::Primary,
@@ -122,6 +122,22 @@ impl<N> Shared<N> {
         })
     }
 
+    /// A node for a read that has failed nowhere yet, in the usual case: the session needs nothing, and
+    /// any replica that serves may be taken by the strategy alone. Otherwise it is for
+    /// [`pick`](Self::pick).
+    ///
+    /// Made part of the caller, as is all that it calls but the choice itself: a pick that is handed on
+    /// through memory costs as much as its counters do.
+    #[inline]
+    pub(crate) fn pick_plain(&self, session: &Session) -> Option<Pick<N>> {
+        let topology = self.topology.load();
+        if !topology.plain || session.is_pinned() || session.has_needs() {
+            return None;
+        }
+        let choice = topology.choose_plain(&self.rota)?;
+        Pick::enter(&topology, choice, u64::MAX, &self.rota)
+    }
+
     /// A node for `need`; `None` when the read has failed on all that there are.
     pub(crate) fn pick(&self, need: Need<'_>) -> Result<Option<Pick<N>>, RouteError> {
         let topology = self.topology.load();
@@ -138,15 +154,6 @@ impl<N> Shared<N> {
         topology: &Topology<N>,
         need: Need<'_>,
     ) -> Result<Option<Pick<N>>, RouteError> {
-        if let Need::Read(session, []) = need
-            && topology.plain
-            && !session.is_pinned()
-            && !session.has_needs()
-            && let Some(choice) = topology.choose_plain(&self.rota)
-            && let Some(pick) = Pick::enter(topology, choice, u64::MAX, &self.rota)
-        {
-            return Ok(Some(pick));
-        }
         let mut full = topology.full();
         // Each round finds a node that was taken meanwhile, so there are few.
         loop {

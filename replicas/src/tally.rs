@@ -25,6 +25,7 @@ pub(crate) struct Tally {
 
 impl Tally {
     /// Counts a request in, if there are fewer than `limit`.
+    #[inline]
     pub(crate) fn enter(&self, limit: u64, reason: Reason) -> bool {
         if limit == u64::MAX {
             self.in_flight.fetch_add(1, Relaxed);
@@ -36,6 +37,7 @@ impl Tally {
     }
 
     /// Counts a request out: as one of `ended`, or of those that succeeded.
+    #[inline]
     pub(crate) fn leave(&self, ended: Option<&AtomicU64>) {
         if let Some(ended) = ended {
             ended.fetch_add(1, Relaxed);
@@ -63,6 +65,7 @@ impl Tally {
 }
 
 /// Adds one to what is below `limit`.
+#[inline]
 pub(crate) fn add_below(count: &AtomicU64, limit: u64) -> bool {
     count.fetch_update(Relaxed, Relaxed, |count| (count < limit).then(|| count + 1)).is_ok()
 }

@@ -49,7 +49,8 @@ pub(crate) struct Topology<N> {
     pub(crate) local: NodeSet,
     /// Nodes that have a `max_in_flight`.
     pub(crate) limited: NodeSet,
-    /// Whether a read without needs takes any of `serving` by the strategy and no more.
+    /// Whether a read without needs takes any of `serving` that is not full by the strategy, and no
+    /// more.
     pub(crate) plain: bool,
     /// Of `serving`.
     pub(crate) turns: Turns,
@@ -123,8 +124,8 @@ impl<N> Topology<N> {
                 && !serving.is_empty()
                 && !panic
                 && !trials_due
-                && local.is_empty()
-                && serving.intersection(limited).is_empty(),
+                && next_step.is_none()
+                && local.is_empty(),
             next_step,
             max_ejected_percent: policy.config.max_ejected_percent,
             seats: seats.into(),
@@ -162,8 +163,14 @@ impl<N> Topology<N> {
 
     /// Nodes that have as many requests as they may.
     pub(crate) fn full(&self) -> NodeSet {
+        self.full_of(self.limited)
+    }
+
+    /// Those of some nodes that have as many requests as they may.
+    #[inline]
+    pub(crate) fn full_of(&self, nodes: NodeSet) -> NodeSet {
         let is_full = |at: &usize| self.seats[*at].node.in_flight() >= self.limit(*at);
-        self.limited.iter().filter(is_full).collect()
+        nodes.iter().filter(is_full).collect()
     }
 }
 

@@ -1,27 +1,21 @@
 //! When a circuit opens, for how long, and what it takes to close it again.
 
+mod rules;
+
 use std::time::Duration;
-
-use crate::ConfigError;
-
-/// No time is longer than a day: longer ones are slips of the unit, and would overflow the clock.
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// A window is at least this long, so that each of its ten buckets lasts 10 ms or more: below, the
-/// buckets would be shorter than what a scheduler delays a task by.
-const SHORTEST_WINDOW: Duration = Duration::from_millis(100);
 
 /// What a [`Breaker`](crate::Breaker) counts as too many failures, and how it recovers.
 ///
-/// Two conditions open the circuit, each of which can be switched off: failures in a row, and the
-/// share of failures within a sliding window of time.
+/// Three conditions open the circuit, each of which can be switched off, whichever is met first:
+/// failures in a row, the share of failures, and the share of slow calls. The shares are those of
+/// the last so many calls, of the last so much time, or of both, each by itself.
 ///
 /// ```
 /// use std::time::Duration;
 /// use escala_cluster::BreakerConfig;
 ///
-/// // Only failures in a row: the closed circuit then reads no clock for calls that end at once.
-/// let config = BreakerConfig::default().consecutive_failures(3).failure_rate(None);
+/// // Failures in a row, or 10 of the last 20 calls: the closed circuit then reads no clock.
+/// let config = BreakerConfig::default().window(None).count_window(20).minimum_calls(10);
 /// assert_eq!(config.open_for, Duration::from_secs(5));
 /// config.validate()?;
 /// # Ok::<(), escala_cluster::ConfigError>(())
@@ -34,18 +28,36 @@ pub struct BreakerConfig {
     /// Failures in a row that open the circuit; `None` switches the condition off. 5, as in Envoy,
     /// Finagle and failsafe: it notices a dead backend within five calls, at any rate of calls.
     pub consecutive_failures: Option<u32>,
-    /// Share of failures within [`window`](Self::window) that opens the circuit, above 0.0 and at
-    /// most 1.0; `None` switches the condition off, and with it a clock read per call. 0.5, as in
-    /// resilience4j: it notices a backend that fails every other call, which is never five in a row
-    /// for long.
+    /// Share of failures (throttled calls among them) that opens the circuit, above 0.0 and at most
+    /// 1.0; `None` switches the condition off. 0.5, as in resilience4j: it notices a backend that
+    /// fails every other call, which is never five in a row for long.
     pub failure_rate: Option<f64>,
-    /// Length of the sliding window, kept as ten buckets: what happened up to this long ago counts,
-    /// give or take a bucket. 10 s, as in linkerd: an outage is noticed before the fastest
-    /// documented alert interval has passed twice.
+    /// Share of slow calls that opens the circuit, above 0.0 and at most 1.0; `None` switches the
+    /// condition off, and with it two clock reads per call. `None`: what is slow only the
+    /// application knows.
+    ///
+    /// Calls under way that are too slow already count as slow calls beside those of the window, so
+    /// that a backend that hangs is noticed before any call has ended. They are looked at eight
+    /// times per [`slow_call`](Self::slow_call), when the next call or somebody who reads the state
+    /// comes by.
+    pub slow_call_rate: Option<f64>,
+    /// A call that takes this long or longer is slow; 1 ms to 24 h, used with
+    /// [`slow_call_rate`](Self::slow_call_rate) only. A trial call that is slow counts as failed. 1 s:
+    /// the shortest timeout in common use, after which somebody has given up.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
-    pub window: Duration,
-    /// Calls the window must hold before the rate means anything, 1 to 100,000. 100, as in
-    /// resilience4j and Polly: below, a few unlucky calls make up half.
+    pub slow_call: Duration,
+    /// Length of the sliding window of time, kept as ten buckets: what happened up to this long ago
+    /// counts, give or take a bucket; `None` switches it off, and with it a clock read per call.
+    /// 10 s, as in linkerd: an outage is noticed before the fastest documented alert interval has
+    /// passed twice.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub window: Option<Duration>,
+    /// Length of the sliding window of calls, 1 to 10,000: the last so many count; `None` switches
+    /// it off. `None`: at a low rate of calls it holds what happened hours ago.
+    pub count_window: Option<u32>,
+    /// Calls a window must hold before its rates mean anything, 1 to 100,000, and at most
+    /// [`count_window`](Self::count_window), which need not be full. 100, as in resilience4j and
+    /// Polly: below, a few unlucky calls make up half.
     pub minimum_calls: u32,
     /// Time the circuit stays open the first time; doubled for each trial that fails after it. 5 s,
     /// as in Polly: long enough for a restart of the backend, short enough to be a hiccup.
@@ -55,6 +67,10 @@ pub struct BreakerConfig {
     /// resilience4j: a backend that is back is found within a minute.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub open_for_max: Duration,
+    /// Longest `Retry-After` of the backend that is obeyed (a longer one counts as this); zero obeys
+    /// none. 5 min, as in linkerd: a slip of its unit does not keep the backend away for a day.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub retry_after_max: Duration,
     /// Share by which the open time is lengthened at random, 0.0 to 1.0. 0.2, so that many
     /// processes do not try one backend in the same instant.
     pub jitter: f64,
@@ -68,6 +84,11 @@ pub struct BreakerConfig {
     /// timeout of the documented lanes.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub probe_deadline: Duration,
+    /// Time over which a circuit that has closed by itself lets a growing share of the calls
+    /// through, from a tenth to all; zero lets all through at once. Zero: only a backend that comes
+    /// up cold (caches, connections) needs it, and the rejections are felt.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub ramp: Duration,
     /// A call that is given up (its future dropped) after at least this long counts as a failure,
     /// earlier it counts as nothing; `None` never counts it. 500 ms, half of the shortest timeout
     /// in common use, so that a timeout around the breaker can open it while visitors who leave
@@ -81,14 +102,19 @@ impl Default for BreakerConfig {
         Self {
             consecutive_failures: Some(5),
             failure_rate: Some(0.5),
-            window: Duration::from_secs(10),
+            slow_call_rate: None,
+            slow_call: Duration::from_secs(1),
+            window: Some(Duration::from_secs(10)),
+            count_window: None,
             minimum_calls: 100,
             open_for: Duration::from_secs(5),
             open_for_max: Duration::from_secs(60),
+            retry_after_max: Duration::from_secs(5 * 60),
             jitter: 0.2,
             half_open_permits: 3,
             half_open_success_ratio: 0.5,
             probe_deadline: Duration::from_secs(5),
+            ramp: Duration::ZERO,
             abandoned_after: Some(Duration::from_millis(500)),
         }
     }
@@ -109,10 +135,33 @@ impl BreakerConfig {
         self
     }
 
+    /// Sets [`slow_call_rate`](Self#structfield.slow_call_rate).
+    #[must_use]
+    pub fn slow_call_rate(mut self, share: impl Into<Option<f64>>) -> Self {
+        self.slow_call_rate = share.into();
+        self
+    }
+
+    /// Sets [`slow_call`](Self#structfield.slow_call).
+    #[must_use]
+    pub fn slow_call(mut self, time: Duration) -> Self {
+        self.slow_call = time;
+        self
+    }
+
     /// Sets [`window`](Self#structfield.window).
     #[must_use]
-    pub fn window(mut self, length: Duration) -> Self {
-        self.window = length;
+    pub fn window(mut self, length: impl Into<Option<Duration>>) -> Self {
+        self.window = length.into();
+        self
+    }
+
+    /// Sets [`count_window`](Self#structfield.count_window), and lowers
+    /// [`minimum_calls`](Self#structfield.minimum_calls) to it if that was more.
+    #[must_use]
+    pub fn count_window(mut self, calls: impl Into<Option<u32>>) -> Self {
+        self.count_window = calls.into();
+        self.minimum_calls = self.minimum_calls.min(self.count_window.unwrap_or(u32::MAX));
         self
     }
 
@@ -136,6 +185,13 @@ impl BreakerConfig {
     #[must_use]
     pub fn open_for_max(mut self, time: Duration) -> Self {
         self.open_for_max = time;
+        self
+    }
+
+    /// Sets [`retry_after_max`](Self#structfield.retry_after_max).
+    #[must_use]
+    pub fn retry_after_max(mut self, time: Duration) -> Self {
+        self.retry_after_max = time;
         self
     }
 
@@ -167,75 +223,17 @@ impl BreakerConfig {
         self
     }
 
+    /// Sets [`ramp`](Self#structfield.ramp).
+    #[must_use]
+    pub fn ramp(mut self, time: Duration) -> Self {
+        self.ramp = time;
+        self
+    }
+
     /// Sets [`abandoned_after`](Self#structfield.abandoned_after).
     #[must_use]
     pub fn abandoned_after(mut self, age: impl Into<Option<Duration>>) -> Self {
         self.abandoned_after = age.into();
         self
     }
-
-    /// Checks every field. [`Breaker::new`](crate::Breaker::new) does it too.
-    ///
-    /// # Errors
-    /// The first field that breaks its rule.
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        self.validate_conditions()?;
-        self.validate_recovery()
-    }
-
-    fn validate_conditions(&self) -> Result<(), ConfigError> {
-        if self.consecutive_failures.is_none() && self.failure_rate.is_none() {
-            let rule = "be set when failure_rate is not: one of them has to open the circuit";
-            return Err(ConfigError::new("consecutive_failures", &"none", rule));
-        }
-        if self.consecutive_failures == Some(0) {
-            let rule = "be at least 1; leave it out to switch the condition off";
-            return Err(ConfigError::new("consecutive_failures", &0, rule));
-        }
-        if let Some(rate) = self.failure_rate {
-            share("failure_rate", rate)?;
-        }
-        if !(SHORTEST_WINDOW..=LONGEST).contains(&self.window) {
-            let rule = "be between 100 ms and 24 hours";
-            return Err(ConfigError::new("window", &format!("{:?}", self.window), rule));
-        }
-        if !(1..=100_000).contains(&self.minimum_calls) {
-            let rule = "be between 1 and 100000";
-            return Err(ConfigError::new("minimum_calls", &self.minimum_calls, rule));
-        }
-        Ok(())
-    }
-
-    fn validate_recovery(&self) -> Result<(), ConfigError> {
-        for (field, time) in [
-            ("open_for", self.open_for),
-            ("open_for_max", self.open_for_max),
-            ("probe_deadline", self.probe_deadline),
-        ] {
-            if time.is_zero() || time > LONGEST {
-                let rule = "be longer than zero and at most 24 hours";
-                return Err(ConfigError::new(field, &format!("{time:?}"), rule));
-            }
-        }
-        if self.open_for_max < self.open_for {
-            let rule = "be at least open_for";
-            let value = format!("{:?}", self.open_for_max);
-            return Err(ConfigError::new("open_for_max", &value, rule));
-        }
-        if !(0.0..=1.0).contains(&self.jitter) {
-            return Err(ConfigError::new("jitter", &self.jitter, "be between 0.0 and 1.0"));
-        }
-        if !(1..=1_000).contains(&self.half_open_permits) {
-            let rule = "be between 1 and 1000";
-            return Err(ConfigError::new("half_open_permits", &self.half_open_permits, rule));
-        }
-        share("half_open_success_ratio", self.half_open_success_ratio)
-    }
-}
-
-fn share(field: &'static str, value: f64) -> Result<(), ConfigError> {
-    if value > 0.0 && value <= 1.0 {
-        return Ok(());
-    }
-    Err(ConfigError::new(field, &value, "be above 0.0 and at most 1.0"))
 }

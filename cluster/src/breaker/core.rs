@@ -1,296 +1,261 @@
-//! What all handles of one breaker share: a closed circuit is a few atomics, every other state and
-//! every move goes through the machine behind its lock.
+//! What all handles of one breaker share. A call on a closed circuit reads one line of memory that
+//! nobody writes, and counts on a line of its thread; every other call, and every move, goes
+//! through the books behind their lock.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+mod books;
+mod moves;
+mod slowly;
+
+use std::sync::Arc as Name;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::time::Instant;
-
-use super::machine::{Machine, State, Ticket, Verdict};
-use super::stats::{BreakerStats, Counters};
-use super::window::{BUCKETS, Totals, Window};
-use super::{BreakerConfig, Open};
+use self::books::Books;
+use super::cell::{Cell, End};
+use super::hook::Hook;
+use super::machine::Ticket;
+use super::primitives::{
+    AcqRel, Acquire, Arc, AtomicBool, AtomicU64, Instant, Mutex, Relaxed, Release,
+};
+use super::watch::{Place, Slow};
+use super::word::Word;
+use super::{BreakerConfig, Open, State};
 
 /// The part of an epoch that fits beside a count.
 const EPOCH_MASK: u64 = u32::MAX as u64;
 
-/// How a call has ended, in the terms of the statistics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
-    Succeeded,
-    Failed,
-    Ignored,
-    Cancelled,
-    Abandoned,
-    Panicked,
-}
+/// The epoch of a call that counts nowhere but in the statistics: there will be no such one.
+const NO_EPOCH: u64 = u64::MAX >> 3;
+
+/// No time: there is no window of time, or nobody needs to know when a call began.
+const NEVER: u64 = u64::MAX;
 
 #[derive(Debug)]
 pub(super) struct Core {
-    name: Arc<str>,
-    config: BreakerConfig,
-    /// Time zero of the machine and of the window.
+    hot: Hot,
+    cells: Box<[Cell]>,
+    name: Name<str>,
+    /// Time zero; all times are nanoseconds since then.
     origin: Instant,
-    bucket_nanos: u64,
-    /// `epoch << 3 | state`: what a call on a closed circuit has to read. Written under the
-    /// machine's lock.
+    books: Mutex<Books>,
+    hook: Hook,
+}
+
+/// What each call reads. Written under the lock of the books, except `consecutive` and `check_at`,
+/// and only when something changes.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Hot {
+    /// A [`Word`]. Written last.
     word: AtomicU64,
-    /// When the open time ends, in nanoseconds since `origin`, so that an open circuit rejects
-    /// without a lock. Written before `word`.
-    open_until: AtomicU64,
     /// `epoch << 32 | failures in a row`: a count of another epoch reads as zero.
     consecutive: AtomicU64,
-    window: Window,
-    counters: Counters,
-    machine: Mutex<Machine>,
+    /// When the next bucket of the window of time begins.
+    roll_at: AtomicU64,
+    /// When to look for slow calls among those under way.
+    check_at: AtomicU64,
+    /// A [`Slow`].
+    slow: AtomicU64,
+    /// The age from which on a call given up has failed.
+    abandoned: AtomicU64,
+    /// When the open time ends; how long it would be for a circuit forced open.
+    open_until: AtomicU64,
+    shadow: AtomicBool,
+}
+
+/// A call that was let in.
+#[derive(Debug)]
+pub(super) struct Call {
+    ticket: Ticket,
+    /// When it began, if that is needed: at once for slow calls, else when it first has to wait.
+    since: u64,
+    /// Where it is watched, once it has had to wait.
+    place: Option<Place>,
+}
+
+impl Call {
+    #[inline]
+    fn new(ticket: Ticket, since: u64) -> Self {
+        Self { ticket, since, place: None }
+    }
+
+    /// Counted nowhere.
+    pub(super) fn unseen() -> Self {
+        Self::new(Ticket { epoch: NO_EPOCH, probe: None }, NEVER)
+    }
 }
 
 impl Core {
-    pub(super) fn new(name: Arc<str>, config: BreakerConfig) -> Self {
-        let bucket_nanos = nanos(config.window / BUCKETS);
-        Self {
+    pub(super) fn new(name: Name<str>, config: BreakerConfig, cells: usize) -> Arc<Self> {
+        let slow = Slow::new(0, slow_nanos(&config));
+        let abandoned = abandoned_nanos(&config);
+        let books = Books::new(config);
+        Arc::new(Self {
+            hot: Hot {
+                word: AtomicU64::new(Word::new(0, State::Closed, false).bits()),
+                consecutive: AtomicU64::new(0),
+                roll_at: AtomicU64::new(books.next_bucket()),
+                check_at: AtomicU64::new(0),
+                slow: AtomicU64::new(slow.word()),
+                abandoned: AtomicU64::new(abandoned),
+                open_until: AtomicU64::new(0),
+                shadow: AtomicBool::new(false),
+            },
+            cells: (0..cells).map(|_| Cell::default()).collect(),
             name,
             origin: Instant::now(),
-            bucket_nanos,
-            word: AtomicU64::new(pack(0, State::Closed)),
-            open_until: AtomicU64::new(0),
-            consecutive: AtomicU64::new(0),
-            window: Window::default(),
-            counters: Counters::default(),
-            machine: Mutex::new(Machine::new(&config)),
-            config,
-        }
+            books: Mutex::new(books),
+            hook: Hook::default(),
+        })
     }
 
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    pub(super) fn config(&self) -> &BreakerConfig {
-        &self.config
+    pub(super) fn hook(&self) -> &Hook {
+        &self.hook
+    }
+
+    pub(super) fn config(&self) -> BreakerConfig {
+        self.books.lock().config.clone()
+    }
+
+    #[inline]
+    pub(super) fn cell(&self, index: usize) -> &Cell {
+        &self.cells[index]
     }
 
     pub(super) fn state(&self) -> State {
-        match state_of(self.word.load(Ordering::Acquire)) {
-            State::Open if self.open_for_now().is_none() => State::HalfOpen,
+        if !self.slow().is_off() {
+            self.look(self.now());
+        }
+        match self.word().state() {
+            State::Open if self.hot.open_until.load(Acquire) <= self.now() => State::HalfOpen,
             state => state,
         }
     }
 
-    pub(super) fn admit(&self) -> Result<Ticket, Open> {
-        let word = self.word.load(Ordering::Acquire);
-        if state_of(word).is_closed() {
-            self.counters.admitted();
-            return Ok(Ticket { epoch: epoch_of(word), probe: None });
-        }
-        let answer = match self.rejects_now(word) {
-            Some(open) => Err(open),
-            None => self.admit_by_machine(),
-        };
-        match answer {
-            Ok(_) => self.counters.admitted(),
-            Err(_) => self.counters.rejected(),
-        }
-        answer
+    /// Lets a call in, if the circuit lets all in.
+    #[inline]
+    pub(super) fn admit(&self, cell: &Cell) -> Option<Call> {
+        let since = self.now_if_slow_counts();
+        let word = self.word();
+        word.admits_all().then(|| {
+            cell.admitted();
+            Call::new(Ticket { epoch: word.epoch(), probe: None }, since)
+        })
     }
 
     /// The rejection that a call would meet now, as far as that is known without the lock: a
     /// half-open circuit has to be asked.
     pub(super) fn rejects(&self) -> Option<Open> {
-        let word = self.word.load(Ordering::Acquire);
-        if state_of(word).is_closed() { None } else { self.rejects_now(word) }
+        let word = self.word();
+        if word.admits_all() || self.hot.shadow.load(Acquire) { None } else { self.rejection(word) }
     }
 
-    /// Counts a call that was refused without asking the machine.
-    pub(super) fn rejected(&self) {
-        self.counters.rejected();
+    /// The call has to wait: from now on it has an age, and is watched if it may become slow.
+    pub(super) fn waits(&self, cell: &Cell, call: &mut Call) {
+        let slow = self.slow();
+        if slow.is_off() {
+            let limit = self.hot.abandoned.load(Relaxed);
+            if call.since == NEVER && limit != NEVER && limit != 0 {
+                call.since = self.now();
+            }
+        } else if call.place.is_none() && call.since != NEVER && call.ticket.probe.is_none() {
+            call.place = cell.watch.enter(slow.scale(call.ticket.epoch), call.since);
+        }
     }
 
     /// Takes the result of a call.
-    pub(super) fn settle(&self, ticket: Ticket, end: End) {
-        self.counters.ended(end);
-        let verdict = match end {
-            End::Succeeded => Verdict::Success,
-            End::Failed | End::Abandoned | End::Panicked => Verdict::Failure,
-            End::Ignored | End::Cancelled => Verdict::Neutral,
-        };
-        if ticket.probe.is_some() {
-            let now = self.elapsed();
-            self.change(|machine| machine.settle(ticket, verdict, now, fastrand::f64()));
-        } else if self.word.load(Ordering::Acquire) == pack(ticket.epoch, State::Closed) {
-            match verdict {
-                Verdict::Success => self.note_success(ticket.epoch),
-                Verdict::Failure => self.note_failure(ticket.epoch),
-                Verdict::Neutral => {}
+    #[inline]
+    pub(super) fn settle(&self, cell: &Cell, call: &Call, end: End, retry_after: Option<Duration>) {
+        let Ticket { epoch, probe } = call.ticket;
+        if end == End::Succeeded && probe.is_none() && self.word().counts(epoch) {
+            let roll_at = self.hot.roll_at.load(Relaxed);
+            let may_be_slow = call.since != NEVER && !self.slow().is_off();
+            let now = if roll_at != NEVER || may_be_slow { self.now() } else { 0 };
+            if !may_be_slow || !self.is_slow(call, now) {
+                if now >= roll_at {
+                    self.roll(now);
+                }
+                self.end_row(epoch);
+                cell.good(epoch);
+                if let Some(place) = call.place {
+                    cell.watch.leave(place);
+                }
+                return;
             }
         }
+        self.settle_slowly(cell, call, end, retry_after);
     }
 
-    /// Moves the machine and publishes where it stands now.
-    pub(super) fn change<T>(&self, step: impl FnOnce(&mut Machine) -> T) -> T {
-        let (answer, before, after) = {
-            let mut machine = self.machine.lock();
-            let (before, epoch) = (machine.state(), machine.epoch());
-            let answer = step(&mut machine);
-            if machine.epoch() != epoch {
-                self.open_until.store(nanos(machine.open_until()), Ordering::Release);
-                self.word.store(pack(machine.epoch(), machine.state()), Ordering::Release);
-            }
-            (answer, (before, epoch), (machine.state(), machine.epoch()))
-        };
-        if before.1 != after.1 {
-            self.report(before.0, after.0);
-        }
-        answer
-    }
-
-    pub(super) fn stats(&self) -> BreakerStats {
-        let moves = self.machine.lock().moves();
-        let word = self.word.load(Ordering::Acquire);
-        let epoch = epoch_of(word);
-        let totals = if state_of(word) == State::Closed && self.config.failure_rate.is_some() {
-            self.window.totals(self.tick(epoch, self.elapsed()))
+    /// How a call that was dropped has ended.
+    pub(super) fn end_unsaid(&self, call: &Call) -> End {
+        let limit = self.hot.abandoned.load(Relaxed);
+        if std::thread::panicking() {
+            End::Panicked
+        } else if limit == 0 || call.since != NEVER && self.age(call, self.now()) >= limit {
+            End::Abandoned
         } else {
-            Totals::default()
-        };
-        let consecutive = self.consecutive.load(Ordering::Acquire);
-        let current = consecutive >> 32 == epoch & EPOCH_MASK;
-        let consecutive = if current { consecutive as u32 } else { 0 };
-        self.counters.snapshot(self.name(), self.state(), moves, totals, consecutive)
-    }
-
-    fn admit_by_machine(&self) -> Result<Ticket, Open> {
-        let now = self.elapsed();
-        let answer = self.change(|machine| machine.admit(now, fastrand::f64()));
-        answer.map_err(|retry_after| Open { retry_after })
-    }
-
-    fn rejects_now(&self, word: u64) -> Option<Open> {
-        match state_of(word) {
-            State::Open => self.open_for_now(),
-            State::ForcedOpen => Some(Open { retry_after: self.config.open_for }),
-            _ => None,
+            End::Cancelled
         }
     }
 
-    /// What is left of the open time.
-    fn open_for_now(&self) -> Option<Open> {
-        let until = self.open_until.load(Ordering::Acquire);
-        let left = until.saturating_sub(nanos(self.elapsed()));
-        (left > 0).then(|| Open { retry_after: Duration::from_nanos(left) })
+    /// When a call that may be slow begins; the calls before it are looked at on the way.
+    #[inline]
+    fn now_if_slow_counts(&self) -> u64 {
+        if self.slow().is_off() { NEVER } else { self.look(self.now()) }
     }
 
-    fn note_success(&self, epoch: u64) {
+    /// A success ends the failures in a row.
+    #[inline]
+    fn end_row(&self, epoch: u64) {
         // Read before write: on the usual path the count is zero and the line stays shared.
-        let word = self.consecutive.load(Ordering::Acquire);
+        let word = self.hot.consecutive.load(Acquire);
         if word as u32 > 0 && word >> 32 == epoch & EPOCH_MASK {
             // Lost only to another result of the same moment, whose order is open anyway.
             let none = epoch << 32;
-            let _raced =
-                self.consecutive.compare_exchange(word, none, Ordering::AcqRel, Ordering::Acquire);
-        }
-        if self.config.failure_rate.is_some() {
-            self.window.record(self.tick(epoch, self.elapsed()), false);
+            let _raced = self.hot.consecutive.compare_exchange(word, none, AcqRel, Acquire);
         }
     }
 
-    fn note_failure(&self, epoch: u64) {
-        let now = self.elapsed();
-        let in_a_row = self.too_many_in_a_row(epoch);
-        if self.too_high_a_rate(epoch, now) || in_a_row {
-            self.change(|machine| machine.trip(epoch, now, fastrand::f64()));
-        }
+    #[inline]
+    fn word(&self) -> Word {
+        Word::from_bits(self.hot.word.load(Acquire))
     }
 
-    fn too_many_in_a_row(&self, epoch: u64) -> bool {
-        let Some(limit) = self.config.consecutive_failures else { return false };
-        let mut word = self.consecutive.load(Ordering::Acquire);
-        loop {
-            let count = match ((word >> 32) as u32).wrapping_sub(epoch as u32) {
-                0 => word as u32,
-                // A count of a newer epoch: this result is stale after all.
-                ahead if ahead < u32::MAX / 2 => return false,
-                _ => 0,
-            };
-            let count = count.saturating_add(1);
-            let next = epoch << 32 | u64::from(count);
-            let swap = self.consecutive.compare_exchange_weak(
-                word,
-                next,
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            );
-            match swap {
-                Ok(_) => return count >= limit,
-                Err(current) => word = current,
-            }
-        }
+    #[inline]
+    fn slow(&self) -> Slow {
+        Slow::from_word(self.hot.slow.load(Relaxed))
     }
 
-    /// Judged on failures only: a success never opens a circuit.
-    fn too_high_a_rate(&self, epoch: u64, now: Duration) -> bool {
-        let Some(rate) = self.config.failure_rate else { return false };
-        let tick = self.tick(epoch, now);
-        self.window.record(tick, true);
-        let totals = self.window.totals(tick);
-        totals.calls >= u64::from(self.config.minimum_calls)
-            && totals.failures as f64 >= rate * totals.calls as f64
+    #[inline]
+    fn age(&self, call: &Call, now: u64) -> u64 {
+        now.saturating_sub(call.since)
     }
 
-    /// The window's tick. Each epoch starts more than a whole ring after the one before, so that
-    /// nothing counted before a move is seen after it and no bucket has to be cleared.
-    fn tick(&self, epoch: u64, now: Duration) -> u32 {
-        let skipped = epoch.wrapping_mul(u64::from(BUCKETS + 1));
-        (nanos(now) / self.bucket_nanos).wrapping_add(skipped) as u32
+    #[inline]
+    fn is_slow(&self, call: &Call, now: u64) -> bool {
+        call.since != NEVER && self.slow().is_reached(self.age(call, now))
     }
 
-    fn elapsed(&self) -> Duration {
-        self.origin.elapsed()
+    #[inline]
+    fn now(&self) -> u64 {
+        nanos(self.origin.elapsed())
     }
-
-    #[cfg(feature = "tracing")]
-    fn report(&self, from: State, to: State) {
-        let breaker = self.name();
-        if to.is_closed() {
-            tracing::info!(breaker, %from, %to, "circuit closed");
-        } else {
-            tracing::warn!(breaker, %from, %to, "circuit rejects calls");
-        }
-    }
-
-    #[cfg(not(feature = "tracing"))]
-    #[expect(clippy::unused_self, reason = "the same call with and without the feature")]
-    fn report(&self, _from: State, _to: State) {}
-}
-
-fn pack(epoch: u64, state: State) -> u64 {
-    let code = match state {
-        State::Closed => 0,
-        State::ForcedClosed => 1,
-        State::HalfOpen => 2,
-        State::Open => 3,
-        State::ForcedOpen => 4,
-    };
-    epoch << 3 | code
-}
-
-fn state_of(word: u64) -> State {
-    match word & 7 {
-        0 => State::Closed,
-        1 => State::ForcedClosed,
-        2 => State::HalfOpen,
-        3 => State::Open,
-        _ => State::ForcedOpen,
-    }
-}
-
-fn epoch_of(word: u64) -> u64 {
-    word >> 3
 }
 
 /// Nanoseconds, saturated after 584 years.
+#[inline]
 fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+    // Not by `as_nanos`, whose 128 bits cost as much as the rest of a call.
+    time.as_secs().saturating_mul(1_000_000_000).saturating_add(time.subsec_nanos().into())
+}
+
+fn slow_nanos(config: &BreakerConfig) -> Option<u64> {
+    config.slow_call_rate.map(|_| nanos(config.slow_call))
+}
+
+fn abandoned_nanos(config: &BreakerConfig) -> u64 {
+    config.abandoned_after.map_or(NEVER, nanos)
 }

@@ -25,8 +25,7 @@ pin_project! {
         Admitted {
             #[pin]
             inner: F,
-            // `Some` until the inner future has ended.
-            permit: Option<Permit>,
+            permit: Permit,
             classify: C,
         },
         // `Some` until it has been handed out.
@@ -35,8 +34,9 @@ pin_project! {
 }
 
 impl<F, C, R> ResponseFuture<F, C, R> {
+    #[inline]
     pub(super) fn admitted(inner: F, permit: Permit, classify: C) -> Self {
-        let call = Call::Admitted { inner, permit: Some(permit), classify };
+        let call = Call::Admitted { inner, permit, classify };
         Self { call, reject: PhantomData }
     }
 
@@ -53,19 +53,19 @@ where
 {
     type Output = Result<Res, R::Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().call.project() {
-            CallProjection::Admitted { inner, permit: slot, classify } => {
-                // Taken out while the inner future runs: if that panics, the permit is dropped by
-                // the panic itself, and not later by whoever caught it.
-                let mut permit = slot.take().expect("not polled after it has ended");
+            CallProjection::Admitted { inner, permit, classify } => {
+                // If the inner future panics, the call ends by that, and not later when whoever
+                // caught it drops this one.
+                let guard = permit.guard();
                 let Poll::Ready(result) = inner.poll(cx) else {
-                    permit.start_age();
-                    *slot = Some(permit);
+                    guard.defuse().start_age();
                     return Poll::Pending;
                 };
-                let outcome = classify.classify(result.as_ref());
-                permit.judged(outcome);
+                let judgement = classify.classify(result.as_ref());
+                guard.defuse().settle(judgement);
                 Poll::Ready(result.map_err(R::passed_on))
             }
             CallProjection::Rejected { open } => {

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use tower_layer::Layer;
 
-use super::{AsError, BreakerService, ErrorsFail, Outcome};
+use super::{AsError, BreakerService, ErrorsFail, Judgement};
 #[cfg(feature = "axum")]
 use super::{AsResponse, ServerErrorsFail};
 use crate::Breaker;
@@ -85,11 +85,13 @@ impl BreakerLayer<ServerErrorsFail, AsResponse> {
 }
 
 impl<C, R> BreakerLayer<C, R> {
-    /// Judges results by `classify` from now on: the response's head or the inner error.
+    /// Judges results by `classify` from now on: the response's head or the inner error. The
+    /// closure returns an [`Outcome`](crate::Outcome) or a [`Judgement`].
     #[must_use]
-    pub fn classify<F, Res, E>(self, classify: F) -> BreakerLayer<F, R>
+    pub fn classify<F, O, Res, E>(self, classify: F) -> BreakerLayer<F, R>
     where
-        F: Fn(Result<&Res, &E>) -> Outcome + Clone,
+        F: Fn(Result<&Res, &E>) -> O + Clone,
+        O: Into<Judgement>,
     {
         BreakerLayer { breaker: self.breaker, classify, reject: PhantomData }
     }

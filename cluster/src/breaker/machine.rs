@@ -5,65 +5,17 @@
 //! another epoch changes nothing: neither a slow call from before the circuit opened nor a probe
 //! that outlived its deadline decides anything.
 
-use std::fmt;
+mod rules;
+mod trial;
+
+use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::BreakerConfig;
+use self::rules::Rules;
+use self::trial::Trial;
+use super::{BreakerConfig, Figures, Reason, State};
 
-/// Where a circuit stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
-#[non_exhaustive]
-pub enum State {
-    /// Calls go through and their results are counted.
-    Closed,
-    /// Calls go through and nothing opens the circuit, until it is reset.
-    ForcedClosed,
-    /// The backend is being tried: a few calls go through, the others are rejected. An open
-    /// circuit whose time is over reads as half-open: its next call goes through.
-    HalfOpen,
-    /// Calls are rejected until the open time is over.
-    Open,
-    /// Calls are rejected until the circuit is reset.
-    ForcedOpen,
-}
-
-impl State {
-    /// The name used in logs and in statistics.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::ForcedClosed => "forced_closed",
-            Self::HalfOpen => "half_open",
-            Self::Open => "open",
-            Self::ForcedOpen => "forced_open",
-        }
-    }
-
-    /// Whether every call goes through.
-    #[must_use]
-    pub fn is_closed(self) -> bool {
-        matches!(self, Self::Closed | Self::ForcedClosed)
-    }
-
-    /// The state as a gauge: 0 closed, 1 half-open, 2 open, the forced ones as what they force.
-    #[must_use]
-    pub fn as_gauge(self) -> f64 {
-        match self {
-            Self::Closed | Self::ForcedClosed => 0.0,
-            Self::HalfOpen => 1.0,
-            Self::Open | Self::ForcedOpen => 2.0,
-        }
-    }
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+pub(super) use self::rules::ramp_share;
 
 /// What a finished call says about the backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +30,7 @@ pub(super) enum Verdict {
 pub(super) struct Ticket {
     pub(super) epoch: u64,
     /// Set for a call that tries the backend while the circuit is half-open.
-    pub(super) probe: Option<u64>,
+    pub(super) probe: Option<NonZeroU32>,
 }
 
 /// How often the circuit has moved, by hand or by itself.
@@ -89,64 +41,76 @@ pub(super) struct Moves {
     pub(super) closed: u64,
 }
 
+/// One move, to be told to whoever wants to know.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Move {
+    pub(super) from: State,
+    pub(super) to: State,
+    pub(super) reason: Reason,
+    pub(super) sequence: u64,
+    pub(super) open_for: Duration,
+    pub(super) figures: Figures,
+}
+
 #[derive(Debug)]
 pub(super) struct Machine {
     rules: Rules,
     epoch: u64,
     phase: Phase,
+    /// Whether the epoch of the last time of being closed was an odd number: each is the other way
+    /// round than the one before, so that whoever counts in two places can tell them apart.
+    odd: bool,
     /// Times the circuit has opened since it was last closed: the exponent of the open time.
     streak: u32,
+    /// Until when the backend has asked to be left alone since the circuit was last closed.
+    hold_until: Duration,
     moves: Moves,
-}
-
-#[derive(Debug)]
-struct Rules {
-    open_for: Duration,
-    open_for_max: Duration,
-    jitter: f64,
-    permits: u32,
-    /// Successes among `permits` calls that close the circuit, at least one.
-    needed: u32,
-    probe_deadline: Duration,
+    sequence: u64,
+    /// Moves that were not told yet.
+    untold: Vec<Move>,
 }
 
 #[derive(Debug)]
 enum Phase {
-    Closed,
+    /// With the beginning of the ramp, while there is one.
+    Closed {
+        ramp: Option<Duration>,
+    },
     ForcedClosed,
     HalfOpen(Trial),
-    Open { until: Duration },
+    Open {
+        until: Duration,
+    },
     ForcedOpen,
+    Disabled,
 }
 
-/// One half-open period: calls under way plus calls decided never exceed the permits.
-#[derive(Debug, Default)]
-struct Trial {
-    probes: Vec<Probe>,
-    next: u64,
-    succeeded: u32,
-    failed: u32,
-}
-
-#[derive(Debug)]
-struct Probe {
-    id: u64,
-    deadline: Duration,
+impl Phase {
+    fn state(&self) -> State {
+        match self {
+            Self::Closed { .. } => State::Closed,
+            Self::ForcedClosed => State::ForcedClosed,
+            Self::HalfOpen(_) => State::HalfOpen,
+            Self::Open { .. } => State::Open,
+            Self::ForcedOpen => State::ForcedOpen,
+            Self::Disabled => State::Disabled,
+        }
+    }
 }
 
 impl Machine {
     pub(super) fn new(config: &BreakerConfig) -> Self {
-        let permits = config.half_open_permits;
-        let needed = (config.half_open_success_ratio * f64::from(permits)).ceil();
-        let rules = Rules {
-            open_for: config.open_for,
-            open_for_max: config.open_for_max,
-            jitter: config.jitter,
-            permits,
-            needed: (needed as u32).clamp(1, permits),
-            probe_deadline: config.probe_deadline,
-        };
-        Self { rules, epoch: 0, phase: Phase::Closed, streak: 0, moves: Moves::default() }
+        Self {
+            rules: Rules::new(config),
+            epoch: 0,
+            phase: Phase::Closed { ramp: None },
+            odd: false,
+            streak: 0,
+            hold_until: Duration::ZERO,
+            moves: Moves::default(),
+            sequence: 0,
+            untold: Vec::new(),
+        }
     }
 
     pub(super) fn epoch(&self) -> u64 {
@@ -157,6 +121,10 @@ impl Machine {
         self.moves
     }
 
+    pub(super) fn take_untold(&mut self) -> Vec<Move> {
+        std::mem::take(&mut self.untold)
+    }
+
     /// When the open time ends; zero in every other state.
     pub(super) fn open_until(&self) -> Duration {
         match self.phase {
@@ -165,15 +133,29 @@ impl Machine {
         }
     }
 
+    /// When the ramp began, if the circuit is in one.
+    pub(super) fn ramp(&self) -> Option<Duration> {
+        match self.phase {
+            Phase::Closed { ramp } => ramp,
+            _ => None,
+        }
+    }
+
     /// The state as of the last move; see [`State::HalfOpen`] for what an ended open time reads as.
     pub(super) fn state(&self) -> State {
-        match self.phase {
-            Phase::Closed => State::Closed,
-            Phase::ForcedClosed => State::ForcedClosed,
-            Phase::HalfOpen(_) => State::HalfOpen,
-            Phase::Open { .. } => State::Open,
-            Phase::ForcedOpen => State::ForcedOpen,
-        }
+        self.phase.state()
+    }
+
+    /// Whether it stays where it is until somebody says otherwise.
+    pub(super) fn is_forced(&self) -> bool {
+        matches!(self.phase, Phase::ForcedClosed | Phase::ForcedOpen | Phase::Disabled)
+    }
+
+    /// Obeys another configuration. The state stays, and so does an open time or a ramp that has
+    /// begun; a trial is decided by the new numbers.
+    pub(super) fn set_rules(&mut self, config: &BreakerConfig, now: Duration, chance: f64) {
+        self.rules = Rules::new(config);
+        self.decide(now, chance);
     }
 
     /// Lets a call in, or says after what time to ask again.
@@ -183,11 +165,23 @@ impl Machine {
             && now >= until
         {
             self.moves.half_opened += 1;
-            self.enter(Phase::HalfOpen(Trial::default()));
+            let trial = Phase::HalfOpen(Trial::default());
+            self.enter(trial, Reason::OpenTimeOver, Figures::default());
         }
         let epoch = self.epoch;
         match &mut self.phase {
-            Phase::Closed | Phase::ForcedClosed => Ok(Ticket { epoch, probe: None }),
+            Phase::Closed { ramp: Some(began) } => {
+                let age = now.saturating_sub(*began);
+                if age >= self.rules.ramp {
+                    self.phase = Phase::Closed { ramp: None };
+                } else if chance >= ramp_share(age, self.rules.ramp) {
+                    return Err(self.rules.ramp - age);
+                }
+                Ok(Ticket { epoch, probe: None })
+            }
+            Phase::Closed { ramp: None } | Phase::ForcedClosed | Phase::Disabled => {
+                Ok(Ticket { epoch, probe: None })
+            }
             Phase::Open { until } => Err(*until - now),
             Phase::ForcedOpen => Err(self.rules.open_for),
             Phase::HalfOpen(trial) => {
@@ -200,8 +194,14 @@ impl Machine {
         }
     }
 
-    /// Takes the result of a probe.
-    pub(super) fn settle(&mut self, ticket: Ticket, verdict: Verdict, now: Duration, chance: f64) {
+    /// Takes the result of a probe, which may say after what time to come back.
+    pub(super) fn settle(
+        &mut self,
+        ticket: Ticket,
+        (verdict, retry_after): (Verdict, Option<Duration>),
+        now: Duration,
+        chance: f64,
+    ) {
         self.expire(now, chance);
         let Some(probe) = ticket.probe.filter(|_| ticket.epoch == self.epoch) else { return };
         let Phase::HalfOpen(trial) = &mut self.phase else { return };
@@ -209,118 +209,115 @@ impl Machine {
             return;
         }
         match verdict {
-            Verdict::Success => {
-                trial.succeeded += 1;
-                if trial.succeeded >= self.rules.needed {
-                    self.close();
-                }
-            }
-            Verdict::Failure => {
-                trial.failed += 1;
-                if trial.failed > self.rules.permits - self.rules.needed {
-                    self.open(now, chance);
-                }
-            }
+            Verdict::Success => trial.succeeded += 1,
+            Verdict::Failure => trial.failed += 1,
             Verdict::Neutral => {}
+        }
+        self.hold(ticket.epoch, now, retry_after);
+        self.decide(now, chance);
+    }
+
+    /// Notes that a call of this epoch was told to come back after so much time.
+    pub(super) fn hold(&mut self, epoch: u64, now: Duration, retry_after: Option<Duration>) {
+        if let Some(time) = retry_after
+            && epoch == self.epoch
+        {
+            let until = now.saturating_add(time.min(self.rules.retry_after_max));
+            self.hold_until = self.hold_until.max(until);
         }
     }
 
     /// Opens a closed circuit, unless it has moved since `epoch`.
-    pub(super) fn trip(&mut self, epoch: u64, now: Duration, chance: f64) {
-        if epoch == self.epoch && matches!(self.phase, Phase::Closed) {
-            self.open(now, chance);
+    pub(super) fn trip(&mut self, epoch: u64, now: Duration, chance: f64, why: (Reason, Figures)) {
+        if epoch == self.epoch && matches!(self.phase, Phase::Closed { .. }) {
+            self.open(now, chance, why);
         }
     }
 
     pub(super) fn force_open(&mut self) {
         if !matches!(self.phase, Phase::ForcedOpen) {
             self.moves.opened += 1;
-            self.enter(Phase::ForcedOpen);
+            self.by_hand(Phase::ForcedOpen);
         }
     }
 
     pub(super) fn force_close(&mut self) {
         if !matches!(self.phase, Phase::ForcedClosed) {
-            self.moves.closed += u64::from(!matches!(self.phase, Phase::Closed));
-            self.streak = 0;
-            self.enter(Phase::ForcedClosed);
+            self.moves.closed += u64::from(!self.state().is_closed());
+            self.by_hand(Phase::ForcedClosed);
         }
     }
 
-    /// Closed, with nothing counted, whatever was before.
-    pub(super) fn reset(&mut self) {
-        if self.state().is_closed() {
-            self.streak = 0;
-            self.enter(Phase::Closed);
-        } else {
-            self.close();
+    pub(super) fn disable(&mut self) {
+        if !matches!(self.phase, Phase::Disabled) {
+            self.moves.closed += u64::from(!self.state().is_closed());
+            self.by_hand(Phase::Disabled);
         }
+    }
+
+    /// Closed, with nothing counted and at once for all, whatever was before.
+    pub(super) fn reset(&mut self) {
+        self.moves.closed += u64::from(!self.state().is_closed());
+        self.by_hand(Phase::Closed { ramp: None });
+    }
+
+    fn by_hand(&mut self, phase: Phase) {
+        self.streak = 0;
+        self.enter(phase, Reason::ByHand, Figures::default());
     }
 
     /// Counts probes past their deadline as failed, as of that deadline: an open time that follows
     /// from it began then, even if nobody called in between.
     fn expire(&mut self, now: Duration, chance: f64) {
-        let Phase::HalfOpen(trial) = &mut self.phase else { return };
-        while let Some(deadline) = trial.pop_overdue(now) {
+        while let Phase::HalfOpen(trial) = &mut self.phase
+            && let Some(deadline) = trial.pop_overdue(now)
+        {
             trial.failed += 1;
-            if trial.failed > self.rules.permits - self.rules.needed {
-                self.open(deadline, chance);
-                return;
-            }
+            self.decide(deadline, chance);
         }
     }
 
-    fn open(&mut self, at: Duration, chance: f64) {
-        let doublings = self.streak.min(31);
-        let time = self.rules.open_for.saturating_mul(1 << doublings).min(self.rules.open_for_max);
-        let time = time.mul_f64(1.0 + self.rules.jitter * chance);
+    /// Ends a trial whose calls have said enough.
+    fn decide(&mut self, now: Duration, chance: f64) {
+        let Phase::HalfOpen(trial) = &self.phase else { return };
+        let figures = trial.figures();
+        if trial.succeeded >= self.rules.needed {
+            self.streak = 0;
+            self.moves.closed += 1;
+            let ramp = (!self.rules.ramp.is_zero()).then_some(now);
+            self.enter(Phase::Closed { ramp }, Reason::TrialSucceeded, figures);
+        } else if trial.failed > self.rules.permits - self.rules.needed {
+            self.open(now, chance, (Reason::TrialFailed, figures));
+        }
+    }
+
+    fn open(&mut self, at: Duration, chance: f64, (reason, figures): (Reason, Figures)) {
+        let asked = self.hold_until.saturating_sub(at);
+        let time = self.rules.open_time(self.streak, asked, chance);
         self.streak = self.streak.saturating_add(1);
         self.moves.opened += 1;
-        self.enter(Phase::Open { until: at.saturating_add(time) });
-    }
-
-    fn close(&mut self) {
-        self.streak = 0;
-        self.moves.closed += 1;
-        self.enter(Phase::Closed);
-    }
-
-    fn enter(&mut self, phase: Phase) {
-        self.epoch += 1;
-        self.phase = phase;
-    }
-}
-
-impl Trial {
-    fn admit(&mut self, permits: u32, deadline: Duration) -> Option<u64> {
-        let decided = (self.succeeded + self.failed) as usize;
-        if self.probes.len() + decided >= permits as usize {
-            return None;
+        self.enter(Phase::Open { until: at.saturating_add(time) }, reason, figures);
+        if let Some(told) = self.untold.last_mut() {
+            told.open_for = time;
         }
-        let id = self.next;
-        self.next += 1;
-        self.probes.push(Probe { id, deadline });
-        Some(id)
     }
 
-    /// False if the probe is no longer there: it has outlived its deadline.
-    fn release(&mut self, id: u64) -> bool {
-        let before = self.probes.len();
-        self.probes.retain(|probe| probe.id != id);
-        self.probes.len() < before
-    }
-
-    /// Removes the probe whose deadline passed first.
-    fn pop_overdue(&mut self, now: Duration) -> Option<Duration> {
-        let overdue = self.probes.iter().enumerate().filter(|(_, probe)| probe.deadline <= now);
-        let (index, _) = overdue.min_by_key(|(_, probe)| probe.deadline)?;
-        Some(self.probes.swap_remove(index).deadline)
-    }
-
-    fn next_deadline(&self) -> Duration {
-        self.probes.iter().map(|probe| probe.deadline).min().unwrap_or_default()
+    fn enter(&mut self, phase: Phase, reason: Reason, figures: Figures) {
+        let (from, to) = (self.state(), phase.state());
+        self.epoch += 1;
+        if to == State::Closed {
+            self.odd = !self.odd;
+            self.epoch += u64::from((self.epoch % 2 == 1) != self.odd);
+        }
+        if to.is_closed() {
+            self.hold_until = Duration::ZERO;
+        }
+        self.phase = phase;
+        if from != to {
+            self.sequence += 1;
+            let sequence = self.sequence;
+            let open_for = Duration::ZERO;
+            self.untold.push(Move { from, to, reason, sequence, open_for, figures });
+        }
     }
 }
-
-#[cfg(test)]
-mod tests;

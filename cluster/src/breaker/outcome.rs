@@ -1,6 +1,11 @@
 //! What a call's result says about the backend, and who decides that.
 
+use std::time::Duration;
+
 /// How one finished call counts.
+///
+/// That a call was slow, given up or ended by a panic is found by its [`Permit`](crate::Permit)
+/// itself, beside or instead of this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -8,24 +13,63 @@ pub enum Outcome {
     Success,
     /// The backend is at fault.
     Failure,
+    /// The backend works, but not for everybody at this rate (HTTP 429). Counts as a failure in the
+    /// windows and never among the failures in a row, which it neither adds to nor ends; a trial
+    /// call that is answered so does not help to close the circuit.
+    Throttled,
     /// The result says nothing about the backend.
     Ignored,
 }
 
-/// Judges the result of a call: the response (its head, not its body) or the error.
-///
-/// Closures of the same shape are classifiers.
-pub trait Classify<Res, E> {
+/// An [`Outcome`] with what the backend said about when to come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Judgement {
     /// How the call counts.
-    fn classify(&self, result: Result<&Res, &E>) -> Outcome;
+    pub outcome: Outcome,
+    /// The backend's `Retry-After`. A circuit that opens over this call, or a later one of the same
+    /// time of being closed, stays open at least until then, within
+    /// [`retry_after_max`](crate::BreakerConfig::retry_after_max). Used for
+    /// [`Failure`](Outcome::Failure) and [`Throttled`](Outcome::Throttled) only.
+    pub retry_after: Option<Duration>,
 }
 
-impl<F, Res, E> Classify<Res, E> for F
+impl Judgement {
+    /// A judgement without a word about when to come back.
+    #[must_use]
+    pub fn new(outcome: Outcome) -> Self {
+        Self { outcome, retry_after: None }
+    }
+
+    /// Sets [`retry_after`](Self#structfield.retry_after).
+    #[must_use]
+    pub fn retry_after(mut self, time: impl Into<Option<Duration>>) -> Self {
+        self.retry_after = time.into();
+        self
+    }
+}
+
+impl From<Outcome> for Judgement {
+    fn from(outcome: Outcome) -> Self {
+        Self::new(outcome)
+    }
+}
+
+/// Judges the result of a call: the response or the error.
+///
+/// Closures of the same shape are classifiers; they may return an [`Outcome`] or a [`Judgement`].
+pub trait Classify<Res, E> {
+    /// How the call counts.
+    fn classify(&self, result: Result<&Res, &E>) -> Judgement;
+}
+
+impl<F, O, Res, E> Classify<Res, E> for F
 where
-    F: Fn(Result<&Res, &E>) -> Outcome,
+    F: Fn(Result<&Res, &E>) -> O,
+    O: Into<Judgement>,
 {
-    fn classify(&self, result: Result<&Res, &E>) -> Outcome {
-        self(result)
+    fn classify(&self, result: Result<&Res, &E>) -> Judgement {
+        self(result).into()
     }
 }
 
@@ -36,8 +80,8 @@ where
 pub struct ErrorsFail;
 
 impl<Res, E> Classify<Res, E> for ErrorsFail {
-    fn classify(&self, result: Result<&Res, &E>) -> Outcome {
-        if result.is_ok() { Outcome::Success } else { Outcome::Failure }
+    fn classify(&self, result: Result<&Res, &E>) -> Judgement {
+        if result.is_ok() { Outcome::Success.into() } else { Outcome::Failure.into() }
     }
 }
 
@@ -51,10 +95,10 @@ pub struct ServerErrorsFail;
 
 #[cfg(feature = "axum")]
 impl<B, E> Classify<http::Response<B>, E> for ServerErrorsFail {
-    fn classify(&self, result: Result<&http::Response<B>, &E>) -> Outcome {
+    fn classify(&self, result: Result<&http::Response<B>, &E>) -> Judgement {
         match result {
-            Ok(response) if !response.status().is_server_error() => Outcome::Success,
-            _ => Outcome::Failure,
+            Ok(response) if !response.status().is_server_error() => Outcome::Success.into(),
+            _ => Outcome::Failure.into(),
         }
     }
 }

@@ -1,13 +1,12 @@
 //! The right to one call, whose end is counted exactly once, whatever that end is.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
-use super::Outcome;
-use super::core::{Core, End};
-use super::machine::Ticket;
+use super::cell::End;
+use super::core::Call;
+use super::primitives::Arc;
+use super::shard::Shard;
+use super::{Judgement, Outcome};
 
 /// The right to one call; [`Breaker::admit`](crate::Breaker::admit) hands it out.
 ///
@@ -18,71 +17,122 @@ use super::machine::Ticket;
 #[derive(Debug)]
 #[must_use = "a permit that is dropped counts as a call given up"]
 pub struct Permit {
-    core: Arc<Core>,
-    ticket: Ticket,
-    /// When the call began, if the configuration needs to know and it has lasted a moment.
-    since: Option<Instant>,
-    ended: bool,
+    /// `None` once it has ended, and for a call that nobody counts.
+    shard: Option<Arc<Shard>>,
+    call: Call,
 }
 
 impl Permit {
-    pub(super) fn new(core: Arc<Core>, ticket: Ticket) -> Self {
-        Self { core, ticket, since: None, ended: false }
+    #[inline]
+    pub(super) fn new(shard: Arc<Shard>, call: Call) -> Self {
+        Self { shard: Some(shard), call }
+    }
+
+    /// For a call that nobody counts.
+    pub(super) fn unseen() -> Self {
+        Self { shard: None, call: Call::unseen() }
     }
 
     /// The backend did its work.
-    pub fn succeeded(self) {
-        self.end(End::Succeeded);
+    pub fn succeeded(mut self) {
+        self.end(End::Succeeded, None);
     }
 
     /// The backend is at fault.
-    pub fn failed(self) {
-        self.end(End::Failed);
+    pub fn failed(mut self) {
+        self.end(End::Failed, None);
+    }
+
+    /// The backend works, but not at this rate.
+    pub fn throttled(mut self) {
+        self.end(End::Throttled, None);
     }
 
     /// The result says nothing about the backend.
-    pub fn ignored(self) {
-        self.end(End::Ignored);
+    pub fn ignored(mut self) {
+        self.end(End::Ignored, None);
     }
 
-    pub(super) fn judged(self, outcome: Outcome) {
-        self.end(match outcome {
+    /// As a classifier has judged it.
+    pub fn judged(mut self, judgement: impl Into<Judgement>) {
+        self.settle(judgement.into());
+    }
+
+    /// [`judged`](Self::judged) where the permit cannot be moved out of its place.
+    #[inline]
+    pub(crate) fn settle(&mut self, judgement: Judgement) {
+        let end = match judgement.outcome {
             Outcome::Success => End::Succeeded,
             Outcome::Failure => End::Failed,
+            Outcome::Throttled => End::Throttled,
             Outcome::Ignored => End::Ignored,
-        });
+        };
+        self.end(end, judgement.retry_after);
     }
 
-    /// Starts the call's age. Apart from `new`, because a call that ends before it first waits has
-    /// no age and spares the clock read.
-    pub(super) fn start_age(&mut self) {
-        let needed = self.core.config().abandoned_after.is_some_and(|age| !age.is_zero());
-        if needed && self.since.is_none() {
-            self.since = Some(Instant::now());
+    /// Ends the call as panicked, unless it is defused before it is dropped.
+    #[inline]
+    pub(crate) fn guard(&mut self) -> PanicGuard<'_> {
+        PanicGuard(Some(self))
+    }
+
+    /// The call has to wait: from now on it can be given up late, or be slow while it is under
+    /// way. Apart from `new`, because a call that ends before it first waits is neither and spares
+    /// the clock read.
+    pub(crate) fn start_age(&mut self) {
+        if let Some(shard) = &self.shard {
+            shard.core().waits(shard.cell(), &mut self.call);
         }
     }
 
-    fn end(mut self, end: End) {
-        self.ended = true;
-        self.core.settle(self.ticket, end);
+    #[inline]
+    fn end(&mut self, end: End, retry_after: Option<Duration>) {
+        if let Some(shard) = self.shard.take() {
+            shard.core().settle(shard.cell(), &self.call, end, retry_after);
+        }
     }
 
-    fn end_unsaid(&self) -> End {
-        if std::thread::panicking() {
-            return End::Panicked;
-        }
-        let age = self.since.map_or(Duration::ZERO, |since| since.elapsed());
-        match self.core.config().abandoned_after {
-            Some(limit) if age >= limit => End::Abandoned,
-            _ => End::Cancelled,
+    #[cold]
+    #[inline(never)]
+    fn panicked(&mut self) {
+        self.end(End::Panicked, None);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn give_up(&mut self) {
+        if let Some(shard) = &self.shard {
+            let end = shard.core().end_unsaid(&self.call);
+            self.end(end, None);
         }
     }
 }
 
 impl Drop for Permit {
+    #[inline]
     fn drop(&mut self) {
-        if !self.ended {
-            self.core.settle(self.ticket, self.end_unsaid());
+        if self.shard.is_some() {
+            self.give_up();
+        }
+    }
+}
+
+/// Ends a call that is left by a panic.
+#[derive(Debug)]
+pub(crate) struct PanicGuard<'a>(Option<&'a mut Permit>);
+
+impl<'a> PanicGuard<'a> {
+    #[inline]
+    pub(crate) fn defuse(mut self) -> &'a mut Permit {
+        self.0.take().expect("taken once, since that consumes it")
+    }
+}
+
+impl Drop for PanicGuard<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(permit) = self.0.take() {
+            permit.panicked();
         }
     }
 }

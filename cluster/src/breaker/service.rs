@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use tower_service::Service;
 
-use super::{Classify, Open, Reject, ResponseFuture};
+use super::{Classify, Reject, ResponseFuture};
 use crate::Breaker;
 
 /// A service behind a breaker; made by [`BreakerLayer`](crate::BreakerLayer).
@@ -40,8 +40,9 @@ where
     type Error = R::Error;
     type Future = ResponseFuture<S::Future, C, R>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        if !self.inner_ready && self.breaker.core.rejects().is_some() {
+        if !self.inner_ready && self.breaker.rejects().is_some() {
             // The call will be rejected without the inner service, which may well be too busy with
             // calls that hang to become ready at all.
             return Poll::Ready(Ok(()));
@@ -51,15 +52,29 @@ where
         answer.map_err(R::passed_on)
     }
 
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        if !self.inner_ready {
-            let core = &self.breaker.core;
-            core.rejected();
-            // Without one the circuit has moved since `poll_ready`: the next call may go through.
-            let open = core.rejects().unwrap_or(Open { retry_after: std::time::Duration::ZERO });
-            return ResponseFuture::rejected(open);
+        if self.inner_ready
+            && let Some(permit) = self.breaker.admit_at_once()
+        {
+            self.inner_ready = false;
+            let inner = self.inner.call(request);
+            return ResponseFuture::admitted(inner, permit, self.classify.clone());
         }
-        match self.breaker.admit_young() {
+        self.call_slowly(request)
+    }
+}
+
+impl<S, C: Clone, R> BreakerService<S, C, R> {
+    #[cold]
+    fn call_slowly<Req>(&mut self, request: Req) -> ResponseFuture<S::Future, C, R>
+    where
+        S: Service<Req>,
+    {
+        if !self.inner_ready {
+            return ResponseFuture::rejected(self.breaker.refuse());
+        }
+        match self.breaker.admit_slowly() {
             Ok(permit) => {
                 self.inner_ready = false;
                 let inner = self.inner.call(request);

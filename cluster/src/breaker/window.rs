@@ -1,160 +1,159 @@
-//! A sliding window of time: ten buckets in a ring, each one atomic word, the time an argument.
+//! What has happened lately: the last so many calls, and the last so much time. Pure, and kept
+//! under the breaker's lock.
+//!
+//! A success is not recorded here. It only adds to a counter of the thread that saw it, and
+//! whoever looks at the windows next brings the sum of those counters along: between two calls
+//! that are recorded all others were successes, so their number is all there is to know of them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+mod calls;
+mod time;
 
-/// Buckets in the ring.
-pub(super) const BUCKETS: u32 = 10;
+use self::calls::CallWindow;
+use self::time::TimeWindow;
+use super::{BreakerConfig, Figures, Reason};
 
-/// A word is `tick << 36 | calls << 18 | failures`: one compare-and-swap both rolls a bucket over
-/// to a new tick and counts in it, so that no lock is needed and no call is counted in the wrong
-/// tick.
-const COUNT_BITS: u32 = 18;
-const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
-const TICK_MASK: u32 = (1 << (64 - 2 * COUNT_BITS)) - 1;
-
-/// How far ahead of a late writer a bucket may be and still be taken for newer. Beyond, the tick
-/// has wrapped around (years ago at a second a tick) and the bucket is old.
-const AHEAD_MAX: u32 = 1 << 16;
-
-/// Calls and failures of the last ten ticks.
-#[derive(Debug, Default)]
-pub(super) struct Window {
-    buckets: [AtomicU64; BUCKETS as usize],
-}
-
-/// What a [`Window`] holds at one moment.
+/// Calls, and what they were.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Totals {
+pub(super) struct Counts {
     pub(super) calls: u64,
     pub(super) failures: u64,
+    pub(super) slow: u64,
 }
 
-impl Window {
-    /// Counts one call that ended at `tick`. A call that comes more than a ring late is left out:
-    /// its bucket counts a newer tick by then.
-    pub(super) fn record(&self, tick: u32, failed: bool) {
-        let tick = tick & TICK_MASK;
-        // The closure is given up only when the bucket is newer: then there is nothing to count.
-        let _late = self.bucket(tick).fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
-            let (at, mut totals) = unpack(word);
-            if at != tick {
-                let ahead = at.wrapping_sub(tick) & TICK_MASK;
-                if totals.calls > 0 && ahead < AHEAD_MAX {
-                    return None;
-                }
-                totals = Totals::default();
-            }
-            if totals.calls == COUNT_MAX {
-                // Both halved: the rate stays what it was, and half of the room is still above any
-                // `minimum_calls`.
-                totals = Totals { calls: totals.calls / 2, failures: totals.failures / 2 };
-            }
-            totals.calls += 1;
-            totals.failures += u64::from(failed);
-            Some(pack(tick, totals))
+impl Counts {
+    fn add(&mut self, other: Self) {
+        self.calls += other.calls;
+        self.failures += other.failures;
+        self.slow += other.slow;
+    }
+}
+
+/// A call that is no plain success.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) failed: bool,
+    pub(super) slow: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Windows {
+    time: Option<TimeWindow>,
+    calls: Option<CallWindow>,
+}
+
+/// The shares that are too high, and from how many calls on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    failures: Option<f64>,
+    slow: Option<f64>,
+    minimum_calls: u64,
+}
+
+impl Limits {
+    pub(super) fn new(config: &BreakerConfig) -> Self {
+        Self {
+            failures: config.failure_rate,
+            slow: config.slow_call_rate,
+            minimum_calls: u64::from(config.minimum_calls),
+        }
+    }
+
+    /// Whether a window is needed at all.
+    fn any(&self) -> bool {
+        self.failures.is_some() || self.slow.is_some()
+    }
+
+    fn exceeded(&self, counts: Counts, in_flight_slow: u64) -> Option<Reason> {
+        let too_high = |share: Option<f64>, part: u64, calls: u64| {
+            share.is_some_and(|share| {
+                calls >= self.minimum_calls && part as f64 >= share * calls as f64
+            })
+        };
+        if counts.failures > 0 && too_high(self.failures, counts.failures, counts.calls) {
+            return Some(Reason::FailureRate);
+        }
+        let (slow, calls) = (counts.slow + in_flight_slow, counts.calls + in_flight_slow);
+        (slow > 0 && too_high(self.slow, slow, calls)).then_some(Reason::SlowCallRate)
+    }
+}
+
+impl Windows {
+    pub(super) fn new(config: &BreakerConfig, now: u64) -> Self {
+        let mut windows = Self { time: None, calls: None };
+        windows.reshape(config, now);
+        windows
+    }
+
+    /// Takes on the lengths of another configuration and keeps what is counted: of calls exactly,
+    /// of time give or take a bucket. A window that was not there before starts empty.
+    pub(super) fn reshape(&mut self, config: &BreakerConfig, now: u64) {
+        let used = Limits::new(config).any();
+        let length = config.window.filter(|_| used);
+        self.time = length.map(|length| match self.time.take() {
+            Some(window) => window.reshape(length),
+            None => TimeWindow::new(length, now),
+        });
+        let size = config.count_window.filter(|_| used);
+        self.calls = size.map(|size| match self.calls.take() {
+            Some(window) => window.reshape(size),
+            None => CallWindow::new(size),
         });
     }
 
-    /// The sum over the ten ticks that end with `tick`.
-    pub(super) fn totals(&self, tick: u32) -> Totals {
-        let mut sum = Totals::default();
-        for bucket in &self.buckets {
-            let (at, totals) = unpack(bucket.load(Ordering::Acquire));
-            if tick.wrapping_sub(at) & TICK_MASK < BUCKETS {
-                sum.calls += totals.calls;
-                sum.failures += totals.failures;
+    pub(super) fn clear(&mut self, now: u64) {
+        if let Some(window) = &mut self.time {
+            window.clear(now);
+        }
+        if let Some(window) = &mut self.calls {
+            window.clear();
+        }
+    }
+
+    /// Takes in the successes since it was last called, and comes to `now` (in nanoseconds).
+    pub(super) fn advance(&mut self, successes: u64, now: u64) {
+        if let Some(window) = &mut self.time {
+            window.advance(successes, now);
+        }
+        if let Some(window) = &mut self.calls {
+            window.advance(successes);
+        }
+    }
+
+    /// Records a call that has ended now.
+    pub(super) fn record(&mut self, mark: Mark) {
+        if let Some(window) = &mut self.time {
+            window.record(mark);
+        }
+        if let Some(window) = &mut self.calls {
+            window.record(mark);
+        }
+    }
+
+    /// When the next bucket of time begins; the end of time if there are none.
+    pub(super) fn next_bucket(&self) -> u64 {
+        self.time.as_ref().map_or(u64::MAX, TimeWindow::next_bucket)
+    }
+
+    pub(super) fn time_counts(&self) -> Counts {
+        self.time.as_ref().map(TimeWindow::counts).unwrap_or_default()
+    }
+
+    pub(super) fn call_counts(&self) -> Counts {
+        self.calls.as_ref().map(CallWindow::counts).unwrap_or_default()
+    }
+
+    /// The condition that is met, if one is, with the figures of its window.
+    pub(super) fn judge(&self, limits: &Limits, in_flight_slow: u64) -> (Option<Reason>, Figures) {
+        let mut seen = None;
+        let time = self.time.as_ref().map(TimeWindow::counts);
+        for counts in [time, self.calls.as_ref().map(CallWindow::counts)].into_iter().flatten() {
+            let Counts { calls, failures, slow } = counts;
+            let figures = Figures { calls, failures, slow, in_flight_slow, ..Figures::default() };
+            if let Some(reason) = limits.exceeded(counts, in_flight_slow) {
+                return (Some(reason), figures);
             }
+            seen = seen.or(Some(figures));
         }
-        sum
-    }
-
-    fn bucket(&self, tick: u32) -> &AtomicU64 {
-        &self.buckets[(tick % BUCKETS) as usize]
-    }
-}
-
-fn pack(tick: u32, totals: Totals) -> u64 {
-    u64::from(tick) << (2 * COUNT_BITS) | totals.calls << COUNT_BITS | totals.failures
-}
-
-fn unpack(word: u64) -> (u32, Totals) {
-    let totals = Totals { calls: word >> COUNT_BITS & COUNT_MAX, failures: word & COUNT_MAX };
-    ((word >> (2 * COUNT_BITS)) as u32, totals)
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// What the window must be equal to: every call kept, and those of the last ten ticks summed.
-    fn model(calls: &[(u32, bool)], now: u32) -> Totals {
-        let recent = calls.iter().filter(|(tick, _)| now - tick < BUCKETS);
-        recent.fold(Totals::default(), |sum, (_, failed)| Totals {
-            calls: sum.calls + 1,
-            failures: sum.failures + u64::from(*failed),
-        })
-    }
-
-    proptest! {
-        // tower-resilience's "sliding" window only grows: there 100,000 successes take 100,000
-        // failures to outweigh.
-        #[test]
-        fn it_equals_a_list_of_all_calls(
-            start in 0_u32..1_000,
-            steps in prop::collection::vec((0_u32..14, any::<bool>()), 1..400),
-        ) {
-            let window = Window::default();
-            let (mut now, mut calls) = (start, Vec::new());
-            for (advance, failed) in steps {
-                // Mostly small steps, so that buckets fill, and sometimes one beyond the ring.
-                now += advance.saturating_sub(8).max(u32::from(advance == 3));
-                calls.push((now, failed));
-                window.record(now, failed);
-                prop_assert_eq!(window.totals(now), model(&calls, now));
-            }
-            for later in 0..=BUCKETS {
-                prop_assert_eq!(window.totals(now + later), model(&calls, now + later));
-            }
-        }
-    }
-
-    #[test]
-    fn a_call_a_ring_late_is_left_out_and_one_in_time_counts() {
-        let window = Window::default();
-        window.record(25, true);
-        window.record(15, true);
-        window.record(24, false);
-        assert_eq!(window.totals(25), Totals { calls: 2, failures: 1 });
-    }
-
-    #[test]
-    fn a_tick_that_wraps_around_neither_sticks_nor_counts_twice() {
-        let window = Window::default();
-        for tick in [TICK_MASK - 1, TICK_MASK, TICK_MASK.wrapping_add(1)] {
-            window.record(tick, true);
-        }
-        assert_eq!(window.totals(TICK_MASK).calls, 2);
-        assert_eq!(window.totals(0).calls, 3);
-        // Half the range later the old buckets look as if they lay ahead; they must still roll.
-        let half = TICK_MASK / 2 + 3;
-        for tick in half..half + BUCKETS {
-            window.record(tick, false);
-        }
-        let all = Totals { calls: u64::from(BUCKETS), failures: 0 };
-        assert_eq!(window.totals(half + BUCKETS - 1), all);
-    }
-
-    #[test]
-    fn a_full_bucket_keeps_its_rate() {
-        let window = Window::default();
-        for call in 0..COUNT_MAX + 10_000 {
-            window.record(7, call % 4 == 0);
-        }
-        let totals = window.totals(7);
-        assert!(totals.calls > 100_000, "{totals:?} must stay above any minimum of calls");
-        let rate = totals.failures as f64 / totals.calls as f64;
-        assert!((rate - 0.25).abs() < 0.001, "{totals:?}");
+        (None, seen.unwrap_or_default())
     }
 }

@@ -14,6 +14,7 @@ use crate::states::{breaker, config};
 fn ended(stats: &BreakerStats) -> u64 {
     stats.succeeded_total
         + stats.failed_total
+        + stats.throttled_total
         + stats.ignored_total
         + stats.cancelled_total
         + stats.abandoned_total
@@ -137,7 +138,7 @@ async fn every_figure_is_handed_out_under_its_name() {
     assert_eq!(seen["admitted_total"], 1.0);
     assert_eq!(seen["succeeded_total"], 1.0);
     assert_eq!(seen["state"], 0.0);
-    assert_eq!(seen.len(), 16);
+    assert_eq!(seen.len(), 26);
     breaker.force_open();
     breaker.stats().visit(&mut |name, _, value| {
         if name == "state" {

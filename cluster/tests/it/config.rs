@@ -10,7 +10,7 @@ fn the_defaults_are_valid_and_those_of_the_documents() {
     config.validate().expect("valid");
     assert_eq!(config.consecutive_failures, Some(5));
     assert_eq!(config.failure_rate, Some(0.5));
-    assert_eq!((config.window, config.minimum_calls), (Duration::from_secs(10), 100));
+    assert_eq!((config.window, config.minimum_calls), (Some(Duration::from_secs(10)), 100));
     assert_eq!((config.open_for, config.half_open_permits), (Duration::from_secs(5), 3));
     assert_eq!(config.probe_deadline, Duration::from_secs(5));
 }
@@ -24,7 +24,16 @@ fn each_rule_names_its_field() {
         (default().failure_rate(0.0), "failure_rate"),
         (default().failure_rate(1.1), "failure_rate"),
         (default().failure_rate(f64::NAN), "failure_rate"),
+        (default().slow_call_rate(0.0), "slow_call_rate"),
+        (default().slow_call(Duration::ZERO), "slow_call"),
         (default().window(Duration::from_millis(99)), "window"),
+        (default().window(None), "window"),
+        (default().count_window(0), "minimum_calls"),
+        (default().count_window(0).minimum_calls(1), "count_window"),
+        (default().count_window(10_001), "count_window"),
+        (default().count_window(20).minimum_calls(21), "minimum_calls"),
+        (default().retry_after_max(Duration::MAX), "retry_after_max"),
+        (default().ramp(Duration::MAX), "ramp"),
         (default().minimum_calls(0), "minimum_calls"),
         (default().minimum_calls(100_001), "minimum_calls"),
         (default().open_for(Duration::ZERO), "open_for"),
@@ -48,7 +57,7 @@ fn a_file_may_leave_out_everything_and_may_not_invent_fields() {
         serde_json::from_str(r#"{"open_for": "30s", "abandoned_after": null}"#).expect("read");
     assert_eq!(config.open_for, Duration::from_secs(30));
     assert_eq!(config.abandoned_after, None);
-    assert_eq!(config.window, Duration::from_secs(10));
+    assert_eq!(config.window, Some(Duration::from_secs(10)));
     let written = serde_json::to_string(&config).expect("written");
     assert_eq!(serde_json::from_str::<BreakerConfig>(&written).expect("read"), config);
     let error = serde_json::from_str::<BreakerConfig>(r#"{"open_four": "30s"}"#);

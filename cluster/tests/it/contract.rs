@@ -148,17 +148,27 @@ async fn a_classifier_judges_responses_and_errors() {
 
 #[tokio::test]
 async fn a_call_on_a_closed_circuit_allocates_nothing() {
-    let breaker = Breaker::new("lean", BreakerConfig::default()).expect("valid");
-    let inner = tower::service_fn(|number: u32| std::future::ready(Ok::<_, Infallible>(number)));
-    let mut service = BreakerLayer::new(breaker.clone()).layer(inner);
-    let mut call = || {
-        let mut cx = Context::from_waker(Waker::noop());
-        assert!(Service::<u32>::poll_ready(&mut service, &mut cx).is_ready());
-        let answer = pin!(service.call(7)).poll(&mut cx);
-        assert!(matches!(answer, Poll::Ready(Ok(7))));
-    };
-    call();
-    let allocated = allocation_counter::measure(|| (0..1_000).for_each(|_| call()));
-    assert_eq!(allocated.count_total, 0);
-    assert_eq!(breaker.stats().succeeded_total, 1_001);
+    let default = BreakerConfig::default;
+    for config in [
+        default().failure_rate(None),
+        default().window(None).count_window(100),
+        default(),
+        default().slow_call_rate(0.5),
+        default().slow_call_rate(0.5).count_window(100).ramp(Duration::from_secs(1)),
+    ] {
+        let breaker = Breaker::new("lean", config).expect("valid");
+        let inner =
+            tower::service_fn(|number: u32| std::future::ready(Ok::<_, Infallible>(number)));
+        let mut service = BreakerLayer::new(breaker.clone()).layer(inner);
+        let mut call = || {
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(Service::<u32>::poll_ready(&mut service, &mut cx).is_ready());
+            let answer = pin!(service.call(7)).poll(&mut cx);
+            assert!(matches!(answer, Poll::Ready(Ok(7))));
+        };
+        call();
+        let allocated = allocation_counter::measure(|| (0..1_000).for_each(|_| call()));
+        assert_eq!(allocated.count_total, 0);
+        assert_eq!(breaker.stats().succeeded_total, 1_001);
+    }
 }

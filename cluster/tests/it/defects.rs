@@ -11,9 +11,26 @@ use tokio::sync::{Barrier, Semaphore};
 use tokio::time::{advance, timeout};
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 
-use crate::states::{breaker, config, fail};
+use crate::states::{breaker, config, fail, succeed};
 
-// failsafe lets all 1,000 through; so do recloser and tower's proposed one.
+// (e1) tower-resilience needs as many failures as there were successes before: its window of calls
+// only grows.
+#[tokio::test(start_paused = true)]
+async fn a_window_of_calls_slides_however_many_there_were_before() {
+    for before in [0, 100, 1_000, 10_000, 100_000] {
+        let config = config().consecutive_failures(None).window(None).count_window(100);
+        let breaker = breaker(config);
+        succeed(&breaker, before);
+        let mut failures = 0;
+        while breaker.state().is_closed() {
+            fail(&breaker, 1);
+            failures += 1;
+        }
+        assert_eq!(failures, if before == 0 { 100 } else { 50 }, "after {before} successes");
+    }
+}
+
+// (e5) failsafe lets all 1,000 through; so do recloser and tower's proposed one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_1000_concurrent_callers_at_half_open_3_reach_the_backend() {
     let breaker = breaker(config().open_for(Duration::from_millis(1)));
@@ -57,7 +74,7 @@ async fn of_1000_concurrent_callers_at_half_open_3_reach_the_backend() {
     assert_eq!(breaker.state(), State::Closed);
 }
 
-// tower-resilience waits for a hung probe for ever.
+// (e4) tower-resilience waits for a hung probe for ever.
 #[tokio::test(start_paused = true)]
 async fn a_hung_probe_gives_way_at_its_deadline() {
     let breaker = breaker(config().half_open_permits(1));
@@ -76,7 +93,7 @@ async fn a_hung_probe_gives_way_at_its_deadline() {
     assert_eq!(breaker.state(), State::Closed);
 }
 
-// tower-resilience closes on two results from before the circuit opened.
+// (e3) tower-resilience closes on two results from before the circuit opened.
 #[tokio::test(start_paused = true)]
 async fn results_from_before_the_circuit_opened_decide_nothing() {
     let breaker = breaker(config().half_open_permits(1));
@@ -92,7 +109,7 @@ async fn results_from_before_the_circuit_opened_decide_nothing() {
     assert_eq!(breaker.state(), State::Closed);
 }
 
-// tower-resilience's half-open counts age out of the window when probes are rare.
+// (e2) tower-resilience's half-open counts age out of the window when probes are rare.
 #[tokio::test(start_paused = true)]
 async fn probes_that_are_hours_apart_still_close_it() {
     let breaker = breaker(config());
@@ -114,7 +131,7 @@ async fn calls_until_open(breaker: &Breaker, call: impl AsyncFn(Breaker)) -> u32
     panic!("50 calls did not open it: {:?}", breaker.stats());
 }
 
-// tower-resilience and failsafe stay closed over 50 panics.
+// (e6) tower-resilience and failsafe stay closed over 50 panics.
 #[tokio::test]
 async fn panics_open_it_wherever_they_are_caught() {
     #[expect(clippy::unused_async, reason = "the panic has to come from the future")]
@@ -164,7 +181,7 @@ async fn panics_open_it_wherever_they_are_caught() {
     assert_eq!(in_call.stats().panicked_total, 5);
 }
 
-// tower-resilience and failsafe stay closed over 50 calls that a timeout outside gives up.
+// (e6) tower-resilience and failsafe stay closed over 50 calls that a timeout outside gives up.
 #[tokio::test(start_paused = true)]
 async fn timeouts_around_it_open_it() {
     let breaker = breaker(config());
@@ -200,7 +217,7 @@ async fn visitors_who_leave_early_do_not_open_it() {
     assert_eq!(breaker.stats().cancelled_total, 500);
 }
 
-// A layer of tower-resilience that is applied twice is two circuits.
+// (e8) A layer of tower-resilience that is applied twice is two circuits.
 #[tokio::test(start_paused = true)]
 async fn a_layer_applied_twice_is_one_circuit() {
     let layer = BreakerLayer::new(breaker(config()));

@@ -1,10 +1,13 @@
 //! The crate from outside: breakers under paused time, drains over real TCP on loopback.
 
 mod accounting;
+mod conditions;
 mod config;
 mod contract;
 mod defects;
 mod model;
+mod modes;
+mod rate;
 mod states;
 
 #[cfg(feature = "axum")]
@@ -23,6 +26,8 @@ mod drain_route;
 mod drain_streams;
 #[cfg(feature = "axum")]
 mod http;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(feature = "axum")]
 mod restarts;
 #[cfg(feature = "axum")]

@@ -19,6 +19,12 @@ pub(crate) fn fail(breaker: &Breaker, times: u32) {
     }
 }
 
+pub(crate) fn succeed(breaker: &Breaker, times: u32) {
+    for _ in 0..times {
+        breaker.admit().expect("let in").succeeded();
+    }
+}
+
 fn retry_after(answer: Result<Permit, Open>) -> Duration {
     answer.expect_err("rejected").retry_after
 }

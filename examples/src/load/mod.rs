@@ -104,7 +104,7 @@ pub async fn burst_of_reads(server: SocketAddr, users: usize) -> anyhow::Result<
     Ok(outcome.succeeded())
 }
 
-/// What came of a [`closed_loop`].
+/// What came of a [`closed_loop`] or of [`at_rate`].
 #[derive(Debug)]
 pub struct Answers {
     /// How many there were.
@@ -131,15 +131,49 @@ pub async fn closed_loop(
     connections: usize,
     duration: Duration,
 ) -> anyhow::Result<Answers> {
+    ask(server, path, connections, Duration::ZERO, duration).await
+}
+
+/// So many connections ask for the same path, together so often a second whatever the server does:
+/// a request that is held up by a late answer has its time counted from when it was due.
+///
+/// # Errors
+/// A connection breaks, or an answer is not a success.
+pub async fn at_rate(
+    server: SocketAddr,
+    path: &'static str,
+    connections: usize,
+    per_second: f64,
+    duration: Duration,
+) -> anyhow::Result<Answers> {
+    let interval = Duration::try_from_secs_f64(connections as f64 / per_second)?;
+    ask(server, path, connections, interval, duration).await
+}
+
+/// Each connection asks once in an interval, or again at once if that is zero.
+async fn ask(
+    server: SocketAddr,
+    path: &'static str,
+    connections: usize,
+    interval: Duration,
+    duration: Duration,
+) -> anyhow::Result<Answers> {
     let mut working = JoinSet::new();
-    let end = Instant::now() + duration;
-    for _ in 0..connections {
+    let start = Instant::now();
+    let end = start + duration;
+    for connection in 0..connections {
+        let share = connection as f64 / connections as f64;
         working.spawn(async move {
             let mut client = Client::connect(server).await?;
             // A histogram a connection would not fit into the processor's cache.
             let mut took_us = Vec::new();
+            let mut due = start + interval.mul_f64(share);
             let mut asked = Instant::now();
             while asked < end {
+                if !interval.is_zero() {
+                    asked = when_due(due).await;
+                    due += interval;
+                }
                 let Answer { status, .. } = client.get(path).await?;
                 anyhow::ensure!(status.is_success(), "{path}: {status}");
                 let answered = Instant::now();
@@ -157,4 +191,14 @@ pub async fn closed_loop(
         }
     }
     Ok(Answers { count: latencies.len(), latencies })
+}
+
+/// When the time of a request begins: a timer that is late is not the server's fault, an answer
+/// that came late is.
+async fn when_due(due: Instant) -> Instant {
+    if Instant::now() >= due {
+        return due;
+    }
+    tokio::time::sleep_until(due).await;
+    Instant::now()
 }

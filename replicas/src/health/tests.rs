@@ -9,7 +9,7 @@ fn policy(probed: bool) -> Policy {
 }
 
 /// A failure that alone says nothing of shares.
-fn failure(now: Instant, epoch: u64, chance: f64) -> Failure {
+fn failure(now: Instant, epoch: u32, chance: f64) -> Failure {
     let totals = Totals { succeeded: 0, failed: 1 };
     Failure { now, epoch, totals, chance, may_eject: true }
 }

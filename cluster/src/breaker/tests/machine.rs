@@ -1,10 +1,17 @@
 //! The states by table, and against a model that keeps every call in a list.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::*;
+use super::super::machine::{Machine, Moves, Ticket, Verdict};
+use super::super::{BreakerConfig, Figures, Reason, State};
+
+const WHY: (Reason, Figures) = (
+    Reason::FailureRate,
+    Figures { consecutive_failures: 0, calls: 9, failures: 8, slow: 0, in_flight_slow: 0 },
+);
 
 fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
@@ -17,7 +24,7 @@ fn config() -> BreakerConfig {
 /// A machine that opened at zero and was let into half-open at `now`, with its first probe.
 fn half_open(config: &BreakerConfig, now: Duration) -> (Machine, Ticket) {
     let mut machine = Machine::new(config);
-    machine.trip(0, Duration::ZERO, 0.0);
+    machine.trip(0, Duration::ZERO, 0.0, WHY);
     let ticket = machine.admit(now, 0.0).expect("the open time is over");
     assert_eq!(machine.state(), State::HalfOpen);
     (machine, ticket)
@@ -26,7 +33,7 @@ fn half_open(config: &BreakerConfig, now: Duration) -> (Machine, Ticket) {
 #[test]
 fn an_open_circuit_says_how_long_it_stays_open() {
     let mut machine = Machine::new(&config());
-    machine.trip(0, seconds(1), 0.0);
+    machine.trip(0, seconds(1), 0.0, WHY);
     assert_eq!(machine.admit(seconds(2), 0.0), Err(seconds(4)));
     assert!(machine.admit(seconds(6), 0.0).is_ok());
 }
@@ -35,19 +42,19 @@ fn an_open_circuit_says_how_long_it_stays_open() {
 fn the_open_time_doubles_up_to_its_maximum_and_starts_over_after_a_success() {
     let config = config().half_open_permits(1).open_for_max(seconds(15));
     let mut machine = Machine::new(&config);
-    machine.trip(0, Duration::ZERO, 0.0);
+    machine.trip(0, Duration::ZERO, 0.0, WHY);
     let mut now = Duration::ZERO;
     for expected in [5, 10, 15, 15] {
         assert_eq!(machine.admit(now, 0.0), Err(seconds(expected)));
         now += seconds(expected);
         let probe = machine.admit(now, 0.0).expect("over");
-        machine.settle(probe, Verdict::Failure, now, 0.0);
+        machine.settle(probe, (Verdict::Failure, None), now, 0.0);
     }
     now += seconds(15);
     let probe = machine.admit(now, 0.0).expect("over");
-    machine.settle(probe, Verdict::Success, now, 0.0);
+    machine.settle(probe, (Verdict::Success, None), now, 0.0);
     assert_eq!(machine.state(), State::Closed);
-    machine.trip(machine.epoch(), now, 0.0);
+    machine.trip(machine.epoch(), now, 0.0, WHY);
     assert_eq!(machine.admit(now, 0.0), Err(seconds(5)));
 }
 
@@ -56,7 +63,7 @@ fn jitter_only_lengthens_the_open_time() {
     let config = config().jitter(0.2);
     for (chance, expected) in [(0.0, 5_000), (0.5, 5_500), (1.0, 6_000)] {
         let mut machine = Machine::new(&config);
-        machine.trip(0, Duration::ZERO, chance);
+        machine.trip(0, Duration::ZERO, chance, WHY);
         let left = machine.admit(Duration::ZERO, 0.0);
         assert_eq!(left, Err(Duration::from_millis(expected)));
     }
@@ -67,10 +74,10 @@ fn the_share_of_successes_decides_not_the_first_failure() {
     let (mut machine, first) = half_open(&config(), seconds(5));
     let second = machine.admit(seconds(5), 0.0).expect("permit 2 of 3");
     let third = machine.admit(seconds(5), 0.0).expect("permit 3 of 3");
-    machine.settle(first, Verdict::Failure, seconds(5), 0.0);
-    machine.settle(second, Verdict::Success, seconds(5), 0.0);
+    machine.settle(first, (Verdict::Failure, None), seconds(5), 0.0);
+    machine.settle(second, (Verdict::Success, None), seconds(5), 0.0);
     assert_eq!(machine.state(), State::HalfOpen);
-    machine.settle(third, Verdict::Success, seconds(5), 0.0);
+    machine.settle(third, (Verdict::Success, None), seconds(5), 0.0);
     assert_eq!(machine.state(), State::Closed);
 }
 
@@ -78,7 +85,7 @@ fn the_share_of_successes_decides_not_the_first_failure() {
 fn a_neutral_probe_gives_its_permit_back() {
     let (mut machine, first) = half_open(&config().half_open_permits(1), seconds(5));
     assert!(machine.admit(seconds(5), 0.0).is_err());
-    machine.settle(first, Verdict::Neutral, seconds(5), 0.0);
+    machine.settle(first, (Verdict::Neutral, None), seconds(5), 0.0);
     assert!(machine.admit(seconds(5), 0.0).is_ok());
 }
 
@@ -88,13 +95,13 @@ fn a_hung_probe_gives_way_at_its_deadline_and_its_late_result_changes_nothing() 
     let (mut machine, hung) = half_open(&config(), seconds(5));
     let second = machine.admit(seconds(6), 0.0).expect("permit 2 of 3");
     let third = machine.admit(seconds(6), 0.0).expect("permit 3 of 3");
-    machine.settle(second, Verdict::Failure, seconds(7), 0.0);
+    machine.settle(second, (Verdict::Failure, None), seconds(7), 0.0);
     assert_eq!(machine.admit(seconds(9), 0.0), Err(seconds(1)), "until the hung one's deadline");
 
     // Its deadline makes it the second failure of three: open again, from that moment on.
     assert_eq!(machine.admit(seconds(10), 0.0), Err(seconds(10)));
     for late in [hung, third] {
-        machine.settle(late, Verdict::Success, seconds(10), 0.0);
+        machine.settle(late, (Verdict::Success, None), seconds(10), 0.0);
         assert_eq!(machine.state(), State::Open);
     }
 }
@@ -112,14 +119,14 @@ fn a_hung_probe_that_nobody_looked_at_does_not_lengthen_the_open_time() {
 fn results_from_before_the_circuit_opened_do_not_close_it() {
     let mut machine = Machine::new(&config().half_open_permits(1));
     let early = machine.admit(Duration::ZERO, 0.0).expect("closed");
-    machine.trip(0, Duration::ZERO, 0.0);
+    machine.trip(0, Duration::ZERO, 0.0, WHY);
     let _probe = machine.admit(seconds(5), 0.0).expect("half-open");
-    machine.settle(early, Verdict::Success, seconds(5), 0.0);
+    machine.settle(early, (Verdict::Success, None), seconds(5), 0.0);
     assert_eq!(machine.state(), State::HalfOpen);
 
     // Nor does a condition that was met before it closed again open it.
     machine.reset();
-    machine.trip(early.epoch, seconds(5), 0.0);
+    machine.trip(early.epoch, seconds(5), 0.0, WHY);
     assert_eq!(machine.state(), State::Closed);
 }
 
@@ -129,12 +136,125 @@ fn a_forced_state_stays_until_it_is_lifted() {
     machine.force_open();
     assert_eq!(machine.admit(seconds(3_600), 0.0), Err(seconds(5)));
     machine.force_close();
-    machine.trip(machine.epoch(), seconds(3_600), 0.0);
+    machine.trip(machine.epoch(), seconds(3_600), 0.0, WHY);
     assert!(machine.admit(seconds(3_600), 0.0).is_ok());
     assert_eq!(machine.state(), State::ForcedClosed);
     machine.reset();
-    machine.trip(machine.epoch(), seconds(3_600), 0.0);
+    machine.trip(machine.epoch(), seconds(3_600), 0.0, WHY);
     assert_eq!(machine.state(), State::Open);
+}
+
+#[test]
+fn the_backend_is_left_alone_for_as_long_as_it_has_asked() {
+    for (asked, jitter, expected) in [(3, 0.0, 5), (30, 0.0, 30), (30, 0.2, 36), (3_600, 0.0, 300)]
+    {
+        let mut machine = Machine::new(&config().jitter(jitter));
+        machine.hold(0, Duration::ZERO, Some(seconds(asked)));
+        // Another call, later and without a word about it, opens the circuit.
+        machine.trip(0, Duration::ZERO, 1.0, WHY);
+        assert_eq!(machine.admit(Duration::ZERO, 0.0), Err(seconds(expected)), "{asked}");
+    }
+}
+
+#[test]
+fn what_the_backend_asked_for_counts_from_when_it_asked() {
+    let mut machine = Machine::new(&config().half_open_permits(1));
+    machine.hold(0, Duration::ZERO, Some(seconds(30)));
+    machine.trip(0, seconds(10), 0.0, WHY);
+    assert_eq!(machine.admit(seconds(10), 0.0), Err(seconds(20)));
+    // A failed probe may ask again; one of before does not.
+    let probe = machine.admit(seconds(30), 0.0).expect("over");
+    machine.hold(0, seconds(30), Some(seconds(250)));
+    machine.settle(probe, (Verdict::Failure, Some(seconds(40))), seconds(30), 0.0);
+    assert_eq!(machine.admit(seconds(30), 0.0), Err(seconds(40)));
+    // Once closed it is forgotten.
+    let probe = machine.admit(seconds(70), 0.0).expect("over");
+    machine.settle(probe, (Verdict::Success, Some(seconds(99))), seconds(70), 0.0);
+    assert_eq!(machine.state(), State::Closed);
+    machine.trip(machine.epoch(), seconds(70), 0.0, WHY);
+    assert_eq!(machine.admit(seconds(70), 0.0), Err(seconds(5)));
+}
+
+#[test]
+fn a_ramp_lets_a_growing_share_through() {
+    let (mut machine, probe) =
+        half_open(&config().half_open_permits(1).ramp(seconds(10)), seconds(5));
+    machine.settle(probe, (Verdict::Success, None), seconds(5), 0.0);
+    assert_eq!(machine.state(), State::Closed);
+    for (at, chance, left) in [
+        (5, 0.05, None),
+        (5, 0.1, Some(10)),
+        (7, 0.19, None),
+        (7, 0.2, Some(8)),
+        (14, 0.89, None),
+        (14, 0.9, Some(1)),
+        (15, 0.999, None),
+    ] {
+        let answer = machine.admit(seconds(at), chance).err();
+        assert_eq!(answer, left.map(seconds), "at {at} with {chance}");
+        assert_eq!(machine.ramp().is_some(), at < 15);
+    }
+    // Opened within a ramp, it opens; closed by hand, it has none.
+    machine.reset();
+    assert_eq!(machine.ramp(), None);
+}
+
+#[test]
+fn a_circuit_opens_within_its_ramp_too() {
+    let (mut machine, probe) =
+        half_open(&config().half_open_permits(1).ramp(seconds(10)), seconds(5));
+    machine.settle(probe, (Verdict::Success, None), seconds(5), 0.0);
+    machine.trip(machine.epoch(), seconds(6), 0.0, WHY);
+    assert_eq!(machine.state(), State::Open);
+}
+
+#[test]
+fn each_time_of_being_closed_has_an_epoch_of_the_other_kind() {
+    let mut machine = Machine::new(&config());
+    for moves in 0..20_u32 {
+        let (before, odd) = (machine.epoch(), machine.epoch() % 2);
+        for step in 0..moves % 4 {
+            if step % 2 == 0 { machine.force_open() } else { machine.force_close() }
+        }
+        machine.reset();
+        assert!(machine.epoch() > before);
+        assert_eq!(machine.epoch() % 2, 1 - odd, "{moves}");
+    }
+}
+
+#[test]
+fn moves_are_told_once_in_order_and_with_their_reason() {
+    let (mut machine, probe) = half_open(&config().half_open_permits(1), seconds(5));
+    machine.settle(probe, (Verdict::Failure, None), seconds(6), 0.0);
+    machine.force_open();
+    machine.force_open();
+    machine.reset();
+    machine.reset();
+    let told: Vec<_> = machine.take_untold();
+    let moves: Vec<_> = told.iter().map(|told| (told.from, told.to, told.reason)).collect();
+    assert_eq!(
+        moves,
+        [
+            (State::Closed, State::Open, Reason::FailureRate),
+            (State::Open, State::HalfOpen, Reason::OpenTimeOver),
+            (State::HalfOpen, State::Open, Reason::TrialFailed),
+            (State::Open, State::ForcedOpen, Reason::ByHand),
+            (State::ForcedOpen, State::Closed, Reason::ByHand),
+        ]
+    );
+    assert!(told.iter().map(|told| told.sequence).eq(1..=5));
+    assert_eq!((told[0].figures, told[0].open_for), (WHY.1, seconds(5)));
+    assert_eq!((told[2].figures.failures, told[2].open_for), (1, seconds(10)));
+    assert!(machine.take_untold().is_empty());
+}
+
+#[test]
+fn other_rules_decide_a_trial_that_is_going_on() {
+    let (mut machine, first) = half_open(&config(), seconds(5));
+    machine.settle(first, (Verdict::Success, None), seconds(5), 0.0);
+    assert_eq!(machine.state(), State::HalfOpen, "1 of 2 needed");
+    machine.set_rules(&config().half_open_permits(1), seconds(5), 0.0);
+    assert_eq!(machine.state(), State::Closed);
 }
 
 /// The half-open rules, restated over a list of everything that happened.
@@ -256,13 +376,13 @@ proptest! {
                     let Some((id, ticket)) = tickets.iter().rev().nth(back) else { continue };
                     model.advance(now);
                     model.result(*id, verdict, now);
-                    machine.settle(*ticket, verdict, seconds(now), 0.0);
+                    machine.settle(*ticket, (verdict, None), seconds(now), 0.0);
                 }
                 Step::Trip => {
                     if model.state() == State::Closed {
                         model = Model { open_until: Some(now + 5), streak: 1, ..Model::default() };
                     }
-                    machine.trip(machine.epoch(), seconds(now), 0.0);
+                    machine.trip(machine.epoch(), seconds(now), 0.0, WHY);
                 }
             }
             prop_assert_eq!(machine.state(), model.state());

@@ -1,0 +1,463 @@
+//! The store on a real Redis, while that is well and while it is not.
+
+use std::time::Duration;
+
+use testkit::{FaultProxy, Redis};
+use tokio::time::timeout;
+
+use super::*;
+use crate::State;
+use crate::clock::Moment;
+use crate::limit::rate::Quota;
+
+const SECOND: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_millis(100);
+/// What a busy machine may take to run a task whose time has come.
+const SLACK: Duration = Duration::from_millis(400);
+/// A bound on what comes by itself.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Nothing comes back while a test runs.
+fn slow(burst: u32) -> Quota {
+    Quota::per_hour(1).burst(burst)
+}
+
+fn config(url: &str) -> RedisRateConfig {
+    let breaker = RedisRateConfig::default().breaker.open_for(SECOND / 5).open_for_max(SECOND / 5);
+    RedisRateConfig::new(url).namespace("test").timeout(TIMEOUT).breaker(breaker)
+}
+
+fn store(url: &str) -> RedisRateStore {
+    RedisRateStore::new(config(url)).unwrap()
+}
+
+fn url(proxy: &FaultProxy) -> String {
+    format!("redis://{}", proxy.addr())
+}
+
+fn claim(key: &str, cost: u32, quota: Quota) -> Claim {
+    Claim { key: key.to_owned(), cost, quota, shadow: false, at: Moment::exact() }
+}
+
+async fn check_all(store: &RedisRateStore, claims: &[Claim]) -> Verdicts {
+    match store.remote.check(claims) {
+        Answer::Now(verdicts) => verdicts,
+        Answer::Later(later) => later.await,
+    }
+}
+
+async fn check_n(store: &RedisRateStore, key: &str, cost: u32, quota: Quota) -> Verdict {
+    check_all(store, &[claim(key, cost, quota)]).await[0]
+}
+
+async fn check(store: &RedisRateStore, key: &str, quota: Quota) -> Verdict {
+    check_n(store, key, 1, quota).await
+}
+
+fn is_allowed(verdict: Verdict) -> bool {
+    matches!(verdict, Verdict::Decided(decision) if decision.is_allowed())
+}
+
+fn is_limited(verdict: Verdict) -> bool {
+    matches!(verdict, Verdict::Decided(decision) if !decision.is_allowed())
+}
+
+/// Checks of keys of their own until one is decided; none may take longer than it is allowed to.
+async fn recovers(store: &RedisRateStore) {
+    let end = Instant::now() + PATIENCE;
+    for n in 0.. {
+        let begun = Instant::now();
+        let verdict = check(store, &format!("recovers {n}"), slow(1)).await;
+        assert!(begun.elapsed() < TIMEOUT + SLACK, "{:?}", begun.elapsed());
+        if is_allowed(verdict) {
+            return;
+        }
+        assert!(Instant::now() < end, "{:?}", store.stats());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Many checks at once: none is decided, none takes longer than it is allowed to.
+async fn fails(store: &RedisRateStore) {
+    let checks: Vec<_> = (0..50)
+        .map(|n| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let begun = Instant::now();
+                let verdict = check(&store, &format!("fails {n}"), slow(1)).await;
+                (verdict, begun.elapsed())
+            })
+        })
+        .collect();
+    for task in checks {
+        let (verdict, took) = task.await.unwrap();
+        assert_eq!(verdict, Verdict::Failed);
+        assert!(took < TIMEOUT + SLACK, "{took:?}");
+    }
+}
+
+fn adds_up(store: &RedisRateStore) -> RedisRateStats {
+    let stats = store.stats();
+    let ended = stats.allowed_total
+        + stats.limited_total
+        + stats.denied_locally_total
+        + stats.timeouts_total
+        + stats.errors_total
+        + stats.skipped_total
+        + stats.cancelled_total;
+    assert_eq!(stats.checks_total, ended + stats.in_flight, "{stats:?}");
+    stats
+}
+
+async fn scripts_run(redis: &Redis) -> u64 {
+    let stats = redis.cli(&["INFO", "commandstats"]).await.unwrap();
+    let calls = |name: &str| {
+        let line = stats.lines().find_map(|line| line.strip_prefix(name))?;
+        line.strip_prefix(":calls=")?.split(',').next()?.parse::<u64>().ok()
+    };
+    calls("cmdstat_evalsha").unwrap_or(0)
+}
+
+#[tokio::test]
+async fn two_stores_share_what_a_key_has_and_keys_and_namespaces_do_not() {
+    let redis = Redis::start().await.unwrap();
+    let (one, other) = (store(&redis.url()), store(&redis.url()));
+    for _ in 0..2 {
+        assert!(is_allowed(check(&one, "k", slow(4)).await));
+        assert!(is_allowed(check(&other, "k", slow(4)).await));
+    }
+    assert!(is_limited(check(&one, "k", slow(4)).await));
+    assert!(is_limited(check(&other, "k", slow(4)).await));
+    assert!(is_allowed(check(&one, "K", slow(4)).await));
+    let elsewhere = RedisRateStore::new(config(&redis.url()).namespace("te:st")).unwrap();
+    assert!(is_allowed(check(&elsewhere, "k", slow(4)).await));
+    let mut keys: Vec<_> =
+        redis.cli(&["KEYS", "*"]).await.unwrap().lines().map(str::to_owned).collect();
+    keys.sort_unstable();
+    assert_eq!(keys, ["te%3Ast:rate:k", "test:rate:K", "test:rate:k"]);
+    let stats = adds_up(&one);
+    assert_eq!((stats.allowed_total, stats.limited_total, stats.connections_total), (3, 1, 1));
+}
+
+#[tokio::test]
+async fn a_key_that_was_refused_is_refused_without_asking_until_it_fits() {
+    let redis = Redis::start().await.unwrap();
+    let store = store(&redis.url());
+    let quota = Quota::per_second(2).burst(1);
+    assert!(is_allowed(check(&store, "k", quota).await));
+    let refused = Instant::now();
+    assert!(is_limited(check(&store, "k", quota).await));
+    let asked = scripts_run(&redis).await;
+    let mut local = 0;
+    loop {
+        let begun = Instant::now();
+        let verdict = check(&store, "k", quota).await;
+        if is_allowed(verdict) {
+            break;
+        }
+        local += 1;
+        let Verdict::Decided(Decision::Limited { retry_after: Some(wait), remaining: 0, reset }) =
+            verdict
+        else {
+            panic!("{verdict:?}")
+        };
+        assert!(begun + wait <= refused + SECOND / 2 + SLACK && reset >= wait, "{verdict:?}");
+        assert!(begun < refused + PATIENCE);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // It lasts no longer than Redis refuses: had it, the check that was let through would not have
+    // been the first that asked.
+    assert_eq!(scripts_run(&redis).await, asked + 1);
+    let stats = adds_up(&store);
+    assert_eq!((stats.limited_total, stats.denied_locally_total), (1, local));
+    assert!(local > 5, "{local}");
+    assert_eq!(stats.denials, 0);
+}
+
+#[tokio::test]
+async fn a_refusal_is_believed_no_longer_than_the_setting_says() {
+    let redis = Redis::start().await.unwrap();
+    let config = config(&redis.url()).denial_max(SECOND / 5);
+    let store = RedisRateStore::new(config).unwrap();
+    assert!(is_allowed(check(&store, "k", slow(1)).await));
+    assert!(is_limited(check(&store, "k", slow(1)).await));
+    redis.cli(&["DEL", "test:rate:k"]).await.unwrap();
+    let begun = Instant::now();
+    while !is_allowed(check(&store, "k", slow(1)).await) {
+        assert!(begun.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let never = RedisRateStore::new(self::config(&redis.url()).denials(0)).unwrap();
+    for _ in 0..3 {
+        assert!(is_limited(check(&never, "k", slow(1)).await));
+    }
+    assert_eq!(adds_up(&never).denied_locally_total, 0);
+}
+
+#[tokio::test]
+async fn less_may_fit_where_more_was_refused() {
+    let redis = Redis::start().await.unwrap();
+    let store = store(&redis.url());
+    assert!(is_allowed(check_n(&store, "k", 3, slow(5)).await));
+    for cost in [3, 3, 4] {
+        assert!(is_limited(check_n(&store, "k", cost, slow(5)).await));
+    }
+    assert!(is_allowed(check_n(&store, "k", 2, slow(5)).await));
+    assert_eq!(adds_up(&store).denied_locally_total, 2);
+}
+
+#[tokio::test]
+async fn of_several_limits_one_that_is_known_to_refuse_is_answer_enough() {
+    let redis = Redis::start().await.unwrap();
+    let store = store(&redis.url());
+    let claims = [claim("wide", 1, slow(10)), claim("narrow", 1, slow(1))];
+    assert!(check_all(&store, &claims).await.into_iter().all(is_allowed));
+    let second = check_all(&store, &claims).await;
+    assert!(is_allowed(second[0]) && is_limited(second[1]), "{second:?}");
+    let asked = scripts_run(&redis).await;
+    for _ in 0..3 {
+        let verdicts = check_all(&store, &claims).await;
+        assert!(verdicts[0] == Verdict::Moot && is_limited(verdicts[1]), "{verdicts:?}");
+    }
+    assert_eq!(scripts_run(&redis).await, asked);
+    // A shadow keeps nobody out, and is asked each time.
+    let shadow = [claim("wide", 1, slow(10)), Claim { shadow: true, ..claims[1].clone() }];
+    for left in (6..9).rev() {
+        let verdicts = check_all(&store, &shadow).await;
+        let Verdict::Decided(Decision::Allowed { remaining, .. }) = verdicts[0] else {
+            panic!("{verdicts:?}")
+        };
+        assert_eq!(remaining, left);
+        assert!(is_limited(verdicts[1]));
+    }
+    let stats = adds_up(&store);
+    assert_eq!((stats.allowed_total, stats.limited_total, stats.denied_locally_total), (4, 1, 3));
+}
+
+#[tokio::test]
+async fn what_is_given_back_can_be_used_at_once() {
+    let redis = Redis::start().await.unwrap();
+    let store = store(&redis.url());
+    assert!(is_allowed(check_n(&store, "k", 3, slow(3)).await));
+    assert!(is_limited(check(&store, "k", slow(3)).await));
+    store.remote.give_back(&claim("k", 2, slow(3)), Spent::UNKNOWN);
+    let end = Instant::now() + PATIENCE;
+    while store.stats().refunds_total == 0 {
+        assert!(Instant::now() < end);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(is_allowed(check_n(&store, "k", 2, slow(3)).await));
+    assert!(is_limited(check(&store, "k", slow(3)).await));
+    // Time has brought it back by itself.
+    store.remote.give_back(&claim("k", 1, slow(3)), Spent { ago: SECOND, reset: SECOND });
+    // All but half of it.
+    let half = Duration::from_secs(1_800);
+    store.remote.give_back(&claim("k", 1, slow(3)), Spent { ago: half, reset: 2 * half });
+    while store.stats().refunds_total == 1 {
+        assert!(Instant::now() < end);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let Verdict::Decided(look) = check_n(&store, "k", 0, slow(3)).await else { panic!("decided") };
+    let owed = look.reset().as_secs();
+    assert!((8_900..=9_000).contains(&owed), "{owed}");
+    let stats = adds_up(&store);
+    assert_eq!((stats.refunds_total, stats.refunds_lost_total), (2, 0));
+}
+
+#[tokio::test]
+async fn a_clock_of_the_client_that_jumps_changes_nothing() {
+    let redis = Redis::start().await.unwrap();
+    let store = store(&redis.url());
+    assert!(is_allowed(check(&store, "k", slow(1)).await));
+    for _ in 0..3 {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(100 * 3_600)).await;
+        tokio::time::resume();
+        assert!(is_limited(check(&store, "k", slow(1)).await));
+    }
+    assert_eq!(adds_up(&store).denied_locally_total, 0, "each was asked");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_stands_still_costs_nobody_more_than_the_timeout() {
+    let redis = Redis::start().await.unwrap();
+    let store = store(&redis.url());
+    assert!(is_allowed(check(&store, "k", slow(10)).await));
+    redis.freeze().unwrap();
+    fails(&store).await;
+    assert_eq!(store.breaker().state(), State::Open);
+    let skipped = store.stats().skipped_total;
+    let begun = Instant::now();
+    for _ in 0..100 {
+        assert_eq!(check(&store, "k", slow(10)).await, Verdict::Failed);
+    }
+    assert!(begun.elapsed() < TIMEOUT, "an open breaker answers at once");
+    assert_eq!(store.stats().skipped_total, skipped + 100);
+    redis.thaw().unwrap();
+    recovers(&store).await;
+    adds_up(&store);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_is_killed_and_started_again_is_found_again() {
+    let redis = Redis::start().await.unwrap();
+    let store = store(&redis.url());
+    for _ in 0..2 {
+        assert!(is_allowed(check(&store, "k", slow(100)).await));
+        redis.kill().unwrap();
+        fails(&store).await;
+        redis.restart().await.unwrap();
+        recovers(&store).await;
+    }
+    let stats = adds_up(&store);
+    assert!(stats.errors_total > 0 && stats.connections_total >= 3, "{stats:?}");
+}
+
+#[tokio::test]
+async fn a_restart_that_nobody_saw_fails_nobody() {
+    let redis = Redis::start().await.unwrap();
+    let config = config(&redis.url()).timeout(2 * SECOND);
+    let store = RedisRateStore::new(config).unwrap();
+    for _ in 0..3 {
+        assert!(is_allowed(check(&store, "k", slow(10)).await));
+        redis.restart().await.unwrap();
+    }
+    let killed = redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]).await.unwrap();
+    assert!(is_allowed(check(&store, "k", slow(10)).await), "{killed}");
+    let stats = adds_up(&store);
+    assert_eq!((stats.allowed_total, stats.errors_total, stats.timeouts_total), (4, 0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ways_to_redis_that_break_or_swallow_everything_are_given_up() {
+    let redis = Redis::start().await.unwrap();
+    let proxy = FaultProxy::start(redis.addr()).await.unwrap();
+    let store = RedisRateStore::new(config(&url(&proxy)).connect_timeout(SECOND / 2)).unwrap();
+    recovers(&store).await;
+    proxy.cut();
+    fails(&store).await;
+    proxy.heal();
+    recovers(&store).await;
+    // Each byte is taken and none is answered, on this connection only: the proxy would reset it.
+    let before = store.stats().connections_total;
+    proxy.blackhole(true);
+    fails(&store).await;
+    let end = Instant::now() + 2 * SECOND;
+    while Instant::now() < end {
+        assert_eq!(check(&store, "k", slow(10)).await, Verdict::Failed);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(proxy.accepted() > before, "another way was tried");
+    proxy.blackhole(false);
+    recovers(&store).await;
+    // Slower than the timeout, then no longer.
+    proxy.delay(TIMEOUT);
+    fails(&store).await;
+    proxy.delay(Duration::ZERO);
+    recovers(&store).await;
+    adds_up(&store);
+}
+
+#[tokio::test]
+async fn a_script_that_is_forgotten_all_the_time_changes_no_decision() {
+    let redis = Redis::start().await.unwrap();
+    let store = store(&redis.url());
+    let mut allowed = 0;
+    for _ in 0..20 {
+        redis.cli(&["SCRIPT", "FLUSH"]).await.unwrap();
+        allowed += u32::from(is_allowed(check(&store, "k", slow(10)).await));
+    }
+    assert_eq!(allowed, 10);
+    assert_eq!(adds_up(&store).errors_total, 0);
+}
+
+#[tokio::test]
+async fn a_wrong_type_at_one_key_fails_that_key_and_no_other() {
+    let redis = Redis::start().await.unwrap();
+    let store = store(&redis.url());
+    redis.cli(&["RPUSH", "test:rate:bad", "x"]).await.unwrap();
+    for _ in 0..20 {
+        assert_eq!(check(&store, "bad", slow(1)).await, Verdict::Failed);
+    }
+    assert_eq!(store.breaker().state(), State::Closed);
+    assert!(is_allowed(check(&store, "good", slow(1)).await));
+    assert_eq!(adds_up(&store).errors_total, 20);
+}
+
+#[tokio::test]
+async fn a_primary_that_becomes_a_replica_is_left_alone_until_it_writes_again() {
+    let redis = Redis::start().await.unwrap();
+    let store = store(&redis.url());
+    assert!(is_allowed(check(&store, "k", slow(1)).await));
+    redis.cli(&["REPLICAOF", "127.0.0.1", "1"]).await.unwrap();
+    fails(&store).await;
+    assert_eq!(store.breaker().state(), State::Open);
+    redis.cli(&["REPLICAOF", "NO", "ONE"]).await.unwrap();
+    recovers(&store).await;
+}
+
+#[tokio::test]
+async fn a_check_that_is_given_up_is_counted_as_that() {
+    let redis = Redis::start().await.unwrap();
+    let store = store(&redis.url());
+    assert!(is_allowed(check(&store, "k", slow(100)).await));
+    redis.freeze().unwrap();
+    drop(store.remote.check(&[claim("k", 1, slow(100))]));
+    let short = TIMEOUT / 10;
+    assert!(timeout(short, check(&store, "k", slow(100))).await.is_err());
+    redis.thaw().unwrap();
+    let stats = adds_up(&store);
+    assert_eq!((stats.cancelled_total, stats.in_flight), (2, 0));
+}
+
+#[tokio::test]
+async fn a_password_is_nowhere_to_be_seen() {
+    let redis = Redis::builder().password("the-password").start().await.unwrap();
+    let with = |password: &str| redis.url().replace("//", &format!("//:{password}@"));
+    let good = RedisRateStore::new(config(&with("the-password"))).unwrap();
+    good.ping().await.unwrap();
+    let bad = RedisRateStore::new(config(&with("not-the-password"))).unwrap();
+    let error = bad.ping().await.unwrap_err();
+    assert!(matches!(error, RedisRateError::Failed(_)), "{error:?}");
+    let broken = config("redis://:the-password@:x:y").validate().unwrap_err();
+    let shown = [
+        format!("{error:?} {error}"),
+        format!("{broken:?} {broken}"),
+        format!("{:?} {:?}", good, config(&with("the-password"))),
+    ];
+    assert!(!shown.concat().contains("the-password"), "{shown:?}");
+}
+
+#[tokio::test]
+async fn a_ping_tells_why_redis_cannot_be_used() {
+    let redis = Redis::start().await.unwrap();
+    let store = RedisRateStore::new(config(&redis.url()).connect_timeout(SECOND / 2)).unwrap();
+    store.ping().await.unwrap();
+    redis.freeze().unwrap();
+    assert!(matches!(store.ping().await, Err(RedisRateError::TimedOut)));
+    redis.kill().unwrap();
+    assert!(matches!(store.ping().await, Err(RedisRateError::Failed(_))));
+    assert_eq!(store.breaker().state(), State::Closed, "it was not told");
+}
+
+#[cfg(feature = "redis-tls")]
+#[tokio::test]
+async fn a_server_is_asked_by_tls_if_its_certificate_is_good() {
+    let redis = Redis::builder().tls().start().await.unwrap();
+    let url = redis.tls_url().unwrap();
+    let authority = &redis.certificates().unwrap().authority;
+    let good = RedisRateStore::new(config(&url).timeout(2 * SECOND).authority(authority)).unwrap();
+    assert!(is_allowed(check(&good, "k", slow(2)).await));
+    let system = RedisRateStore::new(config(&url)).unwrap();
+    assert!(matches!(system.ping().await, Err(RedisRateError::Failed(_))));
+    let missing = config(&url).authority("/no/such/file");
+    assert_eq!(RedisRateStore::new(missing).unwrap_err().field(), "authority");
+}
+
+#[cfg(not(feature = "redis-tls"))]
+#[test]
+fn without_its_feature_tls_is_refused_and_not_left_out() {
+    let error = RedisRateStore::new(config("rediss://127.0.0.1")).unwrap_err();
+    assert_eq!(error.field(), "url");
+    assert!(error.rule().contains("redis-tls"), "{error}");
+}
