@@ -4,6 +4,7 @@ mod administration;
 mod api;
 mod bad_settings;
 mod caching;
+mod draining;
 mod gateway;
 mod load;
 mod postgres;
