@@ -3,8 +3,10 @@
 mod administration;
 mod api;
 mod bad_settings;
+mod breakers;
 mod caching;
 mod gateway;
+mod limits;
 mod load;
 mod postgres;
 mod process;

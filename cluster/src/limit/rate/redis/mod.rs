@@ -213,7 +213,7 @@ impl RemoteStore for Remote {
 impl Inner {
     fn ask_for(&self, claim: &Claim) -> Ask {
         let Claim { key, cost, quota, shadow, at: _ } = claim;
-        let units = Units::new(quota.count.into(), quota.period, quota.burst.into());
+        let units = Units::new(quota.count, quota.period, quota.burst);
         let key = format!("{}{key}", self.prefix);
         Ask { key, units, cost: *cost, price: units.price(*cost), shadow: *shadow }
     }
@@ -260,7 +260,10 @@ impl Inner {
             Ok(Ok(answers)) => Ok(answers),
             Ok(Err(error)) if error.is_timeout() => Err(Unanswered::TimedOut),
             Ok(Err(error)) => Err(Unanswered::Failed(error)),
-            Err(_) => Err(Unanswered::TimedOut),
+            Err(_) => {
+                self.link.unanswered();
+                Err(Unanswered::TimedOut)
+            }
         }
     }
 
