@@ -8,15 +8,21 @@ mod error;
 mod limit;
 #[cfg(feature = "axum")]
 mod problem;
+#[cfg(feature = "axum")]
+mod retry_after;
 mod stats;
 
 pub use crate::breaker::{
-    AsError, Breaker, BreakerConfig, BreakerLayer, BreakerService, BreakerStats, Classify,
-    ErrorsFail, Figures, Judgement, Open, Outcome, Permit, Reason, Reject, ResponseFuture, State,
-    Transition,
+    AsError, AtHead, Breaker, BreakerConfig, BreakerLayer, BreakerRegistry, BreakerService,
+    BreakerStats, Classify, Divert, ErrorsFail, FallbackFuture, FallbackTo, Figures, Guard,
+    JudgeAt, Judgement, KeyFn, KeyOf, KeyOverflow, Keyed, Open, Outcome, Permit, ReadRequest,
+    Reason, RegistryConfig, RegistryStats, Reject, ResponseFuture, State, Transition, key_fn,
 };
 #[cfg(feature = "axum")]
-pub use crate::breaker::{AsResponse, ServerErrorsFail};
+pub use crate::breaker::{
+    AsResponse, AtEndOfBody, ExtensionKey, HashedKey, HeaderKey, HostKey, JudgedBody, RouteKey,
+    ServerErrorsFail,
+};
 #[cfg(feature = "axum")]
 pub use crate::drain::{Drain, DrainConfig, DrainEnd, DrainReport, DrainStats, ServeError, serve};
 pub use crate::error::{BoxError, ConfigError};

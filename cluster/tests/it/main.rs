@@ -5,11 +5,15 @@ mod conditions;
 mod config;
 mod contract;
 mod defects;
+mod fallback;
 mod model;
 mod modes;
 mod rate;
+mod registry;
 mod states;
 
+#[cfg(feature = "axum")]
+mod body;
 #[cfg(feature = "axum")]
 mod client;
 #[cfg(feature = "axum")]
@@ -18,6 +22,8 @@ mod drain;
 mod drain_limits;
 #[cfg(feature = "axum")]
 mod http;
+#[cfg(feature = "axum")]
+mod keys;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(feature = "axum")]
