@@ -1,6 +1,7 @@
 //! The crate from outside: breakers under paused time, drains over real TCP on loopback.
 
 mod accounting;
+mod busy;
 mod conditions;
 mod config;
 mod contract;
