@@ -5,10 +5,13 @@ mod clock;
 #[cfg(feature = "axum")]
 mod drain;
 mod error;
+mod histogram;
 mod limit;
 #[cfg(feature = "axum")]
 mod problem;
-#[cfg(feature = "axum")]
+#[cfg(feature = "retry")]
+mod retry;
+#[cfg(any(feature = "axum", feature = "retry"))]
 mod retry_after;
 mod stats;
 
@@ -27,6 +30,13 @@ pub use crate::breaker::{
 pub use crate::drain::{Drain, DrainConfig, DrainEnd, DrainReport, DrainStats, ServeError, serve};
 pub use crate::error::{BoxError, ConfigError};
 #[cfg(feature = "axum")]
+pub use crate::limit::OverloadFails;
+pub use crate::limit::{
+    AdaptiveConfig, Answer, Concurrency, ConcurrencyConfig, ConcurrencyLimit,
+    ConcurrencyLimitFuture, ConcurrencyLimitLayer, ConcurrencyLimitService, ConcurrencyLimitStats,
+    ConcurrencyPermit, Overloaded,
+};
+#[cfg(feature = "axum")]
 pub use crate::limit::{ClientIp, ForwardedBy, RefundRateLimit, RefundRefusals, cors_preflight};
 pub use crate::limit::{
     Decision, KeyBy, KeyParts, Limit, MissingKey, NeverRefund, Overflow, Quota, RateKey,
@@ -36,5 +46,11 @@ pub use crate::limit::{
 #[cfg(feature = "redis")]
 pub use crate::limit::{
     RedisRateConfig, RedisRateError, RedisRateLimiter, RedisRateStats, RedisRateStore,
+};
+#[cfg(feature = "retry")]
+pub use crate::retry::{
+    CloneBody, CopyBody, EmptyBody, EveryError, HedgeConfig, HedgeFuture, HedgeLayer, HedgeService,
+    HedgeStats, HttpRetry, JudgeError, Retry, RetryConfig, RetryPolicy, RetryRules, RetryStats,
+    RetryWhen,
 };
 pub use crate::stats::Emit;

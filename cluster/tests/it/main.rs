@@ -2,6 +2,7 @@
 
 mod accounting;
 mod busy;
+mod concurrency;
 mod conditions;
 mod config;
 mod contract;
@@ -18,14 +19,20 @@ mod body;
 #[cfg(feature = "axum")]
 mod client;
 #[cfg(feature = "axum")]
+mod concurrency_http;
+#[cfg(feature = "axum")]
 mod drain;
 #[cfg(feature = "axum")]
 mod drain_limits;
+#[cfg(feature = "retry")]
+mod hedge;
 #[cfg(feature = "axum")]
 mod http;
 #[cfg(feature = "axum")]
 mod keys;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(feature = "retry")]
+mod retry;
 #[cfg(feature = "axum")]
 mod signals;
