@@ -194,7 +194,12 @@ pub(super) fn watch(app: &App) {
     });
     let queue = app.queue.clone();
     obs.signal(Signal::QueueSize, move || waiting(&queue.stats()));
+    watch_health(app);
+}
 
+/// What the health document asks.
+fn watch_health(app: &App) {
+    let obs = &app.obs;
     // Past the router: a check is no write, and needs no free place.
     let (db, nodes) = (app.db.clone(), app.nodes.clone());
     let database = move || {
