@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use axum::Router;
 use tokio::net::TcpListener;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
 use super::Drain;
 use super::accept::Acceptor;
+use super::report::{DrainEnd, DrainReport};
 use super::server::{Mode, Server};
-use super::stats::{DrainEnd, DrainReport, DrainStats};
+use super::stats::DrainStats;
 use crate::ConfigError;
 
 /// Time for the tasks of cut connections to drop their sockets; what is left then is owned by a
@@ -69,9 +70,9 @@ pub async fn serve(
     let running = Running::on(&drain);
     let server = &running.server;
     let mut acceptor = Acceptor::new(listener, router, Arc::clone(server));
-    let (began, before) = tokio::select! {
+    let before = tokio::select! {
         biased;
-        begin = lame_duck_over(&drain) => begin,
+        before = lame_duck_over(&drain) => before,
         never = acceptor.run() => match never {},
     };
 
@@ -81,37 +82,40 @@ pub async fn serve(
     let emptied = async {
         acceptor.take_queue().await?;
         server.emptied().await;
-        Ok(DrainEnd::Finished)
+        // After it: requests leave jobs behind.
+        drain.shared.account.open.jobs_ended().await;
+        Ok(())
     };
-    let end = tokio::select! {
+    let finished = tokio::select! {
         biased;
-        end = emptied => end.map_err(ServeError::Listener)?,
-        () = drain.aborted() => DrainEnd::Aborted,
-        () = sleep(drain.config().deadline) => DrainEnd::Deadline,
+        emptied = emptied => emptied.map(|()| true).map_err(ServeError::Listener)?,
+        () = drain.cuts() => false,
     };
-    if end != DrainEnd::Finished {
+    if !finished {
         server.enter(Mode::Cutting);
         // Its error is that some are left: they are written off.
         let _left = timeout(CUT_GRACE, server.emptied()).await;
         server.write_off();
     }
-    let report = DrainReport::between(before, drain.stats(), end, began.elapsed());
+    let end = match (finished, drain.shared.status.borrow().aborted) {
+        (true, _) => DrainEnd::Finished,
+        (false, false) => DrainEnd::Deadline,
+        (false, true) => DrainEnd::Aborted,
+    };
+    let cut = if finished { Default::default() } else { drain.shared.account.open.listed() };
+    let elapsed = drain.began().elapsed();
+    let report = DrainReport::between(before, drain.stats(), end, elapsed, cut);
     #[cfg(feature = "tracing")]
-    tracing::info!(?report, "drain ends");
+    tracing::info!("{report}");
     Ok(report)
 }
 
-/// Ends when the lame duck is over, with the moment and the figures of the drain's begin.
-async fn lame_duck_over(drain: &Drain) -> (Instant, DrainStats) {
+/// Ends when the lame duck is over, with the figures of the drain's begin.
+async fn lame_duck_over(drain: &Drain) -> DrainStats {
     drain.started().await;
-    let begin = (Instant::now(), drain.stats());
-    let lame_duck = drain.config().lame_duck;
-    // A timer of zero still takes a tick, in which connections would come that need not.
-    if !lame_duck.is_zero() {
-        // Its error is that the time is over.
-        let _over = timeout(lame_duck, drain.aborted()).await;
-    }
-    begin
+    let before = drain.stats();
+    drain.lame_duck_over().await;
+    before
 }
 
 /// A server that counts as running until this is dropped, and none of whose connections lives

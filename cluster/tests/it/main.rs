@@ -23,9 +23,17 @@ mod concurrency_http;
 #[cfg(feature = "axum")]
 mod drain;
 #[cfg(feature = "axum")]
+mod drain_cut;
+#[cfg(feature = "http2")]
+mod drain_http2;
+#[cfg(feature = "axum")]
 mod drain_limits;
 #[cfg(feature = "retry")]
 mod hedge;
+#[cfg(feature = "axum")]
+mod drain_route;
+#[cfg(feature = "axum")]
+mod drain_streams;
 #[cfg(feature = "axum")]
 mod http;
 #[cfg(feature = "axum")]
@@ -34,5 +42,7 @@ mod keys;
 mod redis;
 #[cfg(feature = "retry")]
 mod retry;
+#[cfg(feature = "axum")]
+mod restarts;
 #[cfg(feature = "axum")]
 mod signals;

@@ -46,7 +46,8 @@ use crate::AsResponse;
 /// They are asked in the order they were added. The first that refuses gives the answer, and those
 /// asked before it get back what they had taken: a refused request uses nothing of any limit. While
 /// a store outside this process is asked, another request of the same key may find the units of an
-/// earlier limit taken that are given back in the end.
+/// earlier limit taken that are given back in the end. Limits in one store that follow each other
+/// are asked in one step, which takes what all of them allow, or nothing.
 ///
 /// # What a request uses
 /// One unit of each limit, or what [`Limit::cost`] says. It is used up when the inner service is
