@@ -11,6 +11,7 @@ mod io;
 mod job;
 mod label;
 mod open;
+mod primitives;
 mod report;
 mod request;
 mod router;
@@ -20,6 +21,8 @@ mod signals;
 mod stats;
 mod streams;
 mod tally;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::borrow::Cow;

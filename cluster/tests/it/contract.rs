@@ -6,8 +6,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use escala_cluster::{
-    AsError, Breaker, BreakerConfig, BreakerLayer, BreakerService, ErrorsFail, Open, Outcome,
-    ResponseFuture,
+    AsError, AtHead, Breaker, BreakerConfig, BreakerLayer, BreakerService, ErrorsFail, Open,
+    Outcome, ResponseFuture,
 };
 use tokio_test::{assert_pending, assert_ready_ok};
 use tower::{Layer, Service};
@@ -30,7 +30,7 @@ fn service_and_future_may_travel_between_threads() {
     travels::<Breaker>();
     travels::<BreakerLayer>();
     travels::<BreakerService<(), ErrorsFail, AsError>>();
-    travels::<ResponseFuture<(), ErrorsFail, AsError>>();
+    travels::<ResponseFuture<(), (), ErrorsFail, AsError, AtHead>>();
 }
 
 #[tokio::test(start_paused = true)]
@@ -74,6 +74,22 @@ async fn an_open_circuit_rejects_without_the_inner_service() {
     let call = service.call("probe");
     handle.next_request().await.expect("arrives").1.send_response("up");
     assert_eq!(call.await.expect("through"), "up");
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_shadow_mode_readiness_is_that_of_the_inner_service_even_while_open() {
+    let breaker = breaker(1);
+    let (mut service, mut handle) = mock::spawn_layer(BreakerLayer::new(breaker.clone()));
+    breaker.shadow();
+    breaker.admit().expect("closed").failed();
+    handle.allow(0);
+    assert_pending!(service.poll_ready());
+    handle.allow(1);
+    assert_ready_ok!(service.poll_ready());
+    let call = service.call("in");
+    handle.next_request().await.expect("arrives").1.send_response("out");
+    assert_eq!(call.await.expect("through"), "out");
+    assert_eq!(breaker.stats().shadow_rejected_total, 1);
 }
 
 #[tokio::test(start_paused = true)]
