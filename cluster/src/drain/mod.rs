@@ -106,7 +106,11 @@ const NAME_LENGTH: usize = 78;
 ///     loop {
 ///         tokio::select! {
 ///             message = socket.recv() => match message {
-///                 Some(Ok(message)) if socket.send(message).await.is_ok() => {}
+///                 Some(Ok(message)) => {
+///                     if socket.send(message).await.is_err() {
+///                         return;
+///                     }
+///                 }
 ///                 _ => return,
 ///             },
 ///             () = &mut closing => {
