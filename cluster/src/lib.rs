@@ -30,7 +30,9 @@ pub use crate::drain::{
 };
 pub use crate::error::{BoxError, ConfigError};
 #[cfg(feature = "axum")]
-pub use crate::limit::{ClientIp, ForwardedBy, RefundRateLimit, RefundRefusals, cors_preflight};
+pub use crate::limit::{
+    ClientIp, ForwardedBy, RefundRateLimit, RefundRefusals, cors_preflight, refused_by_status,
+};
 pub use crate::limit::{
     Decision, KeyBy, KeyParts, Limit, MissingKey, NeverRefund, Overflow, Quota, RateKey,
     RateLimitConfig, RateLimitFuture, RateLimitHeaders, RateLimitLayer, RateLimitReply,
