@@ -139,7 +139,8 @@ where
             match this.call.as_mut().project() {
                 CallProjection::Waiting { waiting } => match ready!(waiting.poll(cx)) {
                     Ok(Turned::Call(inner, permit)) => {
-                        this.call.set(Call::Admitted { inner, permit: Some(permit) });
+                        let permit = Some(permit.by_client(A::BY_CLIENTS));
+                        this.call.set(Call::Admitted { inner, permit });
                     }
                     Ok(Turned::Refused(overloaded)) => return Poll::Ready(A::refused(overloaded)),
                     Err(error) => return Poll::Ready(Err(A::passed_on(error))),

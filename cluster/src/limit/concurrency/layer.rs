@@ -88,6 +88,11 @@ impl ConcurrencyLimitLayer<OverloadFails, AsResponse> {
     /// For `Router::layer` as it is. Results are judged by [`OverloadFails`]; a refusal is a response
     /// of status 503 with `Retry-After` (whole seconds, rounded up, at least 1) and a problem
     /// document (RFC 9457).
+    ///
+    /// Requests given up say nothing here, whatever
+    /// [`abandoned_after`](crate::AdaptiveConfig::abandoned_after) is: visitors leave for reasons of
+    /// their own, and must not lower the limit of all others. So a timeout belongs inside this layer,
+    /// and has to answer 504 (`TimeoutLayer::with_status_code` of tower-http): that counts.
     #[must_use]
     pub fn http(limit: ConcurrencyLimit) -> Self {
         Self { limit, classify: OverloadFails, answer: PhantomData }
@@ -106,9 +111,14 @@ impl<C, A> ConcurrencyLimitLayer<C, A> {
     }
 }
 
-/// Errors and responses of status 429, 503 and 504 are failures: that is how overload looks from
-/// here. Other responses of status 5xx say nothing: they tell of a defect, and are often the fastest
-/// of all. What [`ConcurrencyLimitLayer::http`] starts with.
+/// Errors and responses of status 503 and 504 are failures: that is how overload looks from here. What
+/// [`ConcurrencyLimitLayer::http`] starts with.
+///
+/// What the layers of this crate refuse further in says nothing: they protect what is behind them
+/// themselves, and one client at its rate limit must not lower the limit of all. Nor does status
+/// 429, which is about one client, too; around a client's service, where it is about this process,
+/// judge it as [`Outcome::Throttled`]. Other responses of status 5xx tell of a defect, and are often
+/// the fastest of all.
 #[cfg(feature = "axum")]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OverloadFails;
@@ -117,10 +127,10 @@ pub struct OverloadFails;
 impl<B, E> crate::Classify<http::Response<B>, E> for OverloadFails {
     fn classify(&self, result: Result<&http::Response<B>, &E>) -> Judgement {
         let Ok(response) = result else { return Outcome::Failure.into() };
+        let refused = || response.extensions().get::<crate::problem::OwnRefusal>().is_some();
         let outcome = match response.status().as_u16() {
-            429 => Outcome::Throttled,
-            503 | 504 => Outcome::Failure,
-            500.. => Outcome::Ignored,
+            503 | 504 if !refused() => Outcome::Failure,
+            429 | 500.. => Outcome::Ignored,
             _ => Outcome::Success,
         };
         outcome.into()

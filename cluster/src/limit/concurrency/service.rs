@@ -60,6 +60,7 @@ where
         {
             self.inner_ready = false;
             let inner = self.inner.call(request);
+            let permit = permit.by_client(A::BY_CLIENTS);
             return ConcurrencyLimitFuture::admitted(inner, permit, self.classify.clone());
         }
         if std::mem::take(&mut self.inner_ready) {
