@@ -94,7 +94,7 @@ impl Core {
 
     /// Whether a call would be refused now, or have to wait.
     pub(super) fn is_full(&self) -> bool {
-        self.slots.is_full() && !(self.look() && !self.slots.is_full())
+        self.slots.is_full() && (!self.look() || self.slots.is_full())
     }
 
     /// Ends what holds the limit down for longer than it should. Returns whether there was such.
