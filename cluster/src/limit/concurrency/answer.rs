@@ -9,9 +9,6 @@ pub trait Answer<Res, E>: sealed::Sealed {
     /// The error of the service with the limit around it.
     type Error;
 
-    /// Whether calls are given up by clients, who may leave at any time and for any reason.
-    const BY_CLIENTS: bool;
-
     /// The result of a refused call.
     fn refused(overloaded: Overloaded) -> Result<Res, Self::Error>;
 
@@ -25,8 +22,6 @@ pub trait Answer<Res, E>: sealed::Sealed {
 /// A refusal is the error [`Overloaded`]; a place is given back with the response.
 impl<Res, E: Into<BoxError>> Answer<Res, E> for AsError {
     type Error = BoxError;
-
-    const BY_CLIENTS: bool = false;
 
     fn refused(overloaded: Overloaded) -> Result<Res, BoxError> {
         Err(overloaded.into())
@@ -47,8 +42,6 @@ impl<Res, E: Into<BoxError>> Answer<Res, E> for AsError {
 #[cfg(feature = "axum")]
 impl<E> Answer<axum::response::Response, E> for crate::AsResponse {
     type Error = E;
-
-    const BY_CLIENTS: bool = true;
 
     fn refused(overloaded: Overloaded) -> Result<axum::response::Response, E> {
         const FULL: &str = "too many requests are being served; this one was not begun";

@@ -107,8 +107,8 @@ pub struct AdaptiveConfig {
     /// are any to speak of, were delayed, too. 100 ms: a timeout around the limit that is shorter than
     /// this goes unnoticed, so lower it then.
     ///
-    /// Who can give up calls at will can lower the limit when hardly anything else is going on.
-    /// [`ConcurrencyLimitLayer::http`](crate::ConcurrencyLimitLayer::http) takes no notice of it.
+    /// Who can give up calls at will can lower the limit when hardly anything else is going on: see
+    /// [`ConcurrencyLimitLayer::count_abandoned`](crate::ConcurrencyLimitLayer::count_abandoned).
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub abandoned_after: Option<Duration>,
 }

@@ -139,8 +139,7 @@ where
             match this.call.as_mut().project() {
                 CallProjection::Waiting { waiting } => match ready!(waiting.poll(cx)) {
                     Ok(Turned::Call(inner, permit)) => {
-                        let permit = Some(permit.by_client(A::BY_CLIENTS));
-                        this.call.set(Call::Admitted { inner, permit });
+                        this.call.set(Call::Admitted { inner, permit: Some(permit) });
                     }
                     Ok(Turned::Refused(overloaded)) => return Poll::Ready(A::refused(overloaded)),
                     Err(error) => return Poll::Ready(Err(A::passed_on(error))),

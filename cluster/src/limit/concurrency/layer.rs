@@ -71,6 +71,7 @@ use crate::{AsResponse, Outcome};
 pub struct ConcurrencyLimitLayer<C = ErrorsFail, A = AsError> {
     limit: ConcurrencyLimit,
     classify: C,
+    count_abandoned: bool,
     answer: PhantomData<fn() -> A>,
 }
 
@@ -79,7 +80,7 @@ impl ConcurrencyLimitLayer<ErrorsFail, AsError> {
     /// an adaptive limit.
     #[must_use]
     pub fn new(limit: ConcurrencyLimit) -> Self {
-        Self { limit, classify: ErrorsFail, answer: PhantomData }
+        Self { limit, classify: ErrorsFail, count_abandoned: true, answer: PhantomData }
     }
 }
 
@@ -89,13 +90,12 @@ impl ConcurrencyLimitLayer<OverloadFails, AsResponse> {
     /// of status 503 with `Retry-After` (whole seconds, rounded up, at least 1) and a problem
     /// document (RFC 9457).
     ///
-    /// Requests given up say nothing here, whatever
-    /// [`abandoned_after`](crate::AdaptiveConfig::abandoned_after) is: visitors leave for reasons of
-    /// their own, and must not lower the limit of all others. So a timeout belongs inside this layer,
-    /// and has to answer 504 (`TimeoutLayer::with_status_code` of tower-http): that counts.
+    /// A timeout belongs inside this layer, and has to answer 504
+    /// (`TimeoutLayer::with_status_code` of tower-http): that counts, while requests that are given
+    /// up say nothing, see [`count_abandoned`](Self::count_abandoned).
     #[must_use]
     pub fn http(limit: ConcurrencyLimit) -> Self {
-        Self { limit, classify: OverloadFails, answer: PhantomData }
+        Self { limit, classify: OverloadFails, count_abandoned: false, answer: PhantomData }
     }
 }
 
@@ -107,7 +107,21 @@ impl<C, A> ConcurrencyLimitLayer<C, A> {
         F: Fn(Result<&Res, &E>) -> O + Clone,
         O: Into<Judgement>,
     {
-        ConcurrencyLimitLayer { limit: self.limit, classify, answer: PhantomData }
+        let Self { limit, count_abandoned, .. } = self;
+        ConcurrencyLimitLayer { limit, classify, count_abandoned, answer: PhantomData }
+    }
+
+    /// Whether a call that is given up (its future dropped) may lower an adaptive limit, see
+    /// [`abandoned_after`](crate::AdaptiveConfig::abandoned_after).
+    ///
+    /// A layer from [`new`](ConcurrencyLimitLayer::new) begins with `true`: who gives up there is
+    /// this process itself, for instance by a timeout around the layer. One from `http` begins with
+    /// `false`: behind it stand visitors, who leave for reasons of their own and must not lower the
+    /// limit of all others. Set it there only where no client's leaving gets through.
+    #[must_use]
+    pub fn count_abandoned(mut self, yes: bool) -> Self {
+        self.count_abandoned = yes;
+        self
     }
 }
 
@@ -141,14 +155,16 @@ impl<S, C: Clone, A> Layer<S> for ConcurrencyLimitLayer<C, A> {
     type Service = ConcurrencyLimitService<S, C, A>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        ConcurrencyLimitService::new(inner, self.limit.clone(), self.classify.clone())
+        let (limit, classify) = (self.limit.clone(), self.classify.clone());
+        ConcurrencyLimitService::new(inner, limit, classify, self.count_abandoned)
     }
 }
 
 impl<C: Clone, A> Clone for ConcurrencyLimitLayer<C, A> {
     fn clone(&self) -> Self {
-        let classify = self.classify.clone();
-        Self { limit: self.limit.clone(), classify, answer: PhantomData }
+        let Self { limit, classify, count_abandoned, .. } = self;
+        let (limit, classify) = (limit.clone(), classify.clone());
+        Self { limit, classify, count_abandoned: *count_abandoned, answer: PhantomData }
     }
 }
 

@@ -21,18 +21,18 @@ pub struct ConcurrencyPermit {
     began: Option<Instant>,
     /// How it ended, once that is known.
     end: Option<End>,
-    /// Whether who gives it up is outside, and may do so for any reason.
-    by_client: bool,
+    /// Whether it says anything if it is given up late.
+    count_abandoned: bool,
 }
 
 impl ConcurrencyPermit {
     pub(super) fn new(core: Arc<Core>, began: Option<Instant>) -> Self {
-        Self { core, began, end: None, by_client: false }
+        Self { core, began, end: None, count_abandoned: true }
     }
 
-    /// Given up, it says nothing.
-    pub(super) fn by_client(mut self, by_client: bool) -> Self {
-        self.by_client = by_client;
+    /// Whether it says anything if it is given up late.
+    pub(super) fn count_abandoned(mut self, yes: bool) -> Self {
+        self.count_abandoned = yes;
         self
     }
 
@@ -79,7 +79,7 @@ impl Drop for ConcurrencyPermit {
     #[inline]
     fn drop(&mut self) {
         let end = self.end.unwrap_or_else(|| {
-            let began = self.began.filter(|_| !self.by_client);
+            let began = self.began.filter(|_| self.count_abandoned);
             let end = self.core.given_up(began);
             self.core.learn(end, self.began);
             end
