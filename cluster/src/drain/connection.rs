@@ -108,11 +108,13 @@ impl Connection {
         let (activity, moves) = (this.conn.activity(), this.conn.moves());
         let config = this.conn.server().config();
         let closing = mode == Mode::Closing;
-        // HTTP/2 closes by itself once its client has seen that it should.
-        let leaves = *this.told && this.conn.is_h2() && activity == Activity::Idle;
+        // HTTP/2 closes by itself once its client has all and has seen that it should.
+        let silent = activity == Activity::Idle && !this.conn.is_stalled();
+        let leaves = *this.told && this.conn.is_h2() && silent;
+        let parts = matches!(this.watch, Watch::Part(..));
         let mut watch = if this.conn.is_parting() || leaves {
-            Some(Watch::Part).filter(|part| part != this.watch)
-        } else if *this.watch == Watch::Part {
+            (!parts).then(|| Watch::parts(this.conn.traffic()))
+        } else if parts {
             // A stream has come after all.
             Some(Watch::Write(this.conn.stall()))
         } else {
@@ -131,7 +133,7 @@ impl Connection {
             if this.conn.streams().has_stalled_for(config.write_timeout) {
                 return Poll::Ready(Due::TimeOut);
             }
-            match this.watch.due(activity, moves, this.conn.stall()) {
+            match this.watch.due(activity, moves, this.conn.stall(), this.conn.traffic()) {
                 Due::Set(next) => watch = Some(next),
                 due => return Poll::Ready(due),
             }

@@ -19,6 +19,9 @@ use tokio::time::timeout;
 /// Longer than anything here takes, however busy the machine is; only a failure waits for it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Bytes of a response in one piece, of which a client's window takes only some at a time.
+pub(crate) const LARGE: usize = 500_000;
+
 /// Waits for what must come.
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("it never came: {what}"))
@@ -257,6 +260,7 @@ fn router(gate: &Arc<Semaphore>) -> Router {
         .route("/panic", get(async || -> &'static str { std::panic::resume_unwind(Box::new(())) }))
         .route("/stream", get(stream))
         .route("/endless", get(endless))
+        .route("/large", get(async || "x".repeat(LARGE)))
         .route("/early", any(early))
         .route("/upload", any(upload))
         .route("/echo", any(async |request| switch(request, echo).await))
