@@ -86,6 +86,11 @@ impl Client {
         self.answer().await
     }
 
+    pub(crate) async fn post(&mut self, path: &str) -> Answer {
+        self.send(&format!("POST {path} HTTP/1.1\r\nhost: test\r\n\r\n")).await;
+        self.answer().await
+    }
+
     pub(crate) async fn answer(&mut self) -> Answer {
         self.try_answer().await.expect("an answer before the end")
     }
