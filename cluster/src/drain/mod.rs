@@ -37,7 +37,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 pub use self::config::DrainConfig;
 pub use self::job::{Job, JobCut};
 pub use self::report::{Cut, CutKind, DrainEnd, DrainReport};
-pub use self::serve::{ServeError, serve};
+pub use self::serve::{ServeError, serve, serve_management};
 pub use self::stats::DrainStats;
 
 use self::stats::Account;
