@@ -6,6 +6,7 @@ mod books;
 mod moves;
 mod slowly;
 
+use std::num::NonZeroU32;
 use std::sync::Arc as Name;
 use std::time::Duration;
 
@@ -65,7 +66,10 @@ struct Hot {
 /// A call that was let in.
 #[derive(Debug)]
 pub(super) struct Call {
-    ticket: Ticket,
+    // The ticket's parts one by one: moved as one piece, they go through memory on the way to where
+    // the permit stays, and the processor waits for that longer than for all the rest of a call.
+    epoch: u64,
+    probe: Option<NonZeroU32>,
     /// When it began, if that is needed: at once for slow calls, else when it first has to wait.
     since: u64,
     /// Where it is watched, once it has had to wait.
@@ -74,13 +78,17 @@ pub(super) struct Call {
 
 impl Call {
     #[inline]
-    fn new(ticket: Ticket, since: u64) -> Self {
-        Self { ticket, since, place: None }
+    fn new(epoch: u64, since: u64) -> Self {
+        Self { epoch, probe: None, since, place: None }
+    }
+
+    fn ticket(&self) -> Ticket {
+        Ticket { epoch: self.epoch, probe: self.probe }
     }
 
     /// Counted nowhere.
     pub(super) fn unseen() -> Self {
-        Self::new(Ticket { epoch: NO_EPOCH, probe: None }, NEVER)
+        Self::new(NO_EPOCH, NEVER)
     }
 }
 
@@ -142,7 +150,7 @@ impl Core {
         let word = self.word();
         word.admits_all().then(|| {
             cell.admitted();
-            Call::new(Ticket { epoch: word.epoch(), probe: None }, since)
+            Call::new(word.epoch(), since)
         })
     }
 
@@ -161,16 +169,16 @@ impl Core {
             if call.since == NEVER && limit != NEVER && limit != 0 {
                 call.since = self.now();
             }
-        } else if call.place.is_none() && call.since != NEVER && call.ticket.probe.is_none() {
-            call.place = cell.watch.enter(slow.scale(call.ticket.epoch), call.since);
+        } else if call.place.is_none() && call.since != NEVER && self.counts(call) {
+            call.place = cell.watch.enter(slow.scale(call.epoch), call.since);
         }
     }
 
     /// Takes the result of a call.
     #[inline]
     pub(super) fn settle(&self, cell: &Cell, call: &Call, end: End, retry_after: Option<Duration>) {
-        let Ticket { epoch, probe } = call.ticket;
-        if end == End::Succeeded && probe.is_none() && self.word().counts(epoch) {
+        let epoch = call.epoch;
+        if end == End::Succeeded && self.counts(call) {
             let roll_at = self.hot.roll_at.load(Relaxed);
             let may_be_slow = call.since != NEVER && !self.slow().is_off();
             let now = if roll_at != NEVER || may_be_slow { self.now() } else { 0 };
@@ -217,6 +225,12 @@ impl Core {
             let none = epoch << 32;
             let _raced = self.hot.consecutive.compare_exchange(word, none, AcqRel, Acquire);
         }
+    }
+
+    /// Whether the call's result goes into the windows, as of now.
+    #[inline]
+    fn counts(&self, call: &Call) -> bool {
+        call.probe.is_none() && self.word().counts(call.epoch)
     }
 
     #[inline]

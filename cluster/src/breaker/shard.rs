@@ -1,7 +1,7 @@
 //! One breaker as many references: a permit holds that of its thread, so that no two threads write
 //! to one counter of references.
 
-use std::sync::Arc as Name;
+use std::sync::{Arc as Name, OnceLock};
 
 use super::BreakerConfig;
 use super::cell::Cell;
@@ -11,7 +11,10 @@ use super::primitives::{Arc, thread};
 /// Shards of a breaker that all threads use. Twice as many as processors: threads are numbered as
 /// they first come by, and those of them that work at the same time should not share one.
 pub(super) fn usual() -> usize {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    // Asked once: it reads files of the system.
+    static PROCESSORS: OnceLock<usize> = OnceLock::new();
+    let processors =
+        *PROCESSORS.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from));
     (2 * processors).next_power_of_two().min(64)
 }
 

@@ -77,6 +77,22 @@ async fn an_open_circuit_rejects_without_the_inner_service() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn in_shadow_mode_readiness_is_that_of_the_inner_service_even_while_open() {
+    let breaker = breaker(1);
+    let (mut service, mut handle) = mock::spawn_layer(BreakerLayer::new(breaker.clone()));
+    breaker.shadow();
+    breaker.admit().expect("closed").failed();
+    handle.allow(0);
+    assert_pending!(service.poll_ready());
+    handle.allow(1);
+    assert_ready_ok!(service.poll_ready());
+    let call = service.call("in");
+    handle.next_request().await.expect("arrives").1.send_response("out");
+    assert_eq!(call.await.expect("through"), "out");
+    assert_eq!(breaker.stats().shadow_rejected_total, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_that_was_readied_before_the_circuit_opened_is_rejected() {
     let breaker = breaker(1);
     let (mut service, mut handle) = mock::spawn_layer(BreakerLayer::new(breaker.clone()));

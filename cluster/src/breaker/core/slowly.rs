@@ -39,7 +39,7 @@ impl Core {
             }
         };
         cell.admitted();
-        Ok(Some(Call::new(ticket, since)))
+        Ok(Some(Call { probe: ticket.probe, ..Call::new(ticket.epoch, since) }))
     }
 
     /// What an open circuit answers.
@@ -69,12 +69,12 @@ impl Core {
             cell.slow();
         }
         cell.ended(end);
-        let epoch = call.ticket.epoch;
+        let epoch = call.epoch;
         let retry_after = retry_after.filter(|_| end.is_failure());
-        if call.ticket.probe.is_some() {
+        if call.probe.is_some() {
             let result = (verdict(end, slow), retry_after);
             self.change(|books, now, chance| {
-                books.machine.settle(call.ticket, result, now, chance);
+                books.machine.settle(call.ticket(), result, now, chance);
             });
         } else if self.word().counts(epoch) {
             if end == End::Succeeded {
