@@ -31,6 +31,7 @@ thread_local! {
 impl Moment {
     /// The time, late by at most one tick of the kernel. On a paused test clock, and where there is
     /// no coarse clock, it is exact.
+    #[inline]
     pub(crate) fn recent() -> Self {
         let Some(tick) = tick() else {
             return Self::exact();
@@ -39,6 +40,12 @@ impl Moment {
         if recent.tick == tick {
             return Self { nanos: recent.nanos, exact: false };
         }
+        Self::first_of(tick)
+    }
+
+    /// Reads the clock for all of this tick.
+    #[cold]
+    fn first_of(tick: u64) -> Self {
         let (moment, real) = Self::read();
         if real {
             // Read after the tick: if the clock has ticked in between, the next reading is exact.

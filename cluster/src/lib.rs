@@ -5,21 +5,37 @@ mod clock;
 #[cfg(feature = "axum")]
 mod drain;
 mod error;
+mod histogram;
 mod limit;
 #[cfg(feature = "axum")]
 mod problem;
+#[cfg(feature = "retry")]
+mod retry;
+#[cfg(any(feature = "axum", feature = "retry"))]
+mod retry_after;
 mod stats;
 
 pub use crate::breaker::{
-    AsError, Breaker, BreakerConfig, BreakerLayer, BreakerService, BreakerStats, Classify,
-    ErrorsFail, Figures, Judgement, Open, Outcome, Permit, Reason, Reject, ResponseFuture, State,
-    Transition,
+    AsError, AtHead, Breaker, BreakerConfig, BreakerLayer, BreakerRegistry, BreakerService,
+    BreakerStats, Classify, Divert, ErrorsFail, FallbackFuture, FallbackTo, Figures, Guard,
+    JudgeAt, Judgement, KeyFn, KeyOf, KeyOverflow, Keyed, Open, Outcome, Permit, ReadRequest,
+    Reason, RegistryConfig, RegistryStats, Reject, ResponseFuture, State, Transition, key_fn,
 };
 #[cfg(feature = "axum")]
-pub use crate::breaker::{AsResponse, ServerErrorsFail};
+pub use crate::breaker::{
+    AsResponse, AtEndOfBody, ExtensionKey, HashedKey, HeaderKey, HostKey, JudgedBody, RouteKey,
+    ServerErrorsFail,
+};
 #[cfg(feature = "axum")]
 pub use crate::drain::{Drain, DrainConfig, DrainEnd, DrainReport, DrainStats, ServeError, serve};
 pub use crate::error::{BoxError, ConfigError};
+#[cfg(feature = "axum")]
+pub use crate::limit::OverloadFails;
+pub use crate::limit::{
+    AdaptiveConfig, Answer, Concurrency, ConcurrencyConfig, ConcurrencyLimit,
+    ConcurrencyLimitFuture, ConcurrencyLimitLayer, ConcurrencyLimitService, ConcurrencyLimitStats,
+    ConcurrencyPermit, Overloaded,
+};
 #[cfg(feature = "axum")]
 pub use crate::limit::{ClientIp, ForwardedBy, RefundRateLimit, RefundRefusals, cors_preflight};
 pub use crate::limit::{
@@ -30,5 +46,11 @@ pub use crate::limit::{
 #[cfg(feature = "redis")]
 pub use crate::limit::{
     RedisRateConfig, RedisRateError, RedisRateLimiter, RedisRateStats, RedisRateStore,
+};
+#[cfg(feature = "retry")]
+pub use crate::retry::{
+    CloneBody, CopyBody, EmptyBody, EveryError, HedgeConfig, HedgeFuture, HedgeLayer, HedgeService,
+    HedgeStats, HttpRetry, JudgeError, Retry, RetryConfig, RetryPolicy, RetryRules, RetryStats,
+    RetryWhen,
 };
 pub use crate::stats::Emit;

@@ -127,6 +127,43 @@ impl Sums {
         }
     }
 
+    /// Calls so far, let in or rejected.
+    pub(super) fn calls(&self) -> u64 {
+        self.admitted + self.rejected
+    }
+
+    pub(super) fn in_flight(&self) -> u64 {
+        self.admitted - self.ended()
+    }
+
+    /// Adds those of another circuit.
+    pub(super) fn add(&mut self, other: &Self) {
+        let Self {
+            admitted,
+            rejected,
+            shadow_rejected,
+            succeeded,
+            failed,
+            throttled,
+            ignored,
+            cancelled,
+            abandoned,
+            panicked,
+            slow,
+        } = other;
+        self.admitted += admitted;
+        self.rejected += rejected;
+        self.shadow_rejected += shadow_rejected;
+        self.succeeded += succeeded;
+        self.failed += failed;
+        self.throttled += throttled;
+        self.ignored += ignored;
+        self.cancelled += cancelled;
+        self.abandoned += abandoned;
+        self.panicked += panicked;
+        self.slow += slow;
+    }
+
     pub(super) fn ended(&self) -> u64 {
         self.succeeded
             + self.failed

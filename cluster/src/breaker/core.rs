@@ -4,6 +4,7 @@
 
 mod books;
 mod moves;
+mod rest;
 mod slowly;
 
 use std::num::NonZeroU32;

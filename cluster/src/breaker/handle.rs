@@ -68,11 +68,7 @@ impl Breaker {
         shards: usize,
     ) -> Result<Self, ConfigError> {
         config.validate()?;
-        Ok(Self { shards: Arc::new(Shards::new(name.into(), config, shards)) })
-    }
-
-    fn core(&self) -> &Core {
-        self.shards.core()
+        Ok(Self::unchecked(name.into(), config, shards))
     }
 
     /// The name it was made with.
@@ -204,5 +200,27 @@ impl Breaker {
             Some(call) => Permit::new(Arc::clone(shard), call),
             None => Permit::unseen(),
         })
+    }
+
+    /// Without a check, for a configuration that has been checked.
+    pub(super) fn unchecked(name: Name<str>, config: BreakerConfig, shards: usize) -> Self {
+        Self { shards: Arc::new(Shards::new(name, config, shards)) }
+    }
+
+    pub(super) fn core(&self) -> &Core {
+        self.shards.core()
+    }
+
+    /// What a call meets as long as that moves nothing, so that nobody is told: `None` if it might.
+    #[inline]
+    pub(super) fn admit_quietly(&self) -> Option<Result<Permit, Open>> {
+        let shard = self.shards.mine();
+        let call = shard.core().admit_quietly(shard.cell())?;
+        Some(call.map(|call| Permit::new(Arc::clone(shard), call)))
+    }
+
+    /// Whether somebody else has a handle. Permits are none, they are calls under way.
+    pub(super) fn is_held(&self) -> bool {
+        Arc::strong_count(&self.shards) > 1
     }
 }

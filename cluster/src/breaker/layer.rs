@@ -5,10 +5,10 @@ use std::marker::PhantomData;
 
 use tower_layer::Layer;
 
-use super::{AsError, BreakerService, ErrorsFail, Judgement};
+use super::{AsError, AtHead, BreakerService, ErrorsFail, FallbackTo, Judgement, Keyed};
 #[cfg(feature = "axum")]
-use super::{AsResponse, ServerErrorsFail};
-use crate::Breaker;
+use super::{AsResponse, AtEndOfBody, ServerErrorsFail};
+use crate::{Breaker, BreakerRegistry};
 
 /// Rejects calls to a service that keeps failing, until it has had time to recover.
 ///
@@ -39,10 +39,12 @@ use crate::Breaker;
 /// # Readiness and clones
 /// `poll_ready` asks the inner service, except while calls are rejected anyway: a backend that has
 /// run out of permits cannot delay a rejection. A call takes its permit when it is made, so an idle
-/// clone holds none.
+/// clone holds none. With a circuit for each key ([`keyed`](Self::keyed)) the inner service is always
+/// asked: whose call it will be is not known yet.
 ///
 /// # State
-/// In the [`Breaker`]: one layer applied to twenty routes by `Router::layer` is one circuit.
+/// In the [`Breaker`] or in the [`BreakerRegistry`], and so in the layer: one layer applied to
+/// twenty routes by `Router::layer` is one circuit, or one of each key.
 ///
 /// # Cancellation
 /// Dropping the future gives the call up: see [`Permit`](crate::Permit) for what it counts as.
@@ -58,61 +60,169 @@ use crate::Breaker;
 /// That of [`Breaker`]; the future is the inner one beside a permit, not boxed.
 ///
 /// # Limits
-/// A response is judged by its head: a body that breaks off later counts as a success.
-pub struct BreakerLayer<C = ErrorsFail, R = AsError> {
-    breaker: Breaker,
+/// A response is judged by its head: a body that breaks off later counts as a success, unless the
+/// layer is told to judge at the end of the body.
+pub struct BreakerLayer<C = ErrorsFail, R = AsError, J = AtHead, G = Breaker> {
+    guard: G,
     classify: C,
-    reject: PhantomData<fn() -> R>,
+    reject: R,
+    judge: PhantomData<fn() -> J>,
 }
 
-impl BreakerLayer<ErrorsFail, AsError> {
+impl BreakerLayer<ErrorsFail, AsError, AtHead, Breaker> {
     /// For any tower service whose error can be boxed. Every error counts as a failure.
     #[must_use]
     pub fn new(breaker: Breaker) -> Self {
-        Self { breaker, classify: ErrorsFail, reject: PhantomData }
+        Self::of(breaker, ErrorsFail, AsError)
+    }
+}
+
+impl<K, F> BreakerLayer<ErrorsFail, AsError, AtHead, Keyed<K, F>> {
+    /// As [`new`](BreakerLayer::new), with a circuit for each key: host, tenant, whatever `key`
+    /// (a [`KeyOf`](crate::KeyOf), from [`key_fn`](crate::key_fn) or one of those there are) finds in a
+    /// request.
+    ///
+    /// ```
+    /// use std::borrow::Cow;
+    /// use escala_cluster::{BreakerConfig, BreakerLayer, BreakerRegistry, Open, RegistryConfig, key_fn};
+    /// use tower::{ServiceBuilder, ServiceExt, service_fn};
+    ///
+    /// struct Job { queue: String }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    /// let once = BreakerConfig::default().consecutive_failures(1);
+    /// let queues = BreakerRegistry::new("queues", RegistryConfig::default().breaker(once))?;
+    /// let queue = key_fn(|job: &Job| Some(Cow::Borrowed(job.queue.as_str())));
+    /// let layer = BreakerLayer::keyed(queues, queue);
+    /// let worker = ServiceBuilder::new().layer(layer).service(service_fn(async |job: Job| {
+    ///     if job.queue == "mail" { Err("no mail server") } else { Ok(()) }
+    /// }));
+    ///
+    /// let run = async |queue: &str| worker.clone().oneshot(Job { queue: queue.to_owned() }).await;
+    /// assert!(!run("mail").await.unwrap_err().is::<Open>());
+    /// assert!(run("mail").await.unwrap_err().is::<Open>());
+    /// assert!(run("reports").await.is_ok());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn keyed(registry: BreakerRegistry<K>, key: F) -> Self {
+        Self::of(Keyed::new(registry, key), ErrorsFail, AsError)
     }
 }
 
 #[cfg(feature = "axum")]
-impl BreakerLayer<ServerErrorsFail, AsResponse> {
-    /// For `Router::layer` as it is. Errors and responses of status 5xx count as failures; a
-    /// rejection is a response of status 503 with `Retry-After` (whole seconds, rounded up, at
-    /// least 1) and a problem document (RFC 9457).
+impl BreakerLayer<ServerErrorsFail, AsResponse, AtHead, Breaker> {
+    /// For `Router::layer` as it is. Judges as [`ServerErrorsFail`] does; a rejection is a response
+    /// of status 503 with `Retry-After` (whole seconds, rounded up, at least 1) and a problem
+    /// document (RFC 9457).
     #[must_use]
     pub fn http(breaker: Breaker) -> Self {
-        Self { breaker, classify: ServerErrorsFail, reject: PhantomData }
+        Self::of(breaker, ServerErrorsFail, AsResponse)
     }
 }
 
-impl<C, R> BreakerLayer<C, R> {
+#[cfg(feature = "axum")]
+impl<K, F> BreakerLayer<ServerErrorsFail, AsResponse, AtHead, Keyed<K, F>> {
+    /// As [`http`](BreakerLayer::http), with a circuit for each key.
+    ///
+    /// ```
+    /// use axum::{Router, routing::get};
+    /// use escala_cluster::{BreakerLayer, BreakerRegistry, RegistryConfig, RouteKey};
+    ///
+    /// let routes = BreakerRegistry::new("routes", RegistryConfig::default())?;
+    /// let app: Router = Router::new()
+    ///     .route("/users/{id}", get(async || "a user"))
+    ///     .route("/orders/{id}", get(async || "an order"))
+    ///     .route_layer(BreakerLayer::http_keyed(routes.clone(), RouteKey));
+    /// # Ok::<(), escala_cluster::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn http_keyed(registry: BreakerRegistry<K>, key: F) -> Self {
+        Self::of(Keyed::new(registry, key), ServerErrorsFail, AsResponse)
+    }
+}
+
+impl<C, R, J, G> BreakerLayer<C, R, J, G> {
+    fn of(guard: G, classify: C, reject: R) -> Self {
+        Self { guard, classify, reject, judge: PhantomData }
+    }
+
     /// Judges results by `classify` from now on: the response's head or the inner error. The
     /// closure returns an [`Outcome`](crate::Outcome) or a [`Judgement`].
     #[must_use]
-    pub fn classify<F, O, Res, E>(self, classify: F) -> BreakerLayer<F, R>
+    pub fn classify<F, O, Res, E>(self, classify: F) -> BreakerLayer<F, R, J, G>
     where
         F: Fn(Result<&Res, &E>) -> O + Clone,
         O: Into<Judgement>,
     {
-        BreakerLayer { breaker: self.breaker, classify, reject: PhantomData }
+        BreakerLayer::of(self.guard, classify, self.reject)
+    }
+
+    /// Sends requests it rejects to another service, which answers from a cache, from a second
+    /// source, or with less.
+    ///
+    /// The fallback is cloned for each request it gets, and the clone made ready and called within
+    /// the response future: while the circuit is closed it costs nothing, and one that is busy
+    /// holds up nobody but its own callers. It has no breaker, nor any time limit, of its own; put
+    /// them around it if it needs them. Its answers say nothing about the backend, and its errors
+    /// are passed on like the backend's own.
+    ///
+    /// ```
+    /// use escala_cluster::{Breaker, BreakerConfig, BreakerLayer};
+    /// use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), BoxError> {
+    /// let breaker = Breaker::new("quotes", BreakerConfig::default())?;
+    /// breaker.force_open();
+    /// let last_known = service_fn(async |symbol: &'static str| Ok::<_, BoxError>((symbol, "old")));
+    /// let quotes = ServiceBuilder::new()
+    ///     .layer(BreakerLayer::new(breaker).fallback(last_known))
+    ///     .service(service_fn(async |symbol: &'static str| Ok::<_, BoxError>((symbol, "new"))));
+    /// assert_eq!(quotes.oneshot("BTC").await?, ("BTC", "old"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn fallback<B>(self, service: B) -> BreakerLayer<C, FallbackTo<B, R>, J, G> {
+        BreakerLayer::of(self.guard, self.classify, FallbackTo::new(service))
+    }
+
+    /// Judges a call that its head made a success again when the response's body has ended: a body
+    /// that breaks off with an error is a failure; one dropped before its end is a call given up,
+    /// see [`Permit`](crate::Permit). Whatever the head has made a failure counts at once.
+    ///
+    /// The call lasts until then, for the limits on slow calls and on trials too, and so does the
+    /// time its reader takes. Use it for bodies that are sent in one go; not for streams of events
+    /// or for downloads, which would hold the few places of a trial.
+    ///
+    /// The body is wrapped, not boxed: a response to `HEAD` or without a body is judged as before.
+    #[cfg(feature = "axum")]
+    #[must_use]
+    pub fn judge_at_end_of_body(self) -> BreakerLayer<C, R, AtEndOfBody, G> {
+        BreakerLayer::of(self.guard, self.classify, self.reject)
     }
 }
 
-impl<S, C: Clone, R> Layer<S> for BreakerLayer<C, R> {
-    type Service = BreakerService<S, C, R>;
+impl<S, C: Clone, R: Clone, J, G: Clone> Layer<S> for BreakerLayer<C, R, J, G> {
+    type Service = BreakerService<S, C, R, J, G>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        BreakerService::new(inner, self.breaker.clone(), self.classify.clone())
+        let (guard, classify) = (self.guard.clone(), self.classify.clone());
+        BreakerService::new(inner, guard, classify, self.reject.clone())
     }
 }
 
-impl<C: Clone, R> Clone for BreakerLayer<C, R> {
+impl<C: Clone, R: Clone, J, G: Clone> Clone for BreakerLayer<C, R, J, G> {
     fn clone(&self) -> Self {
-        Self { breaker: self.breaker.clone(), classify: self.classify.clone(), reject: PhantomData }
+        Self::of(self.guard.clone(), self.classify.clone(), self.reject.clone())
     }
 }
 
-impl<C, R> fmt::Debug for BreakerLayer<C, R> {
+impl<C, R, J, G: fmt::Debug> fmt::Debug for BreakerLayer<C, R, J, G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BreakerLayer").field("breaker", &self.breaker).finish_non_exhaustive()
+        f.debug_struct("BreakerLayer").field("guard", &self.guard).finish_non_exhaustive()
     }
 }

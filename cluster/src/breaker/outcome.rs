@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+#[cfg(feature = "axum")]
+use crate::retry_after::retry_after;
+
 /// How one finished call counts.
 ///
 /// That a call was slow, given up or ended by a panic is found by its [`Permit`](crate::Permit)
@@ -85,8 +88,9 @@ impl<Res, E> Classify<Res, E> for ErrorsFail {
     }
 }
 
-/// Errors and responses of status 5xx are failures, all others, 4xx included, are successes: what
-/// [`BreakerLayer::http`] starts with.
+/// Errors and responses of status 5xx are failures; 429 is [`Throttled`](Outcome::Throttled); all
+/// others, the rest of 4xx included, are successes. The `Retry-After` of 503 and 429 is read, whole
+/// seconds or a date. What [`BreakerLayer::http`] starts with.
 ///
 /// [`BreakerLayer::http`]: crate::BreakerLayer::http
 #[cfg(feature = "axum")]
@@ -96,9 +100,19 @@ pub struct ServerErrorsFail;
 #[cfg(feature = "axum")]
 impl<B, E> Classify<http::Response<B>, E> for ServerErrorsFail {
     fn classify(&self, result: Result<&http::Response<B>, &E>) -> Judgement {
-        match result {
-            Ok(response) if !response.status().is_server_error() => Outcome::Success.into(),
-            _ => Outcome::Failure.into(),
+        use http::StatusCode;
+
+        let Ok(response) = result else { return Outcome::Failure.into() };
+        let come_back = || retry_after(response.headers(), std::time::SystemTime::now);
+        match response.status() {
+            StatusCode::TOO_MANY_REQUESTS => {
+                Judgement::new(Outcome::Throttled).retry_after(come_back())
+            }
+            StatusCode::SERVICE_UNAVAILABLE => {
+                Judgement::new(Outcome::Failure).retry_after(come_back())
+            }
+            status if status.is_server_error() => Outcome::Failure.into(),
+            _ => Outcome::Success.into(),
         }
     }
 }

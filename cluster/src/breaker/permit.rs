@@ -70,6 +70,12 @@ impl Permit {
         self.end(end, judgement.retry_after);
     }
 
+    /// Moves the right to somewhere else, where the call goes on.
+    #[cfg(feature = "axum")]
+    pub(super) fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::unseen())
+    }
+
     /// Ends the call as panicked, unless it is defused before it is dropped.
     #[inline]
     pub(crate) fn guard(&mut self) -> PanicGuard<'_> {

@@ -1,59 +1,79 @@
-//! What the caller of a rejected call gets: an error, or a response where errors cannot be.
+//! What the caller of a rejected call gets: an error, a response where errors cannot be, or what
+//! another service has to say.
+
+use std::future::{Ready, ready};
 
 use super::Open;
 use crate::BoxError;
 
-/// Turns a rejection into the result of a service. Sealed: there are the two ways below.
-pub trait Reject<Res, E>: sealed::Sealed {
+/// How a service with a breaker passes errors on. Sealed: there are the ways below.
+pub trait Reject<E>: sealed::Sealed {
     /// The error of the service with the breaker around it.
     type Error;
-
-    /// The result of a rejected call.
-    fn rejected(open: Open) -> Result<Res, Self::Error>;
 
     /// Passes on an error of the service itself.
     fn passed_on(error: E) -> Self::Error;
 }
 
+/// What a service with a breaker does with a request it rejects.
+pub trait Divert<Req, Res, E>: Reject<E> {
+    /// The result of a rejected call.
+    type Future: Future<Output = Result<Res, Self::Error>>;
+
+    /// Answers the request without the service.
+    fn divert(&self, request: Req, open: Open) -> Self::Future;
+}
+
 /// A rejection is the error [`Open`], boxed like the inner service's own.
 #[derive(Debug, Clone, Copy)]
-pub enum AsError {}
+#[non_exhaustive]
+pub struct AsError;
 
-impl<Res, E: Into<BoxError>> Reject<Res, E> for AsError {
+impl<E: Into<BoxError>> Reject<E> for AsError {
     type Error = BoxError;
-
-    fn rejected(open: Open) -> Result<Res, BoxError> {
-        Err(open.into())
-    }
 
     fn passed_on(error: E) -> BoxError {
         error.into()
     }
 }
 
+impl<Req, Res, E: Into<BoxError>> Divert<Req, Res, E> for AsError {
+    type Future = Ready<Result<Res, BoxError>>;
+
+    fn divert(&self, _request: Req, open: Open) -> Self::Future {
+        ready(Err(open.into()))
+    }
+}
+
 /// A rejection is a response of status 503.
 #[cfg(feature = "axum")]
 #[derive(Debug, Clone, Copy)]
-pub enum AsResponse {}
+#[non_exhaustive]
+pub struct AsResponse;
 
 /// It names no breaker: what a server is made of is nobody's business outside.
 #[cfg(feature = "axum")]
 const FAILING: &str = "the service behind this address is failing and is being left alone";
 
 #[cfg(feature = "axum")]
-impl<E> Reject<axum::response::Response, E> for AsResponse {
+impl<E> Reject<E> for AsResponse {
     type Error = E;
-
-    fn rejected(open: Open) -> Result<axum::response::Response, E> {
-        Ok(crate::problem::unavailable(FAILING, open.retry_after))
-    }
 
     fn passed_on(error: E) -> E {
         error
     }
 }
 
-mod sealed {
+#[cfg(feature = "axum")]
+impl<Req, E> Divert<Req, axum::response::Response, E> for AsResponse {
+    type Future = Ready<Result<axum::response::Response, E>>;
+
+    fn divert(&self, _request: Req, open: Open) -> Self::Future {
+        ready(Ok(crate::problem::unavailable(FAILING, open.retry_after)))
+    }
+}
+
+pub(super) mod sealed {
     pub trait Sealed {}
     impl Sealed for super::AsError {}
     #[cfg(feature = "axum")]

@@ -6,8 +6,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use escala_cluster::{
-    AsError, Breaker, BreakerConfig, BreakerLayer, BreakerService, ErrorsFail, Open, Outcome,
-    ResponseFuture,
+    AsError, AtHead, Breaker, BreakerConfig, BreakerLayer, BreakerService, ErrorsFail, Open,
+    Outcome, ResponseFuture,
 };
 use tokio_test::{assert_pending, assert_ready_ok};
 use tower::{Layer, Service};
@@ -30,7 +30,7 @@ fn service_and_future_may_travel_between_threads() {
     travels::<Breaker>();
     travels::<BreakerLayer>();
     travels::<BreakerService<(), ErrorsFail, AsError>>();
-    travels::<ResponseFuture<(), ErrorsFail, AsError>>();
+    travels::<ResponseFuture<(), (), ErrorsFail, AsError, AtHead>>();
 }
 
 #[tokio::test(start_paused = true)]

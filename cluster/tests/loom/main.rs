@@ -7,6 +7,9 @@
 #[path = "../../src/error.rs"]
 mod error;
 mod races;
+#[cfg(feature = "axum")]
+#[path = "../../src/retry_after.rs"]
+mod retry_after;
 #[path = "../../src/stats.rs"]
 mod stats;
 

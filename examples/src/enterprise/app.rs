@@ -5,8 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
-use escala_cache::RedisStore;
-use escala_cluster::{Breaker, BreakerConfig};
+use escala_cluster::BreakerStats;
 use escala_observability::{Credentials, Observability, ObservabilityConfig};
 use escala_pool::PoolLayer;
 use escala_queue::{Lane, MemoryEngine, Overflow, Queue};
@@ -16,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::access::Access;
+use super::breakers::{Breakers, guarded};
 use super::caches::{Caches, REPORTS};
 use super::database::{self, Database, PATIENCE, Seeding};
 use super::domain::{Done, NewOrder, NewTransfer, PlacedOrder, Transfer};
@@ -23,6 +23,8 @@ use super::jobs;
 use super::lane_runtime::LaneRuntime;
 use super::pool_times::PoolTimes;
 use super::problem::Problem;
+use super::rates::Rates;
+use super::redis::Redis;
 use super::routes::administration::{self, PrimaryPool};
 use super::sessions;
 use super::settings::Settings;
@@ -66,13 +68,15 @@ pub struct Parts {
     /// Who asks.
     pub(super) access: Access,
     /// The second cache layer, if there is one.
-    pub redis: Option<RedisStore>,
+    pub redis: Option<Redis>,
     /// The priority lanes.
     pub queue: Queue,
     /// Where their workers run.
     pub lanes: LaneRuntime,
-    /// One breaker an area.
-    pub breakers: [Breaker; 3],
+    /// Around everything that can fail while this process is up, and around each area.
+    pub breakers: Breakers,
+    /// Exchange rates, if there is a service for them.
+    pub(super) rates: Option<Rates>,
     /// How long callers waited for connections, and held and made them.
     pub(super) times: PoolTimes,
     /// Gives the requests that need one the right to a connection of whoever is the primary then.
@@ -131,11 +135,12 @@ impl App {
             (Some(_), Some(_)) => Session::pinned_to_primary(),
             _ => Session::new(),
         };
+        let breakers = Breakers::new()?;
+        let rates = settings.exchange_rates().map(|url| Rates::new(&url, &breakers.rates));
         let redis = match &settings.redis_url {
-            Some(url) => Some(RedisStore::connect(url.as_str()).await.context("REDIS_URL")?),
+            Some(url) => Some(Redis::connect(url, &breakers.redis).await.context("REDIS_URL")?),
             None => None,
         };
-        let breaker = |name| Breaker::new(name, BreakerConfig::default());
         let app = Self(Arc::new(Parts {
             db,
             nodes,
@@ -150,7 +155,8 @@ impl App {
             redis,
             queue: queue(&settings)?,
             lanes,
-            breakers: [breaker("trading")?, breaker("financial")?, breaker("affiliate")?],
+            breakers,
+            rates,
             times,
             leases,
             obs: observability(&settings)?,
@@ -241,16 +247,24 @@ impl App {
     where
         F: Future<Output = Result<Done<T>, StoreError>> + Send,
     {
-        let written = session.write_with(&self.db, PATIENCE, StoreError::fault, write).await;
+        let written = guarded(&self.breakers.writes, async {
+            let written = session.write_with(&self.db, PATIENCE, StoreError::fault, write).await;
+            written.map_err(|error| match error {
+                WriteError::NoNode(error) => StoreError::no_node(error),
+                WriteError::Operation(error) => error,
+                _ => StoreError::NoNode,
+            })
+        })
+        .await;
         match &written {
             Ok(done) => done.token.into_iter().for_each(|token| session.wrote(token)),
             // Whoever asks what became of it must be told.
-            Err(WriteError::Operation(error)) if error.is_unknown() => {
+            Err(error) if error.is_unknown() => {
                 session.wrote(Token::unplaced(SystemTime::now()));
             }
             Err(_) => {}
         }
-        written.map_err(|error| error.into_operation().unwrap_or(StoreError::NoNode))
+        written
     }
 
     /// Takes out of the caches what an order changed that may have been placed or not: its quote, and
@@ -285,6 +299,11 @@ impl App {
         let primary = self.db.primary().ok_or(StoreError::NoNode)?;
         let node = nodes.iter().find(|(name, _)| *name == primary);
         node.map(|(_, node)| node).ok_or(StoreError::NoNode)
+    }
+
+    /// The figures of each breaker that is in use.
+    pub(super) fn breaker_stats(&self) -> Vec<BreakerStats> {
+        self.breakers.stats(self.redis.is_some(), self.rates.is_some())
     }
 
     /// Closes every connection.

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use escala_cache::http::{HttpCache, HttpCacheConfig};
-use escala_cache::{Cache, CacheKey, Entry, Memory, RedisStore};
+use escala_cache::{Cache, CacheKey, Entry, Memory};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::join;
 
 use super::domain::{AffiliateReport, Dated, PlacedOrder, Quote};
+use super::redis::Redis;
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// Lifetime of a quote, as a value and as a page: the documented 10 minutes.
@@ -41,7 +42,7 @@ pub struct Caches {
 }
 
 impl Caches {
-    pub(super) fn new(redis: Option<&RedisStore>, tenants: &[String]) -> anyhow::Result<Self> {
+    pub(super) fn new(redis: Option<&Redis>, tenants: &[String]) -> anyhow::Result<Self> {
         let quotes = values("quotes", redis);
         let reports = values("reports", redis);
         // Each page has the lifetime that its route gives it.
@@ -117,7 +118,7 @@ fn quote_key(symbol: &str) -> String {
     format!("quote:{symbol}")
 }
 
-fn values<K, V>(name: &'static str, redis: Option<&RedisStore>) -> escala_cache::CacheBuilder<K, V>
+fn values<K, V>(name: &'static str, redis: Option<&Redis>) -> escala_cache::CacheBuilder<K, V>
 where
     K: CacheKey + Clone + Send + Sync + 'static,
     V: Clone + Send + Sync + Serialize + DeserializeOwned + 'static,

@@ -1,12 +1,13 @@
 //! The documented phase-3 server: trading, financial and affiliate on one port.
 //!
 //! One request runs through
-//! `drain -> metrics -> HTTP cache -> breaker of its area -> route -> cache -> replica router -> pool
-//! -> database`,
+//! `drain -> metrics -> HTTP cache -> breaker of its area -> route -> cache -> breaker of the database ->
+//! replica router -> pool -> database`,
 //! a write through `-> primary pool (transaction) -> invalidate -> enqueue in a priority lane`.
 
 mod access;
 mod app;
+mod breakers;
 mod caches;
 mod changes;
 mod check;
@@ -16,7 +17,9 @@ mod jobs;
 mod lane_runtime;
 mod pool_times;
 mod problem;
+mod rates;
 mod reads;
+mod redis;
 mod routes;
 mod run;
 mod sessions;
@@ -27,8 +30,10 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 pub use app::App;
+pub use breakers::Breakers;
 pub use caches::Caches;
 pub use pool_times::PoolTimes;
+pub use redis::Redis;
 pub use run::{router, serve_until};
 pub(crate) use sessions::TOKEN_HEADER;
 pub use settings::{Secret, Settings, cpus};

@@ -1,5 +1,7 @@
 //! Errors as `application/problem+json` (RFC 9457): each names field, value and rule.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::rejection::{BytesRejection, FailedToBufferBody};
 use axum::extract::{FromRequest, Request};
@@ -65,6 +67,13 @@ impl Problem {
         let status = StatusCode::SERVICE_UNAVAILABLE;
         let problem = Self::new(status, "/problems/unavailable", "Try again", detail.to_owned());
         Self { retry_after: Some(1), ..problem }
+    }
+
+    /// 503: what it needs is away, and is not asked before that time; at least a second.
+    #[must_use]
+    pub fn left_alone(detail: &str, retry_after: Option<Duration>) -> Self {
+        let seconds = retry_after.map_or(1, |time| time.as_secs_f64().ceil() as u64).max(1);
+        Self { retry_after: Some(seconds), ..Self::unavailable(detail) }
     }
 
     /// 503: the background lane takes no more.
@@ -140,6 +149,9 @@ impl From<&StoreError> for Problem {
                 key,
                 "was used with another body: a key belongs to one request",
             ),
+            StoreError::LeftAlone(open) => {
+                Self::left_alone("the database is away", Some(open.retry_after))
+            }
             error if error.is_busy() => Self::unavailable("the database is busy"),
             StoreError::NoNode => Self::unavailable("no database node answers"),
             error if error.is_node_failure() => Self::unavailable("the database is away"),

@@ -9,6 +9,7 @@ use escala_cache::{Entry, LoadError, Previous};
 use escala_replicas::{ReadError, Role, Session, SessionHandle, TOKEN_LIFE};
 
 use super::app::App;
+use super::breakers::guarded;
 use super::caches::{quote_entry, report_entry};
 use super::domain::{AffiliateReport, Balance, Catalogue, Dated, Order, Quote};
 use super::problem::Problem;
@@ -154,7 +155,8 @@ impl App {
         F: Future<Output = Result<T, StoreError>> + Send,
     {
         self.database_reads.fetch_add(1, Ordering::Relaxed);
-        self.db.read_with(session, StoreError::fault, read).await.map_err(failure)
+        let read = self.db.read_with(session, StoreError::fault, read);
+        guarded(&self.breakers.reads, async { read.await.map_err(failure) }).await
     }
 
     /// As [`read_on`](Self::read_on), for a client, who may be told which node it was.
@@ -167,12 +169,17 @@ impl App {
         F: Future<Output = Result<T, StoreError>> + Send,
     {
         self.database_reads.fetch_add(1, Ordering::Relaxed);
-        session.read_with(&self.db, StoreError::fault, read).await.map_err(failure)
+        let read = session.read_with(&self.db, StoreError::fault, read);
+        guarded(&self.breakers.reads, async { read.await.map_err(failure) }).await
     }
 }
 
 fn failure(error: ReadError<StoreError>) -> StoreError {
-    error.into_operation().unwrap_or(StoreError::NoNode)
+    match error {
+        ReadError::NoNode(error) => StoreError::no_node(error),
+        ReadError::Operation(error) => error,
+        _ => StoreError::NoNode,
+    }
 }
 
 /// That there is nothing is an answer, not a failure.

@@ -10,7 +10,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, Uri};
 use axum::response::IntoResponse as _;
-use escala_cluster::{BreakerLayer, Drain, DrainConfig, serve};
+use escala_cluster::{Drain, DrainConfig, State, serve};
 use escala_observability::{Check, Signal};
 use tokio::net::TcpListener;
 use tower::ServiceBuilder;
@@ -18,6 +18,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tracing_subscriber::EnvFilter;
 
 use super::app::App;
+use super::breakers::around_area;
 use super::problem::Problem;
 use super::routes::{administration, affiliate, financial, status, trading};
 use super::settings::Settings;
@@ -116,7 +117,8 @@ async fn sweep_until(app: App, stop: impl Future<Output = ()>) {
 
 /// Every route in its layers.
 pub fn router(app: &App) -> Router {
-    let [_, financial_breaker, affiliate_breaker] = app.breakers.clone();
+    let [financial, affiliate] =
+        [&app.breakers.financial, &app.breakers.affiliate].map(around_area);
     // Outermost first. One stack, and whole paths instead of `nest`: each further `layer` or level
     // is a box that axum clones for every request.
     let stack = ServiceBuilder::new()
@@ -131,8 +133,8 @@ pub fn router(app: &App) -> Router {
     Router::new()
         // A breaker an area: trading goes on while affiliate reports fail.
         .merge(trading::routes(app))
-        .merge(financial::routes().route_layer(BreakerLayer::http(financial_breaker)))
-        .merge(affiliate::routes().route_layer(BreakerLayer::http(affiliate_breaker)))
+        .merge(financial::routes().route_layer(financial))
+        .merge(affiliate::routes().route_layer(affiliate))
         .merge(status::routes(app))
         .merge(administration::routes(app))
         .with_state(app.clone())
@@ -184,10 +186,10 @@ pub(super) fn watch(app: &App) {
     });
     let queue = app.queue.clone();
     obs.source("queue", move |emit| queue.stats().visit(emit));
-    let breakers = app.breakers.clone();
+    let (breakers, redis, rates) = (app.breakers.clone(), app.redis.is_some(), app.rates.is_some());
     obs.source("breaker", move |emit| {
-        for breaker in &breakers {
-            breaker.stats().visit(emit);
+        for stats in breakers.stats(redis, rates) {
+            stats.visit(emit);
         }
     });
     let queue = app.queue.clone();
@@ -209,11 +211,20 @@ pub(super) fn watch(app: &App) {
         let figures = redis.clone();
         obs.source("redis", move |emit| figures.stats().visit(emit));
         let answers = move || {
-            let left_alone = redis.stats().open;
+            let left_alone = redis.is_left_alone();
             async move { if left_alone { Err("does not answer".to_owned()) } else { Ok(()) } }
         };
         // Not critical: without Redis the cache goes on with memory and source.
         obs.check(Check::new("redis", answers));
+    }
+    if app.rates.is_some() {
+        let breaker = app.breakers.rates.clone();
+        let answers = move || {
+            let left_alone = matches!(breaker.state(), State::Open | State::ForcedOpen);
+            async move { if left_alone { Err("does not answer".to_owned()) } else { Ok(()) } }
+        };
+        // Not critical: the last rates that are known stand in.
+        obs.check(Check::new("exchange rates", answers));
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use axum::http::Uri;
 use clap::{Parser, ValueEnum};
 use escala_observability::{Threshold, Thresholds};
 
@@ -90,6 +91,16 @@ pub struct Settings {
     /// Redis as the cache's second layer.
     #[arg(long, env = "REDIS_URL", value_name = "REDIS_URL", hide_env_values = true)]
     pub redis_url: Option<String>,
+
+    /// Service for exchange rates, over HTTP; absent: there are none. It answers
+    /// ?base=USD&symbols=EUR with {"rates": {"EUR": 0.92}}.
+    #[arg(
+        long,
+        env = "EXCHANGE_RATES_URL",
+        value_name = "EXCHANGE_RATES_URL",
+        hide_env_values = true
+    )]
+    pub exchange_rates_url: Option<String>,
 
     /// Workers of the high lane.
     #[arg(long, env = "QUEUE_HIGH_WORKERS", value_name = "QUEUE_HIGH_WORKERS", default_value_t = 4,
@@ -343,6 +354,7 @@ impl Settings {
             &mut settings.db_read_replica_2,
             &mut settings.db_read_replica_3,
             &mut settings.redis_url,
+            &mut settings.exchange_rates_url,
             &mut settings.metrics_user,
         ] {
             if url.as_deref().is_some_and(str::is_empty) {
@@ -415,7 +427,20 @@ impl Settings {
                 return fail(variable, &"(hidden)", rule);
             }
         }
+        if self.exchange_rates_url.is_some() && self.exchange_rates().is_none() {
+            let rule = "must be like http://host:port/latest, without a query";
+            return fail("EXCHANGE_RATES_URL", &"(hidden)", rule);
+        }
         Ok(())
+    }
+
+    /// Where exchange rates are asked for. Without encryption: that is for the proxy through which a
+    /// server reaches the outside.
+    #[must_use]
+    pub fn exchange_rates(&self) -> Option<Uri> {
+        let url: Uri = self.exchange_rates_url.as_deref()?.parse().ok()?;
+        let plain = url.scheme_str() == Some("http") && url.query().is_none();
+        (plain && url.authority().is_some()).then_some(url)
     }
 
     /// The replicas that are set, with their documented weights 3, 3 and 2.

@@ -80,7 +80,7 @@ pub(crate) fn order(user: i64, symbol: &str, quantity: i64) -> String {
     json!({ "user": user, "symbol": symbol, "quantity": quantity }).to_string()
 }
 
-fn transfer(from: i64, to: i64, amount_cents: i64) -> String {
+pub(crate) fn transfer(from: i64, to: i64, amount_cents: i64) -> String {
     json!({ "from": from, "to": to, "amount_cents": amount_cents }).to_string()
 }
 

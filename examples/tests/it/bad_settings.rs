@@ -31,6 +31,10 @@ async fn values_that_cannot_be() {
     check(&[("TENANTS", "acme,a b")], &["TENANTS", "a b", "visible"], None).await;
     check(&[("METRICS_USER", "ops")], &["METRICS_PASSWORD"], None).await;
     check(&[("SCALE_DOWN_THRESHOLD", "80")], &["SCALE_DOWN_THRESHOLD", "80", "below"], None).await;
+    for url in ["https://rates.example/", "rates.example", "http://h/latest?key=hunter2"] {
+        check(&[("EXCHANGE_RATES_URL", url)], &["EXCHANGE_RATES_URL", "http://"], Some("hunter2"))
+            .await;
+    }
     check(&[("USE_EXTERNAL_REDIS", "true")], &["USE_EXTERNAL_REDIS", "REDIS_URL"], None).await;
     let both = [("MONITORING_CPU_WARNING", "90"), ("MONITORING_CPU_CRITICAL", "70")];
     check(&both, &["cpu", "90", "70"], None).await;
@@ -65,7 +69,7 @@ async fn help_names_every_variable() {
     let (status, out, _) = output(command).await;
     assert!(status.success());
     let documented = "DATABASE_URL DB_POOL_SIZE DB_READ_REPLICA_1 DB_READ_REPLICA_2 \
-        DB_READ_REPLICA_3 REPLICA_HEALTH_CHECK_INTERVAL REDIS_URL QUEUE_HIGH_WORKERS \
+        DB_READ_REPLICA_3 REPLICA_HEALTH_CHECK_INTERVAL REDIS_URL EXCHANGE_RATES_URL QUEUE_HIGH_WORKERS \
         QUEUE_MEDIUM_WORKERS QUEUE_LOW_WORKERS QUEUE_BACKGROUND_WORKERS CLUSTER_MIN_WORKERS \
         CLUSTER_MAX_WORKERS SCALE_UP_THRESHOLD SCALE_DOWN_THRESHOLD SCALING_MODE \
         USE_EXTERNAL_REDIS USE_EXTERNAL_LB USE_K8S_SCALING USE_PROMETHEUS METRICS_USER \

@@ -3,6 +3,7 @@
 mod administration;
 mod api;
 mod bad_settings;
+mod breakers;
 mod caching;
 mod gateway;
 mod load;

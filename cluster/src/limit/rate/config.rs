@@ -3,7 +3,7 @@
 use super::Quota;
 use crate::ConfigError;
 
-/// More keys than this are a slip: they would take 2 GB.
+/// More keys than this are a slip: they would take 4 GB.
 const MOST_KEYS: usize = 100_000_000;
 
 /// A limit: how much each key gets, and what happens where the quota alone does not say.
@@ -24,9 +24,9 @@ const MOST_KEYS: usize = 100_000_000;
 pub struct RateLimitConfig {
     /// What one key gets. There is no default: nobody but you knows what your service can take.
     pub quota: Quota,
-    /// Keys that are kept in memory at most, 1 to 100,000,000. 100,000, which take 3 MB: more
+    /// Keys that are kept in memory at most, 1 to 100,000,000. 100,000, which take 4 MB: more
     /// clients than one process serves while their buckets are not full again. A key takes 16 bytes
-    /// and up to as much again of free space.
+    /// and up to twice as much again of free space.
     #[cfg_attr(feature = "serde", serde(default = "default_max_keys"))]
     pub max_keys: usize,
     /// What a new key gets when all keys kept are in use. [`Overflow::Share`], so that neither an

@@ -15,7 +15,7 @@ use super::{Decision, MissingKey, Quota, RateKey, RateLimitConfig, RateLimitStat
 use crate::ConfigError;
 use crate::clock::Moment;
 use ahash::RandomState;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 
 #[derive(Debug)]
 pub(super) struct Core {
@@ -26,7 +26,7 @@ pub(super) struct Core {
     #[cfg(feature = "redis")]
     store_failure: StoreFailure,
     shadow: AtomicBool,
-    quota: ArcSwap<Quota>,
+    policy: ArcSwap<Policy>,
     tally: Tally,
 }
 
@@ -77,40 +77,55 @@ pub(super) enum Outcome {
 
 /// Units that were taken, or would have been in shadow mode.
 #[derive(Debug)]
-pub(super) struct Charge {
-    cost: u32,
-    from: Source,
-}
-
-/// Where the units were taken.
-#[derive(Debug)]
-enum Source {
-    Memory(memory::Taken, memory::Ticket),
+pub(super) enum Charge {
+    Memory(memory::Taken),
     #[cfg(feature = "redis")]
-    Remote(Decision, Box<Claim>),
-    /// Nowhere: there were too few, and the limit is in shadow mode; or another limit has refused
-    /// in the same step.
-    Nowhere {
+    Remote(Box<(Decision, Claim)>),
+    /// Nothing was taken: there were too few, and the limit is in shadow mode; or another limit has
+    /// refused in the same step.
+    Nothing {
         remaining: u32,
-        reset: Duration,
+        reset: u64,
     },
 }
 
 impl Charge {
-    pub(super) fn decision(&self) -> Decision {
-        match &self.from {
-            Source::Memory(taken, _) => taken.decision(),
-            #[cfg(feature = "redis")]
-            Source::Remote(decision, _) => *decision,
-            Source::Nowhere { remaining, reset } => {
-                Decision::Allowed { remaining: *remaining, reset: *reset }
-            }
-        }
+    fn nothing(decision: Decision) -> Self {
+        let reset = u64::try_from(decision.reset().as_nanos()).unwrap_or(u64::MAX);
+        Self::Nothing { remaining: decision.remaining(), reset }
     }
 
+    /// Units that can be given back.
     #[cfg(feature = "axum")]
     pub(super) fn cost(&self) -> u32 {
-        self.cost
+        match self {
+            Self::Memory(taken) => taken.cost(),
+            #[cfg(feature = "redis")]
+            Self::Remote(charged) => charged.1.cost,
+            Self::Nothing { .. } => 0,
+        }
+    }
+}
+
+/// A quota with what is made of it, once and not for each response.
+#[derive(Debug)]
+pub(super) struct Policy {
+    pub(super) quota: Quota,
+    pub(super) rate: memory::Rate,
+    #[cfg(feature = "axum")]
+    pub(super) fields: super::headers::Fields,
+}
+
+impl Policy {
+    fn new(name: &str, quota: Quota) -> Self {
+        #[cfg(not(feature = "axum"))]
+        let _ = name;
+        Self {
+            quota,
+            rate: memory::Rate::new(quota),
+            #[cfg(feature = "axum")]
+            fields: super::headers::Fields::new(name, quota),
+        }
     }
 }
 
@@ -143,6 +158,7 @@ impl Core {
     ) -> Result<Self, ConfigError> {
         config.validate()?;
         validate_name(&name)?;
+        let policy = Policy::new(&name, config.quota);
         Ok(Self {
             name,
             seed: RandomState::new(),
@@ -151,7 +167,7 @@ impl Core {
             #[cfg(feature = "redis")]
             store_failure: config.store_failure,
             shadow: AtomicBool::new(config.shadow),
-            quota: ArcSwap::from_pointee(config.quota),
+            policy: ArcSwap::from_pointee(policy),
             tally: Tally::default(),
         })
     }
@@ -161,12 +177,41 @@ impl Core {
     }
 
     pub(super) fn quota(&self) -> Quota {
-        **self.quota.load()
+        self.policy.load().quota
+    }
+
+    pub(super) fn policy(&self) -> Guard<Arc<Policy>> {
+        self.policy.load()
+    }
+
+    /// That of the buckets a charge came from.
+    fn rate(&self) -> memory::Rate {
+        match &self.buckets {
+            Buckets::Memory(_) => self.policy().rate,
+            #[cfg(feature = "redis")]
+            Buckets::Remote(_, share) => {
+                let processes = share.as_ref().map_or(1, |share| share.processes);
+                memory::Rate::new(self.quota().shared_by(processes))
+            }
+        }
+    }
+
+    /// What has come of a check of this limit, for people.
+    pub(super) fn decision(&self, charge: &Charge) -> Decision {
+        match charge {
+            Charge::Memory(taken) => taken.decision(self.rate()),
+            #[cfg(feature = "redis")]
+            Charge::Remote(charged) => charged.0,
+            Charge::Nothing { remaining, reset } => {
+                let (remaining, reset) = (*remaining, Duration::from_nanos(*reset));
+                Decision::Allowed { remaining, reset }
+            }
+        }
     }
 
     pub(super) fn set_quota(&self, quota: Quota, now: Moment) -> Result<(), ConfigError> {
         quota.validate()?;
-        self.quota.store(Arc::new(quota));
+        self.policy.store(Arc::new(Policy::new(&self.name, quota)));
         match &self.buckets {
             Buckets::Memory(buckets) => buckets.set_quota(quota, now),
             // The store learns the quota with each question.
@@ -185,6 +230,7 @@ impl Core {
     }
 
     /// What a key's parts are written to.
+    #[inline]
     pub(super) fn parts(&self) -> KeyParts {
         match self.buckets {
             Buckets::Memory(_) => KeyParts::hashed(&self.seed),
@@ -194,7 +240,8 @@ impl Core {
     }
 
     /// Takes `cost` units from the bucket of a key if they are there.
-    pub(super) fn take(&self, parts: KeyParts, cost: u32, now: &mut Moment) -> Taken {
+    #[inline]
+    pub(super) fn take(&self, parts: &mut KeyParts, cost: u32, now: &mut Moment) -> Taken {
         match (&self.buckets, parts.finish()) {
             (Buckets::Memory(buckets), Key::Hash(hash)) => {
                 Taken::Known(self.take_here(buckets, hash, cost, now))
@@ -209,6 +256,27 @@ impl Core {
         }
     }
 
+    /// The same for a caller that will give nothing back: `None` if the units were there.
+    #[inline]
+    pub(super) fn take_for_good(
+        &self,
+        parts: &mut KeyParts,
+        cost: u32,
+        now: &mut Moment,
+    ) -> Option<Taken> {
+        match (&self.buckets, parts.finish()) {
+            (Buckets::Memory(buckets), Key::Hash(hash)) => {
+                let refused = buckets.take_for_good(hash, cost, now)?;
+                Some(Taken::Known(self.refused(refused)))
+            }
+            #[cfg(feature = "redis")]
+            (Buckets::Remote(store, _), Key::Text(key)) => Some(self.claim(store, key, cost, *now)),
+            #[cfg(feature = "redis")]
+            (Buckets::Memory(_), Key::Text(_)) | (Buckets::Remote(..), Key::Hash(_)) => None,
+        }
+    }
+
+    #[inline]
     fn take_here(
         &self,
         buckets: &memory::Buckets,
@@ -216,18 +284,19 @@ impl Core {
         cost: u32,
         now: &mut Moment,
     ) -> Outcome {
-        let (taken, ticket) = buckets.take(hash, cost, now);
+        let (taken, rate) = buckets.take(hash, cost, now);
         if taken.is_allowed() {
-            return Outcome::Charged(Charge { cost, from: Source::Memory(taken, ticket) });
+            return Outcome::Charged(Charge::Memory(taken));
         }
-        self.refused(taken.decision(), cost)
+        self.refused(taken.decision(rate))
     }
 
     /// What becomes of a request without a key.
+    #[cold]
     pub(super) fn take_without_key(&self, cost: u32, now: &mut Moment) -> Taken {
         self.tally.keyless.fetch_add(1, Ordering::Relaxed);
         match self.missing_key {
-            MissingKey::Share => self.take(self.parts(), cost, now),
+            MissingKey::Share => self.take(&mut self.parts(), cost, now),
             MissingKey::Skip => Taken::Known(Outcome::Uncounted),
             MissingKey::Reject if self.is_shadow() => Taken::Known(Outcome::Uncounted),
             MissingKey::Reject => Taken::Known(Outcome::Refused(Refusal::NoKey, None)),
@@ -243,26 +312,37 @@ impl Core {
     ) -> Decision {
         let mut parts = self.parts();
         key.parts(&mut parts);
-        match self.take(parts, cost, now) {
-            Taken::Known(Outcome::Charged(charge)) => charge.decision(),
-            Taken::Known(Outcome::Refused(_, Some(decision))) => decision,
-            // Neither comes from buckets in memory.
+        let outcome = match (&self.buckets, parts.finish()) {
+            (Buckets::Memory(buckets), Key::Hash(hash)) => {
+                let (taken, rate) = buckets.take(hash, cost, now);
+                let decision = taken.decision(rate);
+                if taken.is_allowed() {
+                    return decision;
+                }
+                self.refused(decision)
+            }
+            // A handle of its own asks other stores.
+            #[cfg(feature = "redis")]
+            _ => Outcome::Uncounted,
+        };
+        match outcome {
+            Outcome::Charged(charge) => self.decision(&charge),
+            Outcome::Refused(_, Some(decision)) => decision,
             _ => Decision::Allowed { remaining: 0, reset: Duration::ZERO },
         }
     }
 
     /// Puts back what a charge has taken.
     pub(super) fn give_back(&self, charge: &Charge, now: Moment) {
-        match (&self.buckets, &charge.from) {
-            (Buckets::Memory(buckets), Source::Memory(_, ticket)) => {
-                buckets.give_back(*ticket, charge.cost, now);
+        match (&self.buckets, charge) {
+            (Buckets::Memory(buckets), Charge::Memory(taken)) => buckets.give_back(taken, now),
+            #[cfg(feature = "redis")]
+            (Buckets::Remote(_, Some(share)), Charge::Memory(taken)) => {
+                share.buckets.give_back(taken, now);
             }
             #[cfg(feature = "redis")]
-            (Buckets::Remote(_, Some(share)), Source::Memory(_, ticket)) => {
-                share.buckets.give_back(*ticket, charge.cost, now);
-            }
-            #[cfg(feature = "redis")]
-            (Buckets::Remote(store, _), Source::Remote(decision, claim)) => {
+            (Buckets::Remote(store, _), Charge::Remote(charged)) => {
+                let (decision, claim) = &**charged;
                 self.tally.remote.refunded.fetch_add(1, Ordering::Relaxed);
                 let ago = Duration::from_nanos(now.nanos().saturating_sub(claim.at.nanos()));
                 store.give_back(claim, Spent { ago, reset: decision.reset() });
@@ -288,13 +368,14 @@ impl Core {
     }
 
     /// What becomes of a request whose key has too few units.
-    fn refused(&self, decision: Decision, cost: u32) -> Outcome {
-        let Decision::Limited { retry_after, remaining, reset } = decision else {
+    #[cold]
+    fn refused(&self, decision: Decision) -> Outcome {
+        let Decision::Limited { retry_after, .. } = decision else {
             return Outcome::Uncounted;
         };
         if self.is_shadow() {
             self.tally.shadow_limited.fetch_add(1, Ordering::Release);
-            return Outcome::Charged(Charge { cost, from: Source::Nowhere { remaining, reset } });
+            return Outcome::Charged(Charge::nothing(decision));
         }
         let refusal = retry_after.map_or(Refusal::TooCostly, |_| Refusal::Limited);
         Outcome::Refused(refusal, Some(decision))
@@ -356,7 +437,7 @@ impl Core {
             self.tally.remote.limited.fetch_add(1, Ordering::Relaxed);
             let never =
                 Decision::Limited { retry_after: None, remaining: 0, reset: Duration::ZERO };
-            return Taken::Known(self.refused(never, cost));
+            return Taken::Known(self.refused(never));
         }
         Taken::Claimed(Claimed { store: Arc::clone(store), claim })
     }
@@ -368,7 +449,6 @@ impl Core {
     /// What the store's verdict means for the request. What was allowed is `taken` unless a claim
     /// beside it was refused.
     pub(super) fn conclude(&self, claim: Claim, verdict: Verdict, taken: bool) -> Outcome {
-        let cost = claim.cost;
         let Verdict::Decided(decision) = verdict else {
             if verdict == Verdict::Moot {
                 return Outcome::Uncounted;
@@ -380,7 +460,7 @@ impl Core {
                 }
                 (StoreFailure::Local { .. }, Buckets::Remote(_, Some(share))) => {
                     // What fits into the whole burst is not too costly for being a share.
-                    let cost = cost.min(self.quota().shared_by(share.processes).burst);
+                    let cost = claim.cost.min(self.quota().shared_by(share.processes).burst);
                     let (hash, mut at) = (self.seed.hash_one(&claim.key), claim.at);
                     self.take_here(&share.buckets, hash, cost, &mut at)
                 }
@@ -391,18 +471,13 @@ impl Core {
         if decision.is_allowed() {
             tally.allowed.fetch_add(1, Ordering::Relaxed);
             if taken {
-                let from = Source::Remote(decision, Box::new(claim));
-                return Outcome::Charged(Charge { cost, from });
+                return Outcome::Charged(Charge::Remote(Box::new((decision, claim))));
             }
             tally.refunded.fetch_add(1, Ordering::Relaxed);
-            let (remaining, reset) = (decision.remaining(), decision.reset());
-            return Outcome::Charged(Charge {
-                cost: 0,
-                from: Source::Nowhere { remaining, reset },
-            });
+            return Outcome::Charged(Charge::nothing(decision));
         }
         tally.limited.fetch_add(1, Ordering::Relaxed);
-        self.refused(decision, cost)
+        self.refused(decision)
     }
 }
 

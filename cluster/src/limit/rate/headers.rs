@@ -6,17 +6,28 @@
 //! `t` is the time until one more unit is there, not until all are: the draft wants `Retry-After`
 //! to be no earlier than `t`.
 
-use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::Guard;
 use axum::response::Response;
 use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
 
-use super::core::Core;
+use super::core::{Core, Policy};
 use super::stack::{Ledger, Refused, Stack};
 use super::{Decision, Quota, RateLimitHeaders, Refusal};
 use crate::problem::{refusal as problem, rounded_up};
+
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const LEGACY_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const LEGACY_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const LEGACY_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+
+/// A field's value in the making: those of two or three limits fit without an allocation.
+type Text = SmallVec<[u8; 192]>;
 
 /// The problem type that the draft defines.
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
@@ -24,14 +35,32 @@ const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#qu
 /// When to come again if nobody knows.
 const SOON: Duration = Duration::from_secs(1);
 
+/// What a limit's fields have in common on all responses.
+#[derive(Debug)]
+pub(super) struct Fields {
+    /// The whole item of `RateLimit-Policy`.
+    policy: Box<[u8]>,
+    /// The name as it begins the item of `RateLimit`.
+    name: Box<[u8]>,
+}
+
+impl Fields {
+    pub(super) fn new(name: &str, quota: Quota) -> Self {
+        let quoted = quoted(name);
+        let window = rounded_up(Duration::from_nanos(quota.burst_nanos())).max(1);
+        let policy = format!("{quoted};q={};w={window}", quota.burst);
+        Self { policy: policy.into_bytes().into(), name: quoted.into_bytes().into() }
+    }
+}
+
 /// A limit as one response tells of it.
-struct Line<'a> {
-    core: &'a Core,
+struct Line {
+    policy: Guard<Arc<Policy>>,
     remaining: u32,
-    /// Time until one more unit is there.
-    next: Duration,
-    /// Time until all are.
-    reset: Duration,
+    /// Seconds until one more unit is there.
+    next: u64,
+    /// Seconds until all are.
+    reset: u64,
 }
 
 /// Tells what the limits have left, beside what inner layers tell of theirs.
@@ -66,9 +95,7 @@ fn explain(refused: &Refused) -> Response {
                 Refusal::Limited => "too many requests within the time of the quota",
                 _ => "the request costs more than the whole quota",
             };
-            let mut policies = String::from(r#","violated-policies":["#);
-            quoted(&mut policies, &error.limit);
-            policies.push(']');
+            let policies = format!(r#","violated-policies":[{}]"#, quoted(&error.limit));
             let status = StatusCode::TOO_MANY_REQUESTS;
             let title = "Request cannot be satisfied as assigned quota has been exceeded";
             problem(status, QUOTA_EXCEEDED, title, detail, &policies, error.retry_after)
@@ -84,33 +111,31 @@ fn explain(refused: &Refused) -> Response {
     }
 }
 
-impl<'a> Line<'a> {
+impl Line {
     /// `given_back` is what the decision does not know of yet.
-    fn new(core: &'a Core, decision: Decision, given_back: u32) -> Self {
-        let Quota { burst, .. } = core.quota();
-        let interval = Duration::from_nanos(core.quota().interval_nanos());
+    fn new(core: &Core, decision: Decision, given_back: u32) -> Self {
+        let policy = core.policy();
+        let burst = policy.quota.burst;
+        let nanos = |units: u32| policy.rate.interval().saturating_mul(u64::from(units));
         let remaining = decision.remaining().saturating_add(given_back).min(burst);
-        let reset = decision.reset().saturating_sub(interval.saturating_mul(given_back));
-        let missing = (burst - remaining).saturating_sub(1);
-        let next = reset.saturating_sub(interval.saturating_mul(missing));
-        Self { core, remaining, next, reset }
+        let reset = u64::try_from(decision.reset().as_nanos()).unwrap_or(u64::MAX);
+        let reset = reset.saturating_sub(nanos(given_back));
+        let next = reset.saturating_sub(nanos((burst - remaining).saturating_sub(1)));
+        let seconds = |nanos: u64| nanos.div_ceil(1_000_000_000);
+        Self { remaining, next: seconds(next), reset: seconds(reset), policy }
     }
 }
 
-fn write<'a>(
-    headers: &mut HeaderMap,
-    kind: RateLimitHeaders,
-    lines: impl Iterator<Item = Line<'a>>,
-) {
+fn write(headers: &mut HeaderMap, kind: RateLimitHeaders, lines: impl Iterator<Item = Line>) {
     let (standard, legacy) = match kind {
         RateLimitHeaders::Off => return,
         RateLimitHeaders::Standard => (true, false),
         RateLimitHeaders::Legacy => (false, true),
         RateLimitHeaders::Both => (true, true),
     };
-    let mut policies = String::new();
-    let mut limits = String::new();
-    let mut tightest: Option<Line<'a>> = None;
+    let mut policies = Text::new();
+    let mut limits = Text::new();
+    let mut tightest: Option<Line> = None;
     for line in lines {
         if standard {
             line.write_policy(&mut policies);
@@ -124,8 +149,8 @@ fn write<'a>(
         return;
     };
     if standard {
-        append(headers, HeaderName::from_static("ratelimit-policy"), policies);
-        append(headers, HeaderName::from_static("ratelimit"), limits);
+        append(headers, RATELIMIT_POLICY, &policies);
+        append(headers, RATELIMIT, &limits);
     }
     if legacy {
         tightest.write_legacy(headers);
@@ -133,49 +158,61 @@ fn write<'a>(
 }
 
 /// Beside what is there: lists may be divided over several fields.
-fn append(headers: &mut HeaderMap, name: HeaderName, value: String) {
-    if let Ok(value) = HeaderValue::try_from(value) {
+fn append(headers: &mut HeaderMap, name: HeaderName, value: &[u8]) {
+    if let Ok(value) = HeaderValue::from_bytes(value) {
         headers.append(name, value);
     }
 }
 
-impl Line<'_> {
-    fn write_policy(&self, policies: &mut String) {
-        let quota = self.core.quota();
+impl Line {
+    fn write_policy(&self, policies: &mut Text) {
         separate(policies);
-        quoted(policies, self.core.name());
-        let window = rounded_up(Duration::from_nanos(quota.burst_nanos())).max(1);
-        let _ = write!(policies, ";q={};w={window}", quota.burst);
+        policies.extend_from_slice(&self.policy.fields.policy);
     }
 
-    fn write_limit(&self, limits: &mut String) {
+    fn write_limit(&self, limits: &mut Text) {
         separate(limits);
-        quoted(limits, self.core.name());
-        let _ = write!(limits, ";r={};t={}", self.remaining, rounded_up(self.next));
+        limits.extend_from_slice(&self.policy.fields.name);
+        limits.extend_from_slice(b";r=");
+        digits(limits, u64::from(self.remaining));
+        limits.extend_from_slice(b";t=");
+        digits(limits, self.next);
     }
 
     /// An inner layer's stay: they are about a narrower limit.
     fn write_legacy(&self, headers: &mut HeaderMap) {
         for (name, value) in [
-            ("x-ratelimit-limit", u64::from(self.core.quota().burst)),
-            ("x-ratelimit-remaining", u64::from(self.remaining)),
-            ("x-ratelimit-reset", rounded_up(self.reset)),
+            (LEGACY_LIMIT, u64::from(self.policy.quota.burst)),
+            (LEGACY_REMAINING, u64::from(self.remaining)),
+            (LEGACY_RESET, self.reset),
         ] {
-            headers
-                .entry(HeaderName::from_static(name))
-                .or_insert_with(|| HeaderValue::from(value));
+            headers.entry(name).or_insert_with(|| HeaderValue::from(value));
         }
     }
 }
 
-fn separate(list: &mut String) {
+fn separate(list: &mut Text) {
     if !list.is_empty() {
-        list.push_str(", ");
+        list.extend_from_slice(b", ");
     }
 }
 
+/// The number in decimal.
+fn digits(text: &mut Text, mut number: u64) {
+    let start = text.len();
+    loop {
+        text.push(b'0' + (number % 10) as u8);
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    text[start..].reverse();
+}
+
 /// A string as structured fields and JSON write it, which for visible ASCII is the same.
-fn quoted(text: &mut String, name: &str) {
+fn quoted(name: &str) -> String {
+    let mut text = String::with_capacity(name.len() + 2);
     text.push('"');
     for sign in name.chars() {
         if matches!(sign, '"' | '\\') {
@@ -184,4 +221,5 @@ fn quoted(text: &mut String, name: &str) {
         text.push(sign);
     }
     text.push('"');
+    text
 }

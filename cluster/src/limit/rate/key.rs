@@ -44,6 +44,7 @@ enum Kind {
 }
 
 impl KeyParts {
+    #[inline]
     pub(super) fn hashed(state: &RandomState) -> Self {
         Self { sink: Sink::Hash(state.build_hasher()) }
     }
@@ -93,6 +94,7 @@ impl KeyParts {
         }
     }
 
+    #[inline]
     fn part(&mut self, kind: Kind, bytes: &[u8]) {
         match &mut self.sink {
             // The length keeps "ab" + "c" apart from "a" + "bc".
@@ -110,11 +112,12 @@ impl KeyParts {
     }
 
     /// All parts as one.
-    pub(super) fn finish(self) -> Key {
-        match self.sink {
+    #[inline]
+    pub(super) fn finish(&mut self) -> Key {
+        match &mut self.sink {
             Sink::Hash(hasher) => Key::Hash(hasher.finish()),
             #[cfg(feature = "redis")]
-            Sink::Spell(spelling) => Key::Text(spelling.into_text()),
+            Sink::Spell(spelling) => Key::Text(spelling.take_text()),
         }
     }
 }

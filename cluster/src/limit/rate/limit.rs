@@ -38,17 +38,37 @@ impl<Req> Limit<Req> {
     }
 
     /// Takes what the request costs.
+    #[inline]
     pub(super) fn take(&self, request: &Req, now: &mut Moment) -> Taken {
-        let cost = self.cost.as_ref().map_or(1, |cost| cost(request));
+        let cost = self.price(request);
         if cost == 0 {
             return Taken::Known(Outcome::Uncounted);
         }
         let mut parts = self.core.parts();
         if self.key.find(request, &mut parts) {
-            self.core.take(parts, cost, now)
+            self.core.take(&mut parts, cost, now)
         } else {
             self.core.take_without_key(cost, now)
         }
+    }
+
+    /// The same for a caller that will give nothing back: `None` if the request may go on.
+    #[inline]
+    pub(super) fn take_for_good(&self, request: &Req, now: &mut Moment) -> Option<Taken> {
+        let cost = self.price(request);
+        if cost == 0 {
+            return None;
+        }
+        let mut parts = self.core.parts();
+        if self.key.find(request, &mut parts) {
+            self.core.take_for_good(&mut parts, cost, now)
+        } else {
+            Some(self.core.take_without_key(cost, now))
+        }
+    }
+
+    fn price(&self, request: &Req) -> u32 {
+        self.cost.as_ref().map_or(1, |cost| cost(request))
     }
 }
 

@@ -42,15 +42,21 @@ where
         self.inner.poll_ready(cx).map_err(R::passed_on)
     }
 
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         if self.stack.is_exempt(&request) {
             return RateLimitFuture::exempt(self.inner.call(request), self.refund.clone());
         }
-        let mut passage = Passage::new(&*self.stack);
+        let keeps = R::ADVERTISES || !G::NEVER;
+        let mut passage = Passage::new(&*self.stack, keeps);
         match passage.advance(&request, &mut Moment::recent()) {
             Step::Passed => {
-                let ledger = passage.go_on();
-                let kept = (R::ADVERTISES || !G::NEVER).then(|| (Arc::clone(&self.stack), ledger));
+                let kept = if keeps {
+                    Some((Arc::clone(&self.stack), passage.go_on()))
+                } else {
+                    passage.forget();
+                    None
+                };
                 let inner = self.inner.call(request);
                 RateLimitFuture::passed(inner, kept, self.refund.clone())
             }

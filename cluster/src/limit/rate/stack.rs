@@ -27,8 +27,8 @@ impl<Req> Stack<Req> {
         self.exempt.iter().any(|exempt| exempt(request))
     }
 
-    fn core(&self, limit: usize) -> Option<&Arc<Core>> {
-        self.limits.get(limit).map(Limit::core)
+    fn core(&self, limit: u32) -> Option<&Arc<Core>> {
+        self.limits.get(limit as usize).map(Limit::core)
     }
 }
 
@@ -54,7 +54,7 @@ impl<Req> fmt::Debug for Stack<Req> {
 #[derive(Debug, Default)]
 pub struct Ledger {
     /// Two limits, per address and per tenant, are the usual case.
-    charges: SmallVec<[(usize, Charge); 2]>,
+    charges: SmallVec<[(u32, Charge); 2]>,
 }
 
 impl Ledger {
@@ -77,7 +77,7 @@ impl Ledger {
         stack: &'a Stack<Req>,
     ) -> impl Iterator<Item = (&'a Core, Decision, u32)> {
         self.charges.iter().filter_map(|(limit, charge)| {
-            stack.core(*limit).map(|core| (&**core, charge.decision(), charge.cost()))
+            stack.core(*limit).map(|core| (&**core, core.decision(charge), charge.cost()))
         })
     }
 }
@@ -90,7 +90,9 @@ where
     stack: S,
     ledger: Ledger,
     /// The limit to be asked next, or whose answer is awaited.
-    next: usize,
+    next: u32,
+    /// Whether the ledger is wanted when the request has passed.
+    keeps: bool,
 }
 
 /// A question to a store outside this process, under way.
@@ -111,9 +113,9 @@ pub(super) enum Asked {}
 pub(super) struct Question {
     claims: SmallVec<[Claim; 2]>,
     /// Whose they are.
-    limits: SmallVec<[usize; 2]>,
+    limits: SmallVec<[u32; 2]>,
     /// The limit behind them.
-    end: usize,
+    end: u32,
 }
 
 /// Where a request stands.
@@ -139,14 +141,25 @@ impl<S, Req> Passage<S, Req>
 where
     S: Deref<Target = Stack<Req>>,
 {
-    pub(super) fn new(stack: S) -> Self {
-        Self { stack, ledger: Ledger::default(), next: 0 }
+    pub(super) fn new(stack: S, keeps: bool) -> Self {
+        Self { stack, ledger: Ledger::default(), next: 0, keeps }
     }
 
     /// Asks limit after limit, as far as none has to be waited for.
+    #[inline]
     pub(super) fn advance(&mut self, request: &Req, now: &mut Moment) -> Step {
-        while let Some(limit) = self.stack.limits.get(self.next) {
-            match limit.take(request, now) {
+        while let Some(limit) = self.stack.limits.get(self.next as usize) {
+            // No later limit can refuse what the last one has let through.
+            let taken = if self.keeps || (self.next as usize) + 1 < self.stack.limits.len() {
+                limit.take(request, now)
+            } else {
+                let Some(taken) = limit.take_for_good(request, now) else {
+                    return Step::Passed;
+                };
+                taken
+            };
+            match taken {
+                Taken::Known(Outcome::Charged(charge)) => self.book(charge),
                 Taken::Known(outcome) => {
                     if let Some(refused) = self.settle(outcome) {
                         return Step::Refused(refused);
@@ -176,7 +189,7 @@ where
         question.claims.push(claim);
         question.limits.push(self.next);
         question.end = self.next + 1;
-        while let Some(limit) = self.stack.limits.get(question.end)
+        while let Some(limit) = self.stack.limits.get(question.end as usize)
             && limit.core().asks(&store)
         {
             match limit.take(request, now) {
@@ -225,8 +238,8 @@ where
     /// Books what the limit asked last has said.
     fn settle(&mut self, outcome: Outcome) -> Option<Refused> {
         match outcome {
-            Outcome::Charged(charge) => self.ledger.charges.push((self.next, charge)),
-            Outcome::Uncounted => {}
+            Outcome::Charged(charge) => self.book(charge),
+            Outcome::Uncounted => self.next += 1,
             Outcome::Refused(refusal, decision) => {
                 let core = self.core()?;
                 let retry_after = match decision {
@@ -238,13 +251,24 @@ where
                 return Some(Refused { error, decided });
             }
         }
-        self.next += 1;
         None
+    }
+
+    /// Books what the limit asked last has taken.
+    #[inline]
+    fn book(&mut self, charge: Charge) {
+        self.ledger.charges.push((self.next, charge));
+        self.next += 1;
     }
 
     /// The limit asked last.
     fn core(&self) -> Option<&Arc<Core>> {
         self.stack.core(self.next)
+    }
+
+    /// The request goes on, and nobody will ask what it has used.
+    pub(super) fn forget(mut self) {
+        self.ledger.charges.clear();
     }
 
     /// The request goes on to the service: from here on it has used what it took.
@@ -262,7 +286,8 @@ where
 impl<Req> Passage<&Stack<Req>, Req> {
     /// The same with a stack of its own, to wait with.
     pub(super) fn owned(mut self, stack: &Arc<Stack<Req>>) -> Passage<Arc<Stack<Req>>, Req> {
-        Passage { stack: Arc::clone(stack), ledger: self.go_on(), next: self.next }
+        let (next, keeps) = (self.next, self.keeps);
+        Passage { stack: Arc::clone(stack), ledger: self.go_on(), next, keeps }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Balances and transfers.
+//! Balances, transfers and exchange rates.
 
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -12,10 +12,12 @@ use super::{REPLAYED, at_least_one, keyed, number};
 use crate::enterprise::app::App;
 use crate::enterprise::domain::NewTransfer;
 use crate::enterprise::problem::{Body, Problem};
+use crate::enterprise::rates::{Currency, Quoted};
 
 pub(in crate::enterprise) fn routes() -> Router<App> {
     Router::new()
         .route("/api/financial/balance/{user}", get(balance))
+        .route("/api/financial/rates/{currency}", get(rate))
         .route("/api/financial/transfers", post(transfer))
 }
 
@@ -26,6 +28,16 @@ async fn balance(
 ) -> Result<Response, Problem> {
     let balance = app.balance(&session, number("user", &user)?).await?;
     Ok((PERSONAL, Json(balance)).into_response())
+}
+
+/// What a dollar is worth elsewhere, as a service outside says.
+async fn rate(
+    State(app): State<App>,
+    Path(currency): Path<String>,
+) -> Result<Json<Quoted>, Problem> {
+    let currency = Currency::parse(&currency)?;
+    let rates = app.rates.as_ref().ok_or_else(|| Problem::no_route("exchange rates"))?;
+    Ok(Json(rates.quote(currency).await?))
 }
 
 async fn transfer(

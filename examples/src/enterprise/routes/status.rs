@@ -47,7 +47,7 @@ async fn cluster(State(app): State<App>) -> Json<Value> {
         "database": app.db.stats(),
         "replication": app.monitor.as_ref().map(Monitor::stats),
         "sessions": app.sessions.stats(),
-        "breakers": app.breakers.each_ref().map(escala_cluster::Breaker::stats),
+        "breakers": app.breaker_stats(),
         "health_score": app.obs.health_score(),
     }))
 }

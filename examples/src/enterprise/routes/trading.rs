@@ -8,13 +8,13 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use escala_cluster::BreakerLayer;
 use escala_replicas::SessionHandle;
 use serde::Deserialize;
 
 use super::page::{self, PERSONAL, page};
 use super::{REPLAYED, at_least_one, keyed, number, within};
 use crate::enterprise::app::App;
+use crate::enterprise::breakers::around_area;
 use crate::enterprise::caches::{CATALOGUE_PAGE_KEYS, CATALOGUE_TTL, QUOTE_TTL, quote_page_keys};
 use crate::enterprise::domain::{NewOrder, Order, QuoteList};
 use crate::enterprise::problem::{Body, Problem};
@@ -26,8 +26,7 @@ const MOST_PIECES: i64 = 1_000_000;
 const MOST_SYMBOLS: usize = 50;
 
 pub(in crate::enterprise) fn routes(app: &App) -> Router<App> {
-    let [breaker, ..] = &app.breakers;
-    let breaker = BreakerLayer::http(breaker.clone());
+    let breaker = around_area(&app.breakers.trading);
     // The cache outside of the breaker: it answers while the routes fail.
     let pages = Router::new()
         .route("/api/trading/quotes/{symbol}", get(quote))

@@ -6,9 +6,10 @@ mod schema;
 mod server;
 mod sqlite;
 
+use escala_cluster::Open;
 use escala_pool::{BatchError, ConfigError, Emit, PoolError, PoolStats, SqlitePool};
-use escala_replicas::Fault;
 use escala_replicas::session::postgres::fault_of_code;
+use escala_replicas::{Fault, RouteError};
 
 pub use export::{Pieces, copy_orders};
 pub use schema::{SYMBOLS, USER_CASH_CENTS, USERS, bid_and_ask, referred_users, symbol_name};
@@ -61,6 +62,12 @@ pub enum StoreError {
     /// No node answers.
     #[error("no database node answers")]
     NoNode,
+    /// Every node that may do it has as much to do as it may have.
+    #[error("every database node is full")]
+    Full,
+    /// It has failed too often, and is not asked for a while.
+    #[error("the database is being left alone")]
+    LeftAlone(#[source] Open),
     /// The pool or the server refused.
     #[error("database")]
     Pool(#[from] PoolError),
@@ -116,14 +123,32 @@ impl StoreError {
         match self {
             Self::Pool(error) => error.is_saturated(),
             Self::Batch(error) => error.is_saturated(),
+            Self::Full => true,
             _ => false,
         }
+    }
+
+    /// Has the database answered, that what was wanted cannot be?
+    #[must_use]
+    pub fn is_answer(&self) -> bool {
+        matches!(
+            self,
+            Self::Absent { .. } | Self::InsufficientFunds { .. } | Self::KeyReused { .. }
+        )
     }
 
     /// May the same succeed later, or on whoever is the primary by then?
     #[must_use]
     pub fn may_pass(&self) -> bool {
-        matches!(self, Self::NoNode) || self.fault() != Fault::Operation
+        matches!(self, Self::NoNode | Self::LeftAlone(_)) || self.fault() != Fault::Operation
+    }
+
+    /// There was no node to ask.
+    pub(super) fn no_node(error: RouteError) -> Self {
+        match error {
+            RouteError::Saturated | RouteError::PrimaryReadsExhausted => Self::Full,
+            _ => Self::NoNode,
+        }
     }
 
     fn absent(what: &'static str, value: impl std::fmt::Display) -> Self {

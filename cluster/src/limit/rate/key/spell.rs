@@ -23,8 +23,8 @@ impl Spelling {
         spelling
     }
 
-    pub(super) fn into_text(self) -> String {
-        self.text
+    pub(super) fn take_text(&mut self) -> String {
+        std::mem::take(&mut self.text)
     }
 
     /// A number or an address. The colons of IPv6 become dashes, which no address has.

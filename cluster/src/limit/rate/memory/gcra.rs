@@ -22,17 +22,18 @@ pub(in super::super) struct Rate {
 }
 
 impl Rate {
-    pub(super) fn new(quota: Quota) -> Self {
+    pub(in super::super) fn new(quota: Quota) -> Self {
         Self { interval: quota.interval_nanos().max(1), burst: quota.burst_nanos() }
     }
 
     /// Takes `cost` units at `now`, if they are there. A key that is not known has the arrival time
     /// 0.
+    #[inline]
     pub(super) fn take(self, arrival: u64, now: u64, cost: u32) -> Taken {
         let used = arrival.saturating_sub(now);
         let after = used.saturating_add(self.price(cost));
         let allowed = after <= self.burst;
-        Taken { allowed, cost, used: if allowed { after } else { used }, rate: self }
+        Taken { allowed, cost, used: if allowed { after } else { used } }
     }
 
     /// The arrival time without a charge of `cost` units, after which it was `charged`. What time
@@ -52,7 +53,27 @@ impl Rate {
     /// A refusal that is no matter of the bucket: come again when one unit has had time to come
     /// back.
     pub(super) fn refuse(self, cost: u32) -> Taken {
-        Taken { allowed: false, cost, used: self.burst, rate: self }
+        Taken { allowed: false, cost, used: self.burst }
+    }
+
+    /// What came of a check, for people.
+    pub(super) fn decision(self, taken: Taken) -> Decision {
+        let Taken { allowed, cost, used } = taken;
+        let remaining = self.units(self.burst.saturating_sub(used));
+        let reset = Duration::from_nanos(used);
+        if allowed {
+            return Decision::Allowed { remaining, reset };
+        }
+        let price = self.price(cost);
+        let wait = used.saturating_add(price).saturating_sub(self.burst);
+        let retry_after = (price <= self.burst).then(|| Duration::from_nanos(wait));
+        Decision::Limited { retry_after, remaining, reset }
+    }
+
+    /// Nanoseconds in which one unit comes back.
+    #[cfg(feature = "axum")]
+    pub(in super::super) fn interval(self) -> u64 {
+        self.interval
     }
 
     fn price(self, cost: u32) -> u64 {
@@ -67,35 +88,17 @@ impl Rate {
 /// What came of a check, as numbers: a caller that only wants to know whether it may go on pays for
 /// no division.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) struct Taken {
-    allowed: bool,
-    cost: u32,
+pub(super) struct Taken {
+    pub(super) allowed: bool,
+    pub(super) cost: u32,
     /// Time until the bucket is full again.
-    used: u64,
-    rate: Rate,
+    pub(super) used: u64,
 }
 
 impl Taken {
-    pub(in super::super) fn is_allowed(&self) -> bool {
-        self.allowed
-    }
-
-    /// The arrival time to keep.
-    pub(super) fn arrival(&self, now: u64) -> u64 {
+    /// The arrival time to keep if it is allowed.
+    pub(super) fn arrival(self, now: u64) -> u64 {
         now.saturating_add(self.used)
-    }
-
-    pub(in super::super) fn decision(&self) -> Decision {
-        let Self { allowed, cost, used, rate } = *self;
-        let remaining = rate.units(rate.burst.saturating_sub(used));
-        let reset = Duration::from_nanos(used);
-        if allowed {
-            return Decision::Allowed { remaining, reset };
-        }
-        let price = rate.price(cost);
-        let wait = used.saturating_add(price).saturating_sub(rate.burst);
-        let retry_after = (price <= rate.burst).then(|| Duration::from_nanos(wait));
-        Decision::Limited { retry_after, remaining, reset }
     }
 }
 

@@ -5,11 +5,10 @@ mod table;
 
 use parking_lot::Mutex;
 
-use self::gcra::Rate;
-pub(super) use self::gcra::Taken;
+pub(super) use self::gcra::Rate;
 use self::table::Table;
-use super::Quota;
 use super::config::Overflow;
+use super::{Decision, Quota};
 use crate::clock::Moment;
 
 /// Keys a shard is made for. Few enough that letting its table grow, which happens under its lock,
@@ -61,13 +60,16 @@ pub(super) struct Counts {
     pub(super) keys: u64,
 }
 
-/// What it takes to give units back.
+/// What came of a check, with what it takes to give the units back.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Ticket {
+pub(super) struct Taken {
     hash: u64,
+    /// When it was, and how much of the time of a burst was used after it.
+    at: u64,
+    used: u64,
+    cost: u32,
+    allowed: bool,
     bucket: Bucket,
-    /// The arrival time after the charge.
-    charged: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -75,6 +77,23 @@ enum Bucket {
     Own,
     Shared,
     None,
+}
+
+impl Taken {
+    pub(super) fn is_allowed(&self) -> bool {
+        self.allowed
+    }
+
+    #[cfg(feature = "axum")]
+    pub(super) fn cost(&self) -> u32 {
+        self.cost
+    }
+
+    /// For people. `rate` is that of the quota it was decided by.
+    pub(super) fn decision(&self, rate: Rate) -> Decision {
+        let Self { allowed, cost, used, .. } = *self;
+        rate.decision(gcra::Taken { allowed, cost, used })
+    }
 }
 
 impl Buckets {
@@ -100,38 +119,50 @@ impl Buckets {
 
     /// Takes `cost` units from the key's bucket if they are there. It refuses by the exact time
     /// only, and leaves that to its caller.
-    pub(super) fn take(&self, hash: u64, cost: u32, now: &mut Moment) -> (Taken, Ticket) {
+    #[inline(always)]
+    pub(super) fn take(&self, hash: u64, cost: u32, now: &mut Moment) -> (Taken, Rate) {
         let mut state = self.shard(hash).state.lock();
         let (mut taken, mut bucket) = state.take(hash, cost, now.nanos(), self.overflow);
-        if !taken.is_allowed() && now.refine() {
+        if !taken.allowed && now.refine() {
             (taken, bucket) = state.take(hash, cost, now.nanos(), self.overflow);
         }
-        let State { counts, .. } = &mut *state;
-        *(if taken.is_allowed() { &mut counts.allowed } else { &mut counts.limited }) += 1;
+        let State { counts, rate, .. } = &mut *state;
+        let gcra::Taken { allowed, used, .. } = taken;
+        *(if allowed { &mut counts.allowed } else { &mut counts.limited }) += 1;
         counts.overflow += u64::from(!matches!(bucket, Bucket::Own));
-        (taken, Ticket { hash, bucket, charged: taken.arrival(now.nanos()) })
+        (Taken { hash, at: now.nanos(), used, cost, allowed, bucket }, *rate)
     }
 
-    /// Puts `cost` units back, as far as time has not.
-    pub(super) fn give_back(&self, ticket: Ticket, cost: u32, now: Moment) {
+    /// The same for a caller that will give nothing back: `None` if the units were there.
+    #[inline]
+    pub(super) fn take_for_good(&self, hash: u64, cost: u32, now: &mut Moment) -> Option<Decision> {
+        let (taken, rate) = self.take(hash, cost, now);
+        if taken.allowed { None } else { Some(taken.decision(rate)) }
+    }
+
+    /// Puts the units back that were taken, as far as time has not.
+    pub(super) fn give_back(&self, taken: &Taken, now: Moment) {
         let now = now.nanos();
-        let mut state = self.shard(ticket.hash).state.lock();
+        let mut state = self.shard(taken.hash).state.lock();
         state.counts.refunded += 1;
         let State { rate, table, shared, .. } = &mut *state;
-        let arrival = match ticket.bucket {
-            Bucket::Own => table.find(ticket.hash),
+        let arrival = match taken.bucket {
+            Bucket::Own => table.find(taken.hash),
             Bucket::Shared => Some(shared),
             Bucket::None => None,
         };
         // A key that was forgotten has all its units.
         if let Some(arrival) = arrival {
-            *arrival = rate.give_back(*arrival, now, cost, ticket.charged);
+            let charged = taken.at.saturating_add(taken.used);
+            *arrival = rate.give_back(*arrival, now, taken.cost, charged);
         }
     }
 
     /// Puts `cost` units back into a key's bucket, whenever they were taken.
     pub(super) fn give_back_to(&self, hash: u64, cost: u32, now: Moment) {
-        self.give_back(Ticket { hash, bucket: Bucket::Own, charged: u64::MAX }, cost, now);
+        let (at, used) = (now.nanos(), u64::MAX);
+        let taken = Taken { hash, at, used, cost, allowed: true, bucket: Bucket::Own };
+        self.give_back(&taken, now);
     }
 
     /// Changes the quota. The units that keys have used stay used.
@@ -168,23 +199,41 @@ impl Buckets {
 }
 
 impl State {
-    fn take(&mut self, hash: u64, cost: u32, now: u64, overflow: Overflow) -> (Taken, Bucket) {
+    fn take(
+        &mut self,
+        hash: u64,
+        cost: u32,
+        now: u64,
+        overflow: Overflow,
+    ) -> (gcra::Taken, Bucket) {
         if let Some(arrival) = self.table.find(hash) {
             let taken = self.rate.take(*arrival, now, cost);
-            if taken.is_allowed() {
+            if taken.allowed {
                 *arrival = taken.arrival(now);
             }
             return (taken, Bucket::Own);
         }
+        self.take_new(hash, cost, now, overflow)
+    }
+
+    /// For a key that is not known.
+    #[inline(never)]
+    fn take_new(
+        &mut self,
+        hash: u64,
+        cost: u32,
+        now: u64,
+        overflow: Overflow,
+    ) -> (gcra::Taken, Bucket) {
         let taken = self.rate.take(0, now, cost);
         // A key that got nothing has used nothing: there is nothing to keep.
-        if !taken.is_allowed() || self.table.insert(hash, taken.arrival(now), now).is_ok() {
+        if !taken.allowed || self.table.insert(hash, taken.arrival(now), now).is_ok() {
             return (taken, Bucket::Own);
         }
         match overflow {
             Overflow::Share => {
                 let taken = self.rate.take(self.shared, now, cost);
-                if taken.is_allowed() {
+                if taken.allowed {
                     self.shared = taken.arrival(now);
                 }
                 (taken, Bucket::Shared)

@@ -59,6 +59,7 @@ impl Table {
     }
 
     /// The arrival time of a known key.
+    #[inline]
     pub(super) fn find(&mut self, hash: u64) -> Option<&mut u64> {
         let at = self.place_of(hash);
         let place = &mut self.places[at];
@@ -95,6 +96,7 @@ impl Table {
     }
 
     /// Where the key is, or the free place where it belongs. There is always a free one.
+    #[inline]
     fn place_of(&self, hash: u64) -> usize {
         let hash = nonzero(hash);
         let mut at = self.home(hash);
@@ -105,10 +107,12 @@ impl Table {
     }
 
     /// The low bits choose the place; the high ones have chosen the shard.
+    #[inline]
     fn home(&self, hash: u64) -> usize {
         hash as usize & (self.places.len() - 1)
     }
 
+    #[inline]
     fn after(&self, at: usize) -> usize {
         (at + 1) & (self.places.len() - 1)
     }

@@ -22,7 +22,8 @@ fn hash(key: u64) -> u64 {
 }
 
 fn take(buckets: &Buckets, key: u64, now: u64) -> Decision {
-    buckets.take(hash(key), 1, &mut Moment::at(now)).0.decision()
+    let (taken, rate) = buckets.take(hash(key), 1, &mut Moment::at(now));
+    taken.decision(rate)
 }
 
 fn allows(buckets: &Buckets, key: u64, now: u64) -> bool {
@@ -55,8 +56,8 @@ proptest! {
             let (taken, _) = buckets.take(hash(key), cost, &mut Moment::at(now));
             let arrival = all.entry(key).or_default();
             let expected = rate.take(*arrival, now, cost);
-            prop_assert_eq!(taken, expected);
-            if expected.is_allowed() {
+            prop_assert_eq!(taken.decision(rate), rate.decision(expected));
+            if expected.allowed {
                 *arrival = expected.arrival(now);
             }
         }
@@ -144,10 +145,10 @@ fn keys_without_room_get_what_the_limit_says() {
 fn what_was_taken_from_the_shared_bucket_goes_back_there() {
     let buckets = buckets(Quota::per_minute(1), 1);
     assert!(allows(&buckets, 0, 0));
-    let (taken, ticket) = buckets.take(hash(1), 1, &mut Moment::at(0));
+    let (taken, _) = buckets.take(hash(1), 1, &mut Moment::at(0));
     assert!(taken.is_allowed());
     assert!(!allows(&buckets, 2, 0));
-    buckets.give_back(ticket, 1, Moment::at(0));
+    buckets.give_back(&taken, Moment::at(0));
     assert!(allows(&buckets, 2, 0));
     assert!(!allows(&buckets, 0, 0));
 }
@@ -155,9 +156,9 @@ fn what_was_taken_from_the_shared_bucket_goes_back_there() {
 #[test]
 fn a_refund_for_a_key_that_was_forgotten_changes_nothing() {
     let buckets = buckets(Quota::per_second(1), 1);
-    let (_, ticket) = buckets.take(hash(1), 1, &mut Moment::at(0));
+    let (taken, _) = buckets.take(hash(1), 1, &mut Moment::at(0));
     assert!(allows(&buckets, 2, 2 * SECOND), "the first has made room");
-    buckets.give_back(ticket, 1, Moment::at(2 * SECOND));
+    buckets.give_back(&taken, Moment::at(2 * SECOND));
     assert!(!allows(&buckets, 2, 2 * SECOND));
     assert_eq!(buckets.counts().refunded, 1);
 }
@@ -189,13 +190,13 @@ fn threads_together_get_no_more_than_one_would() {
         let mut random = fastrand::Rng::with_seed(seed);
         while !over.load(Ordering::Relaxed) {
             let key = random.u64(0..KEYS);
-            let (taken, ticket) = buckets.take(hash(key), 1, &mut Moment::recent());
+            let (taken, _) = buckets.take(hash(key), 1, &mut Moment::recent());
             if !taken.is_allowed() {
                 continue;
             }
             // What is given back at once is as if it had never been taken.
             if random.bool() {
-                buckets.give_back(ticket, 1, Moment::recent());
+                buckets.give_back(&taken, Moment::recent());
             } else {
                 kept[key as usize] += 1;
             }

@@ -88,7 +88,7 @@ impl RedisRateLimiter {
     ) -> Result<Option<Decision>, RateLimited> {
         let mut parts = self.core.parts();
         key.parts(&mut parts);
-        let outcome = match self.core.take(parts, cost, &mut Moment::recent()) {
+        let outcome = match self.core.take(&mut parts, cost, &mut Moment::recent()) {
             Taken::Known(outcome) => outcome,
             Taken::Claimed(Claimed { store, claim }) => {
                 let verdicts = match store.check(std::slice::from_ref(&claim)) {
@@ -100,7 +100,7 @@ impl RedisRateLimiter {
             }
         };
         match outcome {
-            Outcome::Charged(charge) => Ok(Some(charge.decision())),
+            Outcome::Charged(charge) => Ok(Some(self.core.decision(&charge))),
             Outcome::Refused(_, Some(decision)) => Ok(Some(decision)),
             Outcome::Uncounted => Ok(None),
             Outcome::Refused(refusal, None) => Err(self.refused(refusal)),
