@@ -7,6 +7,10 @@ use axum::response::Response;
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 
+/// Marks a response that says nothing about any backend: one of our layers has refused the request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OwnRefusal;
+
 /// A refusal as a document of RFC 9457. `extra` is further members as JSON, each behind a comma,
 /// or nothing.
 ///
@@ -26,6 +30,7 @@ pub(crate) fn refusal(
     );
     let mut response = Response::new(Body::from(document));
     *response.status_mut() = status;
+    response.extensions_mut().insert(OwnRefusal);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     if let Some(time) = retry_after {

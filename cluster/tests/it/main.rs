@@ -1,6 +1,7 @@
 //! The crate from outside: breakers under paused time, drains over real TCP on loopback.
 
 mod accounting;
+mod busy;
 mod concurrency;
 mod conditions;
 mod config;

@@ -6,6 +6,9 @@
 
 #[path = "../../src/error.rs"]
 mod error;
+#[cfg(feature = "axum")]
+#[path = "../../src/problem.rs"]
+mod problem;
 mod races;
 #[cfg(feature = "axum")]
 #[path = "../../src/retry_after.rs"]

@@ -3,7 +3,7 @@
 
 use super::super::cell::Sums;
 use super::super::machine::Moves;
-use super::{Acquire, Call, Cell, Core, NEVER, Open, Relaxed, State, Ticket};
+use super::{Acquire, Call, Cell, Core, NEVER, Open, Relaxed, State};
 
 /// What a circuit has counted, as far as it does not depend on the time.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +30,7 @@ impl Core {
         let word = self.word();
         if word.admits_all() {
             cell.admitted();
-            return Some(Ok(Call::new(Ticket { epoch: word.epoch(), probe: None }, since)));
+            return Some(Ok(Call::new(word.epoch(), since)));
         }
         let open = self.rejects()?;
         cell.rejected();
