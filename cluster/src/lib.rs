@@ -27,7 +27,10 @@ pub use crate::breaker::{
     ServerErrorsFail,
 };
 #[cfg(feature = "axum")]
-pub use crate::drain::{Drain, DrainConfig, DrainEnd, DrainReport, DrainStats, ServeError, serve};
+pub use crate::drain::{
+    Cut, CutKind, Drain, DrainConfig, DrainEnd, DrainReport, DrainStats, Job, JobCut, ServeError,
+    serve,
+};
 pub use crate::error::{BoxError, ConfigError};
 #[cfg(feature = "axum")]
 pub use crate::limit::OverloadFails;

@@ -16,7 +16,7 @@ struct Package {
 
 /// Everything the tests need beyond Rust. A test that finds a binary missing fails and names
 /// the package; it is never skipped.
-const PACKAGES: [Package; 9] = [
+const PACKAGES: [Package; 10] = [
     Package {
         name: "postgresql",
         binaries: &["initdb", "postgres", "pg_rewind", "psql"],
@@ -58,6 +58,7 @@ const PACKAGES: [Package; 9] = [
         binaries: &["patroni"],
         reason: "replicas follows a PostgreSQL cluster that fails over by itself",
     },
+    Package { name: "wrk", binaries: &["wrk"], reason: "cluster restarts servers under its load" },
     Package { name: "etcd-server", binaries: &["etcd"], reason: "Patroni keeps in it who leads" },
 ];
 

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,7 +43,10 @@ impl Acceptor {
     pub(super) async fn run(&mut self) -> Infallible {
         loop {
             // Before the accept: a connection that finds no place waits in the kernel's queue.
-            let place = self.server.place().await;
+            let place = match self.server.free_place() {
+                Some(place) => place,
+                None => self.place().await,
+            };
             match self.listener.accept().await {
                 Ok((stream, peer)) => self.start(stream, peer, place),
                 Err(error) => {
@@ -53,8 +57,23 @@ impl Acceptor {
         }
     }
 
+    /// Waits for a place while all are taken, and has idle connections make room if one is wanted.
+    async fn place(&self) -> OwnedSemaphorePermit {
+        loop {
+            tokio::select! {
+                biased;
+                place = self.server.place() => return place,
+                () = wanted(&self.listener) => {}
+            }
+            if let Some(place) = self.server.make_room().await {
+                return place;
+            }
+        }
+    }
+
     /// Takes the connections whose handshake is done, then closes the listener. The kernel would
-    /// reset them.
+    /// reset them. If other processes have the same socket, they go on taking their share meanwhile,
+    /// and what comes later is theirs.
     ///
     /// # Errors
     /// The listener cannot be taken from the runtime.
@@ -80,6 +99,18 @@ impl Acceptor {
     async fn pause_after(&mut self, error: &io::Error) {
         pause_after(error, &mut self.backoff, &self.server).await;
     }
+}
+
+/// Ends when a connection waits in the kernel's queue, without taking it.
+async fn wanted(listener: &TcpListener) {
+    let waits = async {
+        // A second descriptor, since the runtime's own can only be asked by accepting. It is called a
+        // stream because of those the runtime can be asked, and never read.
+        let socket = std::net::TcpStream::from(listener.as_fd().try_clone_to_owned()?);
+        TcpStream::from_std(socket)?.readable().await
+    };
+    // Its error is that there is no descriptor for asking: then one may well wait.
+    drop::<io::Result<()>>(waits.await);
 }
 
 /// A listener outside the runtime.

@@ -36,8 +36,9 @@ pub struct DrainConfig {
     /// clients under load have sent their next request by then. Zero closes them at once.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub idle_linger: Duration,
-    /// Connections open at once, upgraded ones included; while there are as many, further ones wait
-    /// in the kernel's queue. 10,000: eight times the documented 1,199 users, and below the limit
+    /// Connections open at once, upgraded ones included. While there are as many, further ones wait
+    /// in the kernel's queue, and connections that have been without a request for a moment are
+    /// closed to make room. 10,000: eight times the documented 1,199 users, and below the limit
     /// of descriptors that containers usually set.
     pub max_connections: u32,
     /// Time from the first byte of a request (the first one: from accept) to the end of its head,
@@ -56,6 +57,19 @@ pub struct DrainConfig {
     /// more. 60 s, as in nginx. Any byte taken begins it anew.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub write_timeout: Duration,
+    /// Time for which a handler may wait for a request's body; every 500 bytes that arrive give a
+    /// second back. Then its read of the body fails and the connection ends. 20 s, as Apache's
+    /// `RequestReadTimeout`: an upload of any length goes through at 500 bytes a second, and one
+    /// that sends a byte now and then holds its place for no longer than this. What the handler
+    /// itself takes between two reads does not count.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub body_read_timeout: Duration,
+    /// Time from the head of a request to the head of its response, then the handler is dropped and
+    /// the client answered: 408 and a closed connection if its upload had not ended, else 503 with
+    /// `Retry-After`. `None`, the default, as in `axum::serve`: what a route may take is known to its
+    /// own layers. The body of a response, and so SSE and WebSocket, may take any time.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub request_timeout: Option<Duration>,
 }
 
 impl Default for DrainConfig {
@@ -68,6 +82,8 @@ impl Default for DrainConfig {
             header_read_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             write_timeout: Duration::from_secs(60),
+            body_read_timeout: Duration::from_secs(20),
+            request_timeout: None,
         }
     }
 }
@@ -122,6 +138,20 @@ impl DrainConfig {
         self
     }
 
+    /// Sets [`body_read_timeout`](Self#structfield.body_read_timeout).
+    #[must_use]
+    pub fn body_read_timeout(mut self, time: Duration) -> Self {
+        self.body_read_timeout = time;
+        self
+    }
+
+    /// Sets [`request_timeout`](Self#structfield.request_timeout).
+    #[must_use]
+    pub fn request_timeout(mut self, time: impl Into<Option<Duration>>) -> Self {
+        self.request_timeout = time.into();
+        self
+    }
+
     /// Checks every field. [`serve`](crate::serve) does it too.
     ///
     /// # Errors
@@ -141,6 +171,8 @@ impl DrainConfig {
             ("header_read_timeout", self.header_read_timeout),
             ("idle_timeout", self.idle_timeout),
             ("write_timeout", self.write_timeout),
+            ("body_read_timeout", self.body_read_timeout),
+            ("request_timeout", self.request_timeout.unwrap_or(LONGEST)),
         ] {
             if time.is_zero() || time > LONGEST {
                 let rule = "be longer than zero and at most 24 hours";

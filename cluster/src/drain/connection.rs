@@ -6,17 +6,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use axum::Router;
-use hyper::server::conn::http1::{Builder, UpgradeableConnection};
-use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::futures::OwnedNotified;
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::conn::{Activity, Conn, ConnectionEnd};
+use super::http::{self, Http};
 use super::io::Io;
 use super::request::RequestService;
-use super::server::{Activity, Conn, ConnectionEnd, Mode, Server};
+use super::server::{Mode, Server};
+use super::stats::count_start;
 use super::watch::{Due, Watch};
 
 pin_project! {
@@ -24,7 +25,7 @@ pin_project! {
     /// each poll, which is sound only while the task's waker stays the same.
     pub(super) struct Connection {
         #[pin]
-        http: UpgradeableConnection<TokioIo<Io>, RequestService>,
+        http: Http,
         conn: Arc<Conn>,
         watch: Watch,
         #[pin]
@@ -32,8 +33,10 @@ pin_project! {
         // The server's next move; set anew after each.
         #[pin]
         moved: OwnedNotified,
-        // The mode that `moved` was set up in, `None` before the first poll.
-        seen: Option<Mode>,
+        // The number of calls when `moved` was set up, `None` before the first poll.
+        seen: Option<u64>,
+        // The number of moves at the last call, if it was idle then.
+        idle: Option<u64>,
         // Whether hyper knows that this connection ends.
         told: bool,
     }
@@ -48,11 +51,10 @@ impl Connection {
         place: OwnedSemaphorePermit,
     ) -> Self {
         let conn = Conn::accepted(server);
-        let io = TokioIo::new(Io::new(stream, Arc::clone(&conn), place));
+        let place = Arc::new(place);
+        let io = Io::new(stream, Arc::clone(&conn), Arc::clone(&place));
         let service = RequestService { router, peer, conn: Arc::clone(&conn) };
-        // hyper's own head timeout takes a box and a timer for each request.
-        let http =
-            Builder::new().header_read_timeout(None).serve_connection(io, service).with_upgrades();
+        let http = http::start(io, service, &place);
         Self {
             http,
             conn,
@@ -60,35 +62,44 @@ impl Connection {
             timer: sleep(server.config().header_read_timeout),
             moved: server.moved(),
             seen: None,
+            idle: None,
             told: false,
         }
     }
 
     /// Has hyper end the connection: at once between requests, else after the response, which says
-    /// so if its head is not out yet.
+    /// so if its head is not out yet. HTTP/2: by GOAWAY.
     fn tell(self: Pin<&mut Self>) {
         let mut this = self.project();
         *this.told = true;
+        this.conn.told();
         this.http.as_mut().graceful_shutdown();
         *this.watch = Watch::Idle(this.conn.moves());
         this.timer.as_mut().reset(Instant::now() + this.conn.server().config().idle_timeout);
     }
 
-    /// Sees the server's mode, and has the task woken at its next move.
-    fn mode(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Mode {
+    /// Has the task woken at the server's next call; true if there was one since this was last asked.
+    fn called(self: Pin<&mut Self>, cx: &mut Context<'_>) -> bool {
         let mut this = self.project();
         let server = this.conn.server();
-        if *this.seen == Some(server.mode()) {
-            return server.mode();
+        if *this.seen == Some(server.calls()) {
+            return false;
         }
         loop {
             if this.moved.as_mut().poll(cx).is_pending() {
-                let mode = server.mode();
-                *this.seen = Some(mode);
-                return mode;
+                return this.seen.replace(server.calls()).is_some();
             }
             this.moved.set(server.moved());
         }
+    }
+
+    /// Whether it has been idle for two calls, and is to make room for another one.
+    fn makes_room(self: Pin<&mut Self>) -> bool {
+        let this = self.project();
+        let idle = matches!(this.conn.activity(), Activity::Idle | Activity::Fresh) && !*this.told;
+        let moves = idle.then(|| this.conn.moves());
+        let before = std::mem::replace(this.idle, moves);
+        idle && before == moves && this.conn.server().is_surplus()
     }
 
     /// What the timer asks for, once it fires; before, it is set for what the connection does.
@@ -97,8 +108,17 @@ impl Connection {
         let (activity, moves) = (this.conn.activity(), this.conn.moves());
         let config = this.conn.server().config();
         let closing = mode == Mode::Closing;
-        // A connection that is told to end only has the rest of its response to write.
-        let mut watch = this.watch.instead(activity, moves, closing).filter(|_| !*this.told);
+        // HTTP/2 closes by itself once its client has seen that it should.
+        let leaves = *this.told && this.conn.is_h2() && activity == Activity::Idle;
+        let mut watch = if this.conn.is_parting() || leaves {
+            Some(Watch::Part).filter(|part| part != this.watch)
+        } else if *this.watch == Watch::Part {
+            // A stream has come after all.
+            Some(Watch::Write(this.conn.stall()))
+        } else {
+            // A connection that is told to end only has the rest of its response to write.
+            this.watch.instead(activity, moves, closing).filter(|_| !*this.told)
+        };
         loop {
             if let Some(next) = watch {
                 *this.watch = next;
@@ -106,6 +126,10 @@ impl Connection {
             }
             if this.timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
+            }
+            #[cfg(feature = "http2")]
+            if this.conn.streams().has_stalled_for(config.write_timeout) {
+                return Poll::Ready(Due::TimeOut);
             }
             match this.watch.due(activity, moves, this.conn.stall()) {
                 Due::Set(next) => watch = Some(next),
@@ -119,27 +143,50 @@ impl Future for Connection {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let (mut looked, mut room) = (false, false);
         loop {
             // An error is the client's doing (gone, or not speaking HTTP) and ends it all the same.
             if self.as_mut().project().http.poll(cx).is_ready() {
                 return Poll::Ready(());
             }
-            let mode = self.as_mut().mode(cx);
+            room |= self.as_mut().called(cx) && self.as_mut().makes_room();
+            let mode = self.conn.server().mode();
             if mode == Mode::Cutting {
-                self.conn.ends_as(ConnectionEnd::Cut);
+                if !self.conn.is_parting() {
+                    self.conn.ends_as(ConnectionEnd::Cut);
+                }
                 return Poll::Ready(());
             }
-            if mode == Mode::Closing && !self.told && self.conn.activity() == Activity::Busy {
+            // An idle client of HTTP/2 can be told as well, and repeats what was not seen.
+            let can_be_told = self.conn.is_h2() || self.conn.activity() == Activity::Busy;
+            if mode == Mode::Closing && !self.told && can_be_told {
                 self.as_mut().tell();
                 continue;
             }
-            match ready!(self.as_mut().due(cx, mode)) {
-                Due::Close if !self.told => self.as_mut().tell(),
+            let idle = matches!(self.conn.activity(), Activity::Idle | Activity::Fresh);
+            let due = if room && idle && !self.told {
+                Due::Close
+            } else {
+                ready!(self.as_mut().due(cx, mode))
+            };
+            match due {
+                // A request may have arrived by now, of which the runtime does not know.
+                Due::Close if !self.told && !looked => {
+                    looked = true;
+                    self.conn.look();
+                }
+                Due::Close if !self.told => {
+                    if room {
+                        count_start(&self.conn.server().counters().connections_evicted);
+                    }
+                    self.as_mut().tell();
+                }
                 // Told to end before, and its client still does not read the last response.
                 Due::Close | Due::TimeOut => {
                     self.conn.ends_as(ConnectionEnd::TimedOut);
                     return Poll::Ready(());
                 }
+                Due::End => return Poll::Ready(()),
                 Due::Set(_) => {}
             }
         }

@@ -1,17 +1,24 @@
 //! The socket of one connection: counts as open until it is dropped, whoever owns it by then.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read as _};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::futures::OwnedNotified;
 
+use super::conn::Conn;
 use super::heads::Heads;
-use super::server::{Conn, Mode};
+use super::server::{Mode, Place};
+#[cfg(feature = "http2")]
+use super::streams::Preface;
+
+/// Bytes that are thrown away at a time.
+const THROWN_AWAY: usize = 4 * 1024;
 
 /// A TCP stream that notes received bytes, and that fails once the server cuts what is left: an
 /// upgraded connection lives in a task of which we hold nothing else.
@@ -21,21 +28,52 @@ pub(super) struct Io {
     /// Set while an upgraded connection waits. Boxed, because hyper wants its streams `Unpin`.
     cut: Option<Pin<Box<OwnedNotified>>>,
     heads: Heads,
+    #[cfg(feature = "http2")]
+    preface: Preface,
     /// Freed last, when the socket is closed.
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Io {
-    pub(super) fn new(stream: TcpStream, conn: Arc<Conn>, place: OwnedSemaphorePermit) -> Self {
-        Self { stream, conn, cut: None, heads: Heads::default(), _place: place }
+    pub(super) fn new(stream: TcpStream, conn: Arc<Conn>, place: Place) -> Self {
+        Self {
+            stream,
+            conn,
+            cut: None,
+            heads: Heads::default(),
+            #[cfg(feature = "http2")]
+            preface: Preface::default(),
+            _place: place,
+        }
     }
 
     fn received(&mut self, bytes: &[u8]) {
+        if self.conn.is_h2() {
+            return;
+        }
+        #[cfg(feature = "http2")]
+        if self.preface.ends_in(bytes) {
+            self.conn.speak_h2();
+            return;
+        }
         if self.conn.received() {
             self.heads.begin(self.conn.requests() + 1);
         }
         if let Some(request) = self.heads.read(bytes) {
             self.conn.set_ambiguous(request);
+        }
+    }
+
+    /// Asks the kernel itself: the runtime may not yet know of what has arrived.
+    fn read_now(&self, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let socket = SockRef::from(&self.stream);
+        match (&*socket).read(buffer.initialize_unfilled()) {
+            Ok(read) => {
+                buffer.advance(read);
+                Poll::Ready(Ok(()))
+            }
+            // Of other errors the runtime learns as well.
+            Err(_) => Poll::Pending,
         }
     }
 
@@ -82,7 +120,10 @@ impl AsyncRead for Io {
             return Poll::Ready(Err(cut_error()));
         }
         let before = buffer.filled().len();
-        let answer = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let mut answer = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if answer.is_pending() && self.conn.looks_once_more() {
+            answer = self.read_now(buffer);
+        }
         if buffer.filled().len() > before && !self.conn.is_upgraded() {
             self.received(&buffer.filled()[before..]);
         }
@@ -125,8 +166,25 @@ impl AsyncWrite for Io {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
+    /// Closes our side, then reads on until the client has closed the other one: what it had sent
+    /// when it learnt of the close would have the kernel reset the connection, and take back from it a
+    /// response that it has not read yet. The connection's timer bounds it.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if self.conn.is_upgraded() || self.conn.is_quiet() {
+            return Pin::new(&mut self.stream).poll_shutdown(cx);
+        }
+        if !self.conn.is_parting() {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            self.conn.part();
+        }
+        let mut thrown_away = [MaybeUninit::uninit(); THROWN_AWAY];
+        loop {
+            let mut buffer = ReadBuf::uninit(&mut thrown_away);
+            let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer));
+            if read.is_err() || buffer.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
     }
 }
 

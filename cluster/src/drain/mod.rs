@@ -1,29 +1,49 @@
 //! Graceful drain: a server that ends without losing a request.
 
 mod accept;
+mod body;
 mod config;
+mod conn;
 mod connection;
 mod heads;
+mod http;
 mod io;
+mod job;
+mod label;
+mod open;
+mod primitives;
+mod report;
 mod request;
+mod router;
 mod serve;
 mod server;
 mod signals;
 mod stats;
+mod streams;
+mod tally;
+#[cfg(test)]
+mod tests;
 mod watch;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::Result as IoResult;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch as channel;
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 pub use self::config::DrainConfig;
+pub use self::job::{Job, JobCut};
+pub use self::report::{Cut, CutKind, DrainEnd, DrainReport};
 pub use self::serve::{ServeError, serve};
-pub use self::stats::{DrainEnd, DrainReport, DrainStats};
+pub use self::stats::DrainStats;
 
-use self::stats::Counters;
+use self::stats::Account;
+
+/// As much of a job's name as is kept.
+const NAME_LENGTH: usize = 78;
 
 /// Ends one server, or several, in good order: not ready, lame duck, no new connections, open
 /// requests finished, the rest cut at the deadline.
@@ -54,6 +74,55 @@ use self::stats::Counters;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// # Streams that do not end by themselves
+/// An SSE stream is a response like any other, and a WebSocket a connection: the drain waits for both
+/// until its deadline, and then cuts them. [`Drain::closing`] tells them in time. Their clients connect
+/// again, and come out at another process.
+/// ```
+/// use std::convert::Infallible;
+/// use axum::extract::State;
+/// use axum::response::sse::{Event, Sse};
+/// use escala_cluster::Drain;
+/// use futures_util::{Stream, StreamExt};
+///
+/// async fn ticks(State(drain): State<Drain>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+///     let events = futures_util::stream::repeat_with(|| Ok(Event::default().data("tick")));
+///     Sse::new(events.take_until(drain.closing()))
+/// }
+/// ```
+/// ```
+/// use axum::extract::State;
+/// use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+/// use axum::response::Response;
+/// use escala_cluster::Drain;
+///
+/// async fn upgrade(State(drain): State<Drain>, upgrade: WebSocketUpgrade) -> Response {
+///     upgrade.on_upgrade(|socket| echo(socket, drain))
+/// }
+///
+/// async fn echo(mut socket: WebSocket, drain: Drain) {
+///     let mut closing = std::pin::pin!(drain.closing());
+///     loop {
+///         tokio::select! {
+///             message = socket.recv() => match message {
+///                 Some(Ok(message)) => {
+///                     if socket.send(message).await.is_err() {
+///                         return;
+///                     }
+///                 }
+///                 _ => return,
+///             },
+///             () = &mut closing => {
+///                 let reason = CloseFrame { code: close_code::AWAY, reason: "restart".into() };
+///                 // Fails only if the client is gone.
+///                 drop(socket.send(Message::Close(Some(reason))).await);
+///                 return;
+///             }
+///         }
+///     }
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Drain {
     shared: Arc<Shared>,
@@ -62,7 +131,9 @@ pub struct Drain {
 struct Shared {
     config: DrainConfig,
     status: channel::Sender<Status>,
-    counters: Arc<Counters>,
+    account: Arc<Account>,
+    began: OnceLock<Instant>,
+    closed: OnceLock<Instant>,
     /// Whether signals are listened to: a second listener would take the first signal for the
     /// second one.
     on_signals: AtomicBool,
@@ -73,23 +144,34 @@ struct Status {
     phase: Phase,
     /// Servers that have not ended.
     servers: usize,
+    /// Whether it was not the deadline that cut.
+    aborted: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     Serving,
+    /// The lame duck.
     Draining,
-    Aborted,
+    Closing,
+    Cutting,
 }
 
 impl Drain {
     /// A drain that has not begun. The configuration is checked by [`serve`].
     #[must_use]
     pub fn new(config: DrainConfig) -> Self {
-        let status = channel::Sender::new(Status { phase: Phase::Serving, servers: 0 });
-        let counters = Arc::default();
-        let on_signals = AtomicBool::new(false);
-        Self { shared: Arc::new(Shared { config, status, counters, on_signals }) }
+        let status = Status { phase: Phase::Serving, servers: 0, aborted: false };
+        Self {
+            shared: Arc::new(Shared {
+                config,
+                status: channel::Sender::new(status),
+                account: Arc::default(),
+                began: OnceLock::new(),
+                closed: OnceLock::new(),
+                on_signals: AtomicBool::new(false),
+            }),
+        }
     }
 
     /// The configuration it was made with.
@@ -118,8 +200,10 @@ impl Drain {
         Ok(())
     }
 
-    /// Begins the drain. Calling it again changes nothing.
+    /// Begins the drain. Calling it again changes nothing. It may begin before the first server does;
+    /// the lame duck counts from here.
     pub fn begin(&self) {
+        self.shared.began.get_or_init(Instant::now);
         if self.advance(Phase::Draining) {
             #[cfg(feature = "tracing")]
             tracing::info!(lame_duck = ?self.config().lame_duck, "drain begins");
@@ -128,7 +212,15 @@ impl Drain {
 
     /// Ends the drain at once, as a second signal does: every connection is cut.
     pub fn abort(&self) {
-        if self.advance(Phase::Aborted) {
+        self.shared.began.get_or_init(Instant::now);
+        self.shared.account.open.cut();
+        let aborted = self.shared.status.send_if_modified(|status| {
+            let now = status.phase < Phase::Cutting;
+            status.aborted |= now;
+            status.phase = Phase::Cutting;
+            now
+        });
+        if aborted {
             #[cfg(feature = "tracing")]
             tracing::warn!("drain aborted: open connections are cut");
         }
@@ -145,6 +237,27 @@ impl Drain {
         self.reaches(|status| status.phase >= Phase::Draining)
     }
 
+    /// Ends when the lame duck is over and responses say `Connection: close`: for what does not end by
+    /// itself, such as SSE streams and WebSockets, see [above](Self#streams-that-do-not-end-by-themselves).
+    /// Also ends when no handle is left.
+    pub fn closing(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
+        self.reaches(|status| status.phase >= Phase::Closing)
+    }
+
+    /// Registers work that the drain waits for although it belongs to no connection, until the guard
+    /// is dropped. It can be registered at any time: a request that is finished during the drain may
+    /// leave some behind. Once the drain has cut, nothing waits for it any more, and
+    /// [`Job::run`] refuses it.
+    ///
+    /// The name is for the report; of a long one the first 78 bytes are kept.
+    pub fn job(&self, name: impl Into<Cow<'static, str>>) -> Job {
+        let mut name = name.into();
+        if name.len() > NAME_LENGTH {
+            name = name[..name.floor_char_boundary(NAME_LENGTH)].to_owned().into();
+        }
+        Job::new(self, self.shared.account.open.enter(CutKind::Job, name))
+    }
+
     /// Ends when the drain has begun and every server on it has ended: no request can come any
     /// more, and what serves requests (worker lanes, connection pools) may go. Also ends when no
     /// handle is left.
@@ -155,11 +268,41 @@ impl Drain {
     /// The figures of all servers on this drain, as of now.
     #[must_use]
     pub fn stats(&self) -> DrainStats {
-        self.shared.counters.snapshot(self.is_draining())
+        self.shared.account.snapshot(self.is_draining())
     }
 
-    fn aborted(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
-        self.reaches(|status| status.phase >= Phase::Aborted)
+    /// Ends when the lame duck is over.
+    async fn lame_duck_over(&self) {
+        self.started().await;
+        let end = self.began() + self.config().lame_duck;
+        // A timer that is over still takes a tick, in which connections would come that need not.
+        if end > Instant::now() {
+            // Its error is that the time is over.
+            let _over = timeout_at(end, self.closing()).await;
+        }
+        self.shared.closed.get_or_init(Instant::now);
+        self.advance(Phase::Closing);
+    }
+
+    /// Ends when what is left is to be cut.
+    async fn cuts(&self) {
+        let end = self.closed() + self.config().deadline;
+        tokio::select! {
+            biased;
+            () = self.reaches(|status| status.phase >= Phase::Cutting) => {}
+            () = sleep_until(end) => {
+                self.shared.account.open.cut();
+                self.advance(Phase::Cutting);
+            }
+        }
+    }
+
+    fn began(&self) -> Instant {
+        self.shared.began.get().copied().unwrap_or_else(Instant::now)
+    }
+
+    fn closed(&self) -> Instant {
+        self.shared.closed.get().copied().unwrap_or_else(Instant::now)
     }
 
     /// An error of the channel means that every handle is gone.

@@ -5,21 +5,30 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::routing::future::RouteFuture;
-use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONNECTION, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, Request, Response, StatusCode};
-use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep_until};
 use tower_service::Service as _;
 
-use super::server::{Conn, Mode};
-use super::stats::{count_end, count_start};
+use super::body::{CountedBody, Upload};
+use super::conn::Conn;
+use super::label::Asked;
+use super::report::{Cut, CutKind};
+use super::server::Mode;
+use super::streams::Stream;
+use super::tally::Way;
+use crate::problem::{refusal, unavailable};
+
+/// What a client is told whose request has taken too long: the next one may be faster.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The router as one connection sees it.
 pub(super) struct RequestService {
@@ -31,217 +40,252 @@ pub(super) struct RequestService {
 impl hyper::service::Service<Request<Incoming>> for RequestService {
     type Response = Response<CountedBody>;
     type Error = Infallible;
-    type Future = RequestFuture;
+    type Future = RequestFuture<RouteFuture<Infallible>>;
 
-    fn call(&self, request: Request<Incoming>) -> RequestFuture {
-        let in_flight = InFlight::begin(Arc::clone(&self.conn));
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let in_flight = InFlight::begin(Arc::clone(&self.conn), &request);
         let connect = request.method() == Method::CONNECT;
-        let ambiguous = self.conn.is_ambiguous(self.conn.requests())
-            && request.headers().contains_key(TRANSFER_ENCODING);
-        let inner = (!ambiguous).then(|| {
+        let refusal = self.refusal(&request);
+        let inner = refusal.is_none().then(|| {
             let mut request = request.map(|body| Upload::body(body, &self.conn));
             request.extensions_mut().insert(ConnectInfo(self.peer));
             // A router is always ready, and its clone is one count up.
             self.router.clone().call(request)
         });
-        RequestFuture { inner, in_flight: Some(in_flight), connect }
+        let in_flight = Some(in_flight);
+        RequestFuture { inner, refusal, in_flight, connect, timer: None }
+    }
+}
+
+impl RequestService {
+    fn refusal(&self, request: &Request<Incoming>) -> Option<Refusal> {
+        let coded = || request.headers().contains_key(TRANSFER_ENCODING);
+        if self.conn.is_ambiguous(self.conn.requests()) && coded() {
+            return Some(Refusal::TwoLengths);
+        }
+        (self.conn.is_h2() && request.method() == Method::CONNECT).then_some(Refusal::Tunnel)
+    }
+}
+
+/// Why a request is not passed on.
+#[derive(Debug, Clone, Copy)]
+enum Refusal {
+    /// RFC 9112, section 6.1: a message with both lengths may be an attempt at smuggling. hyper reads
+    /// it by its coding and drops the length; somebody in front may have read it by the length.
+    TwoLengths,
+    /// A tunnel inside a stream of HTTP/2 is no connection that could be waited for or cut.
+    Tunnel,
+}
+
+impl Refusal {
+    fn response(self) -> Response<Body> {
+        let (status, text) = match self {
+            Self::TwoLengths => {
+                (StatusCode::BAD_REQUEST, "Content-Length beside Transfer-Encoding\n")
+            }
+            Self::Tunnel => (StatusCode::NOT_IMPLEMENTED, "no tunnels over HTTP/2\n"),
+        };
+        let mut response = Response::new(Body::from(text));
+        *response.status_mut() = status;
+        if let Self::TwoLengths = self {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
     }
 }
 
 pin_project! {
-    pub(super) struct RequestFuture {
+    pub(super) struct RequestFuture<F> {
         // `None` for a request that is refused.
         #[pin]
-        inner: Option<RouteFuture<Infallible>>,
+        inner: Option<F>,
+        refusal: Option<Refusal>,
         // `Some` until the response has come.
         in_flight: Option<InFlight>,
         connect: bool,
+        // Set once the handler waits, if there is a timeout. Boxed, for those without one.
+        timer: Option<Pin<Box<Sleep>>>,
     }
 }
 
-impl Future for RequestFuture {
-    type Output = Result<Response<CountedBody>, Infallible>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let mut response = match this.inner.as_pin_mut() {
-            Some(inner) => {
-                let Ok(response) = ready!(inner.poll(cx));
-                response
-            }
-            None => two_lengths(),
+impl<F> RequestFuture<F> {
+    /// Answers for the handler, which waits, once it has taken too long.
+    fn poll_timeout(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response<Body>> {
+        let mut this = self.project();
+        let in_flight = this.in_flight.as_ref().expect("not polled after it has ended");
+        let since = in_flight.waits();
+        let Some(time) = in_flight.conn.server().config().request_timeout else {
+            return Poll::Pending;
         };
+        let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(since + time)));
+        ready!(timer.as_mut().poll(cx));
+        in_flight.asked().times_out();
+        let uploading = in_flight.conn.is_uploading();
+        // The handler goes before its client hears.
+        this.inner.set(None);
+        Poll::Ready(timed_out(uploading))
+    }
+
+    #[inline]
+    fn respond(self: Pin<&mut Self>, mut response: Response<Body>) -> Response<CountedBody> {
+        let this = self.project();
         let in_flight = this.in_flight.take().expect("not polled after it has ended");
         let upgrades = response.status() == StatusCode::SWITCHING_PROTOCOLS
             || *this.connect && response.status().is_success();
         if upgrades {
             in_flight.conn.upgrade();
-        } else if in_flight.conn.server().mode() >= Mode::Closing {
+        } else if in_flight.conn.server().mode() >= Mode::Closing && !in_flight.conn.is_h2() {
             // For the response that is ready at once: hyper would only be told after it.
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        let (head, body) = response.into_parts();
-        let body = CountedBody::new(body, in_flight, head.headers.get(CONTENT_LENGTH));
-        Poll::Ready(Ok(Response::from_parts(head, body)))
+        CountedBody::wrap(response, in_flight)
     }
 }
 
-/// RFC 9112, section 6.1: a message with both lengths may be an attempt at smuggling. hyper reads it
-/// by its coding and drops the length; somebody in front may have read it by the length.
-fn two_lengths() -> Response<Body> {
-    let mut response = Response::new(Body::from("Content-Length beside Transfer-Encoding\n"));
-    *response.status_mut() = StatusCode::BAD_REQUEST;
+impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for RequestFuture<F> {
+    type Output = Result<Response<CountedBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let response = match self.as_mut().project().inner.as_pin_mut() {
+            Some(inner) => match inner.poll(cx) {
+                Poll::Ready(Ok(response)) => response,
+                Poll::Pending => ready!(self.as_mut().poll_timeout(cx)),
+            },
+            None => self.refusal.unwrap_or(Refusal::TwoLengths).response(),
+        };
+        Poll::Ready(Ok(self.respond(response)))
+    }
+}
+
+/// The time was the client's if its upload has not ended, and the handler's otherwise.
+fn timed_out(uploading: bool) -> Response<Body> {
+    if !uploading {
+        return unavailable("the request took longer than the server allows", RETRY);
+    }
+    let detail = "the request's body took longer than the server allows";
+    let (status, title) = (StatusCode::REQUEST_TIMEOUT, "Request Timeout");
+    let mut response = refusal(status, "about:blank", title, detail, "", None);
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
-/// A request's body, which is known to be under way until it has been read or dropped.
-struct Upload {
-    body: Incoming,
-    /// `None` once its end has been read.
-    conn: Option<Arc<Conn>>,
-}
-
-impl Upload {
-    fn body(body: Incoming, conn: &Arc<Conn>) -> Body {
-        if body.is_end_stream() {
-            // Takes no box, as the other one does.
-            return Body::empty();
-        }
-        conn.uploads(true);
-        Body::new(Self { body, conn: Some(Arc::clone(conn)) })
-    }
-
-    fn end(&mut self) {
-        if let Some(conn) = self.conn.take() {
-            conn.uploads(false);
-        }
-    }
-}
-
-impl HttpBody for Upload {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if frame.is_none() || self.body.is_end_stream() {
-            self.end();
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-/// A response body that ends its request when the last of it has been handed over.
-pub(super) struct CountedBody {
-    body: Body,
-    /// `None` once the request has ended.
-    in_flight: Option<InFlight>,
-    /// Bytes still to come, if that is known: hyper drops a body after the last of them, without
-    /// asking for its end.
-    left: Option<u64>,
-}
-
-impl CountedBody {
-    fn new(body: Body, in_flight: InFlight, length: Option<&HeaderValue>) -> Self {
-        let stated = || length.and_then(|length| length.to_str().ok()?.parse().ok());
-        let left = body.size_hint().exact().or_else(stated);
-        let mut counted = Self { body, in_flight: Some(in_flight), left };
-        counted.finish_if_whole();
-        counted
-    }
-
-    fn finish_if_whole(&mut self) {
-        if self.left == Some(0) || self.body.is_end_stream() {
-            self.finish();
-        }
-    }
-
-    fn finish(&mut self) {
-        if let Some(in_flight) = self.in_flight.take() {
-            in_flight.finish();
-        }
-    }
-}
-
-impl HttpBody for CountedBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        match &frame {
-            None => self.finish(),
-            Some(Ok(frame)) => {
-                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
-                self.left = self.left.map(|left| left.saturating_sub(length));
-                self.finish_if_whole();
-            }
-            // The request ends as cancelled when hyper drops the body.
-            Some(Err(_)) => {}
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 /// One request under way. Dropped unfinished, it counts by why that was.
-struct InFlight {
+///
+/// Small, because it is moved from the future to the body: what is known of the request lies with the
+/// connection, of which HTTP/1 has one for each request at a time.
+pub(super) struct InFlight {
     conn: Arc<Conn>,
-    finished: bool,
+    stream: Option<Box<Stream>>,
+    ended: bool,
 }
 
 impl InFlight {
-    fn begin(conn: Arc<Conn>) -> Self {
-        count_start(&conn.server().counters().requests_started);
+    #[inline]
+    fn begin<B>(conn: Arc<Conn>, request: &Request<B>) -> Self {
         conn.request_begins();
-        Self { conn, finished: false }
+        let stream = Stream::on(&conn, request);
+        if stream.is_none() {
+            conn.asked().begin(request);
+        }
+        Self { conn, stream, ended: false }
     }
 
-    fn finish(mut self) {
-        self.finished = true;
+    /// What is known of the request.
+    fn asked(&self) -> &Asked {
+        match &self.stream {
+            Some(stream) => stream.asked(),
+            None => self.conn.asked(),
+        }
+    }
+
+    pub(super) fn stream(&self) -> Option<&Stream> {
+        self.stream.as_deref()
+    }
+
+    /// The handler has to wait, or the response's body. The first time it is noted when that was: a
+    /// request that never waits needs no clock.
+    pub(super) fn waits(&self) -> Instant {
+        self.asked().waits(&self.conn)
+    }
+
+    /// The response has been handed over whole.
+    #[inline]
+    pub(super) fn finish(&mut self) {
+        if !std::mem::replace(&mut self.ended, true) {
+            let timed_out = self.asked().has_timed_out();
+            self.conn.request_ends(if timed_out { Way::TimedOut } else { Way::Finished });
+        }
+    }
+
+    /// Given up before that.
+    #[cold]
+    fn give_up(&self) {
+        let way = if self.asked().has_timed_out() {
+            Way::TimedOut
+        } else if std::thread::panicking() {
+            Way::Panicked
+        } else if self.conn.server().mode() == Mode::Cutting {
+            Way::Cut
+        } else {
+            Way::Cancelled
+        };
+        if way == Way::Cut {
+            let (name, age) = (self.asked().label().to_string(), self.asked().age(&self.conn));
+            let cut = || Cut { kind: CutKind::Request, name, age };
+            self.conn.server().account().open.cut_request(cut);
+        }
+        self.conn.request_ends(way);
     }
 }
 
 impl Drop for InFlight {
+    #[inline]
     fn drop(&mut self) {
-        self.conn.request_ends();
-        let counters = self.conn.server().counters();
-        count_end(if self.finished {
-            &counters.requests_finished
-        } else if std::thread::panicking() {
-            &counters.requests_panicked
-        } else if self.conn.server().mode() == Mode::Cutting {
-            &counters.requests_cut
-        } else {
-            &counters.requests_cancelled
+        if !self.ended {
+            self.give_up();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body::Body as _;
+
+    use super::*;
+    use crate::drain::server::Server;
+    use crate::{Drain, DrainConfig};
+
+    /// What is done for one request and its response besides routing, and for the body what hyper
+    /// does.
+    fn track(conn: &Arc<Conn>, request: &Request<()>, response: Response<Body>) {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let future = RequestFuture {
+            inner: Some(std::future::ready(Ok(response))),
+            refusal: None,
+            in_flight: Some(InFlight::begin(Arc::clone(conn), request)),
+            connect: false,
+            timer: None,
+        };
+        let Poll::Ready(Ok(mut response)) = std::pin::pin!(future).poll(&mut cx) else {
+            panic!("it is ready");
+        };
+        assert!(Pin::new(response.body_mut()).poll_frame(&mut cx).is_ready());
+    }
+
+    #[test]
+    fn keeping_track_of_a_request_allocates_nothing() {
+        let drain = Drain::new(DrainConfig::default());
+        let conn = Conn::accepted(&Server::new(&drain));
+        let request = Request::builder().uri("/trading/quotes/BTC").body(()).expect("valid");
+        let mut responses: Vec<_> = (0..100).map(|_| Response::new(Body::from("hello"))).collect();
+        let allocated = allocation_counter::measure(|| {
+            for response in responses.drain(..) {
+                track(&conn, &request, response);
+            }
         });
+        assert_eq!(allocated.count_total, 0);
+        let stats = drain.stats();
+        assert_eq!((stats.requests_started_total, stats.requests_finished_total), (100, 100));
+        assert_eq!(conn.asked().label().to_string(), "GET /trading/quotes/BTC");
     }
 }

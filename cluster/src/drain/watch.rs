@@ -6,7 +6,11 @@
 use std::time::Duration;
 
 use super::DrainConfig;
-use super::server::Activity;
+use super::conn::Activity;
+
+/// How long a client may take to close its side once ours is closed: a round trip, and what is still
+/// on its way.
+const PARTING: Duration = Duration::from_secs(1);
 
 /// The first two carry the number of moves when they were set: another number means that something
 /// has happened since.
@@ -20,6 +24,8 @@ pub(super) enum Watch {
     Write(u64),
     /// The server closes: a request may still come.
     Linger,
+    /// Our side is closed: the client has to close the other one.
+    Part,
 }
 
 /// What to do when the timer fires.
@@ -29,6 +35,8 @@ pub(super) enum Due {
     Close,
     /// Close at once: the client does not finish what it began.
     TimeOut,
+    /// Nothing is left to wait for.
+    End,
     /// Nothing; set the timer for this.
     Set(Watch),
 }
@@ -49,6 +57,7 @@ impl Watch {
     pub(super) fn due(self, activity: Activity, moves: u64, stall: u64) -> Due {
         let stalled = stall % 2 == 1;
         match (self, activity) {
+            (Self::Part, _) => Due::End,
             (Self::Write(then), _) if stalled && then == stall => Due::TimeOut,
             // What is idle with a write that waits has the end of its response in a buffer.
             (Self::Write(_) | Self::Idle(_), Activity::Busy | Activity::Idle) if stalled => {
@@ -68,6 +77,7 @@ impl Watch {
             Self::Idle(_) => config.idle_timeout,
             Self::Write(_) => config.write_timeout,
             Self::Linger => config.idle_linger,
+            Self::Part => PARTING,
         }
     }
 }

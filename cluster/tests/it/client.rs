@@ -63,6 +63,17 @@ impl Client {
         self.stream.write_all(text.as_bytes()).await.is_ok()
     }
 
+    pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.expect("sent");
+    }
+
+    /// The next so many bytes, or fewer if the connection ends first.
+    pub(crate) async fn bytes(&mut self, length: usize) -> Vec<u8> {
+        while self.received.len() < length && soon("bytes", self.receive()).await {}
+        let rest = self.received.split_off(length.min(self.received.len()));
+        std::mem::replace(&mut self.received, rest)
+    }
+
     pub(crate) async fn ask(&mut self, path: &str) {
         self.send(&format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n")).await;
     }
@@ -220,6 +231,7 @@ impl Server {
             + stats.connections_cut_total;
         assert_eq!((stats.accepted_total, stats.connections_open), (connections, 0), "{stats:?}");
         let requests = stats.requests_finished_total
+            + stats.requests_timed_out_total
             + stats.requests_cancelled_total
             + stats.requests_panicked_total
             + stats.requests_cut_total;
@@ -246,6 +258,7 @@ fn router(gate: &Arc<Semaphore>) -> Router {
         .route("/stream", get(stream))
         .route("/endless", get(endless))
         .route("/early", any(early))
+        .route("/upload", any(upload))
         .route("/echo", any(async |request| switch(request, echo).await))
         .route("/hold", any(async |request| switch(request, hold).await))
 }
@@ -257,6 +270,14 @@ async fn stream() -> axum::response::Response {
         .header("content-length", "4")
         .body(axum::body::Body::from_stream(parts))
         .expect("valid")
+}
+
+/// Reads the body and says how long it is, or that it broke off.
+async fn upload(body: axum::body::Body) -> String {
+    match axum::body::to_bytes(body, usize::MAX).await {
+        Ok(body) => body.len().to_string(),
+        Err(error) => error.to_string(),
+    }
 }
 
 /// More than any socket holds.

@@ -111,6 +111,101 @@ async fn a_body_that_goes_on_after_its_answer_is_no_head() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_comes_a_byte_at_a_time_is_given_up() {
+    let server = Server::start(config().body_read_timeout(Duration::from_millis(200))).await;
+    let mut slow = server.connect().await;
+    let head = "POST /upload HTTP/1.1\r\nhost: test\r\ncontent-length: 1000000\r\n\r\n";
+    slow.send(head).await;
+    soon("the end", async {
+        while slow.try_send("x").await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    let answer = slow.answer().await;
+    assert_eq!(answer.body, "the request's body came too slowly");
+    slow.closed().await;
+    server.until("it is counted", |stats| stats.connections_timed_out_total == 1).await;
+    assert_eq!(server.drain.stats().bodies_timed_out_total, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_comes_fast_enough_may_take_longer() {
+    let patience = Duration::from_millis(200);
+    let server = Server::start(config().body_read_timeout(patience)).await;
+    let mut client = server.connect().await;
+    let (part, parts) = ("x".repeat(200), 30);
+    let length = part.len() * parts;
+    client
+        .send(&format!("POST /upload HTTP/1.1\r\nhost: test\r\ncontent-length: {length}\r\n\r\n"))
+        .await;
+    let began = tokio::time::Instant::now();
+    for _ in 0..parts {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        client.send(&part).await;
+    }
+    assert!(began.elapsed() > patience * 2);
+    assert_eq!(client.answer().await.body, length.to_string());
+    assert_eq!(client.get("/").await.body, "hello");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_that_takes_too_long_is_dropped_and_its_client_answered() {
+    let server = Server::start(config().request_timeout(Duration::from_millis(100))).await;
+    let mut client = server.connect().await;
+    let answer = client.get("/gate").await;
+    assert_eq!(answer.status(), "503");
+    assert!(answer.head.contains("retry-after: 1") && !answer.closes(), "{}", answer.head);
+    assert!(answer.body.contains("\"status\":503"), "{}", answer.body);
+    server.until("it is counted", |stats| stats.requests_timed_out_total == 1).await;
+    // The response's body may take any time.
+    assert_eq!(client.get("/").await.body, "hello");
+
+    client.send("POST /upload HTTP/1.1\r\nhost: test\r\ncontent-length: 10\r\n\r\n12345").await;
+    let answer = client.answer().await;
+    assert_eq!((answer.status(), answer.closes()), ("408", true));
+    client.closed().await;
+    server.drain.begin();
+    assert!(server.ended().await.is_clean());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_connection_makes_room_if_one_is_wanted() {
+    let server = Server::start(config().max_connections(3)).await;
+    let _busy = server.busy().await;
+    let mut idle = [server.idle().await, server.idle().await];
+    // Nobody wants a place: both stay.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!(server.drain.stats().connections_evicted_total, 0);
+    let mut new = server.connect().await;
+    assert_eq!(new.get("/").await.body, "hello");
+    server.until("one is gone", |stats| stats.connections_evicted_total == 1).await;
+    assert_eq!(server.drain.stats().requests_in_flight, 1);
+    // One of the two was closed, the other one is served.
+    let mut served = 0;
+    for client in &mut idle {
+        if client.try_send("GET / HTTP/1.1\r\nhost: test\r\n\r\n").await {
+            served += u32::from(client.try_answer().await.is_some());
+        }
+    }
+    assert_eq!(served, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_response_is_not_taken_back_by_the_close_behind_it() {
+    let server = Server::start(config()).await;
+    let mut client = server.connect().await;
+    // The handler does not read the body; the client sends it all before it reads.
+    client.send("GET / HTTP/1.1\r\nhost: test\r\ncontent-length: 3000000\r\n\r\n").await;
+    server.until("it is answered", |stats| stats.requests_finished_total == 1).await;
+    for _ in 0..30 {
+        client.send(&"x".repeat(100_000)).await;
+    }
+    assert_eq!(client.answer().await.body, "hello");
+    client.closed().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_with_two_lengths_is_refused() {
     let server = Server::start(config()).await;
     let both = "POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 5\r\ntransfer-encoding: chunked";
@@ -153,5 +248,5 @@ async fn every_figure_is_handed_out_under_its_name() {
         assert!(seen.insert(name.to_owned(), value).is_none(), "{name} comes twice");
     });
     assert_eq!((seen["draining"], seen["accepted_total"]), (1.0, 1.0));
-    assert_eq!((seen["requests_finished_total"], seen.len()), (1.0, 13));
+    assert_eq!((seen["requests_finished_total"], seen.len()), (1.0, 21));
 }

@@ -23,7 +23,15 @@ mod concurrency_http;
 #[cfg(feature = "axum")]
 mod drain;
 #[cfg(feature = "axum")]
+mod drain_cut;
+#[cfg(feature = "http2")]
+mod drain_http2;
+#[cfg(feature = "axum")]
 mod drain_limits;
+#[cfg(feature = "axum")]
+mod drain_route;
+#[cfg(feature = "axum")]
+mod drain_streams;
 #[cfg(feature = "retry")]
 mod hedge;
 #[cfg(feature = "axum")]
@@ -32,6 +40,8 @@ mod http;
 mod keys;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(feature = "axum")]
+mod restarts;
 #[cfg(feature = "retry")]
 mod retry;
 #[cfg(feature = "axum")]

@@ -21,6 +21,7 @@ use super::database::{self, Database, PATIENCE, Seeding};
 use super::domain::{Done, NewOrder, NewTransfer, PlacedOrder, Transfer};
 use super::jobs;
 use super::lane_runtime::LaneRuntime;
+use super::limits::Limits;
 use super::pool_times::PoolTimes;
 use super::problem::Problem;
 use super::rates::Rates;
@@ -67,6 +68,8 @@ pub struct Parts {
     pub caches: Caches,
     /// Who asks.
     pub(super) access: Access,
+    /// How much an address and a tenant may ask for.
+    pub limits: Limits,
     /// The second cache layer, if there is one.
     pub redis: Option<Redis>,
     /// The priority lanes.
@@ -152,6 +155,7 @@ impl App {
             database_reads: AtomicU64::new(0),
             caches: Caches::new(redis.as_ref(), &settings.tenants)?,
             access: Access::new(&settings),
+            limits: Limits::new(&settings)?,
             redis,
             queue: queue(&settings)?,
             lanes,
@@ -336,7 +340,7 @@ fn observability(settings: &Settings) -> anyhow::Result<Observability> {
     let mut config = ObservabilityConfig::default();
     config.metrics_interval = Duration::from_millis(settings.monitoring.metrics_interval);
     config.alert_cooldown = Duration::from_millis(settings.monitoring.alert_cooldown);
-    config.thresholds = settings.thresholds();
+    config.thresholds = settings.monitoring.thresholds();
     config.metrics_endpoint = settings.use_prometheus;
     let credentials = match (&settings.metrics_user, &settings.metrics_password) {
         (Some(user), Some(password)) => Some(Credentials::new(user, password.reveal())),

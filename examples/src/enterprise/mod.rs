@@ -1,8 +1,8 @@
 //! The documented phase-3 server: trading, financial and affiliate on one port.
 //!
 //! One request runs through
-//! `drain -> metrics -> HTTP cache -> breaker of its area -> route -> cache -> breaker of the database ->
-//! replica router -> pool -> database`,
+//! `drain -> metrics -> rate limits -> HTTP cache -> breaker of its area -> route -> cache ->
+//! breaker of the database -> replica router -> pool -> database`,
 //! a write through `-> primary pool (transaction) -> invalidate -> enqueue in a priority lane`.
 
 mod access;
@@ -15,6 +15,7 @@ mod database;
 pub mod domain;
 mod jobs;
 mod lane_runtime;
+mod limits;
 mod pool_times;
 mod problem;
 mod rates;
@@ -32,6 +33,7 @@ use std::process::ExitCode;
 pub use app::App;
 pub use breakers::Breakers;
 pub use caches::Caches;
+pub use limits::{Allowance, Limits, RateLimits, WithoutRedis};
 pub use pool_times::PoolTimes;
 pub use redis::Redis;
 pub use run::{router, serve_until};

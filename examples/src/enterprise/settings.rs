@@ -1,12 +1,16 @@
 //! What can be set: the documented environment variables, each also a command-line option.
 
+mod monitoring;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::http::Uri;
 use clap::{Parser, ValueEnum};
-use escala_observability::{Threshold, Thresholds};
+
+use super::limits::RateLimits;
+use monitoring::Monitoring;
 
 /// The documented phase-3 server: trading, financial and affiliate for more than a thousand
 /// concurrent users.
@@ -88,7 +92,7 @@ pub struct Settings {
     #[arg(long, env = "SESSION_SECRET", value_name = "SESSION_SECRET", hide_env_values = true)]
     pub session_secret: Option<Secret>,
 
-    /// Redis as the cache's second layer.
+    /// Redis as the cache's second layer, and for limits that all processes share.
     #[arg(long, env = "REDIS_URL", value_name = "REDIS_URL", hide_env_values = true)]
     pub redis_url: Option<String>,
 
@@ -169,118 +173,13 @@ pub struct Settings {
     )]
     pub metrics_password: Option<Secret>,
 
+    /// How much a client may ask for.
+    #[command(flatten)]
+    pub rate_limits: RateLimits,
+
     /// When to warn.
     #[command(flatten)]
     pub monitoring: Monitoring,
-}
-
-/// The documented thresholds; CPU, memory and error rate in percent.
-#[derive(Clone, Debug, clap::Args)]
-pub struct Monitoring {
-    /// Milliseconds between two alerts of one kind.
-    #[arg(long, env = "MONITORING_ALERT_COOLDOWN", value_name = "MONITORING_ALERT_COOLDOWN",
-          default_value_t = 300_000, value_parser = clap::value_parser!(u64).range(1_000..))]
-    pub alert_cooldown: u64,
-    /// Milliseconds between two samples.
-    #[arg(long, env = "MONITORING_METRICS_INTERVAL", value_name = "MONITORING_METRICS_INTERVAL",
-          default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(100..=3_600_000))]
-    pub metrics_interval: u64,
-    /// CPU warning, percent.
-    #[arg(
-        long,
-        env = "MONITORING_CPU_WARNING",
-        value_name = "MONITORING_CPU_WARNING",
-        default_value_t = 70.0
-    )]
-    pub cpu_warning: f64,
-    /// CPU critical, percent.
-    #[arg(
-        long,
-        env = "MONITORING_CPU_CRITICAL",
-        value_name = "MONITORING_CPU_CRITICAL",
-        default_value_t = 90.0
-    )]
-    pub cpu_critical: f64,
-    /// Memory warning, percent.
-    #[arg(
-        long,
-        env = "MONITORING_MEMORY_WARNING",
-        value_name = "MONITORING_MEMORY_WARNING",
-        default_value_t = 80.0
-    )]
-    pub memory_warning: f64,
-    /// Memory critical, percent.
-    #[arg(
-        long,
-        env = "MONITORING_MEMORY_CRITICAL",
-        value_name = "MONITORING_MEMORY_CRITICAL",
-        default_value_t = 95.0
-    )]
-    pub memory_critical: f64,
-    /// Mean response time warning, milliseconds.
-    #[arg(
-        long,
-        env = "MONITORING_RESPONSE_TIME_WARNING",
-        value_name = "MONITORING_RESPONSE_TIME_WARNING",
-        default_value_t = 1_000.0
-    )]
-    pub response_time_warning: f64,
-    /// Mean response time critical, milliseconds.
-    #[arg(
-        long,
-        env = "MONITORING_RESPONSE_TIME_CRITICAL",
-        value_name = "MONITORING_RESPONSE_TIME_CRITICAL",
-        default_value_t = 3_000.0
-    )]
-    pub response_time_critical: f64,
-    /// Error rate warning, percent.
-    #[arg(
-        long,
-        env = "MONITORING_ERROR_RATE_WARNING",
-        value_name = "MONITORING_ERROR_RATE_WARNING",
-        default_value_t = 1.0
-    )]
-    pub error_rate_warning: f64,
-    /// Error rate critical, percent.
-    #[arg(
-        long,
-        env = "MONITORING_ERROR_RATE_CRITICAL",
-        value_name = "MONITORING_ERROR_RATE_CRITICAL",
-        default_value_t = 5.0
-    )]
-    pub error_rate_critical: f64,
-    /// Concurrent users warning.
-    #[arg(
-        long,
-        env = "MONITORING_CONCURRENT_USERS_WARNING",
-        value_name = "MONITORING_CONCURRENT_USERS_WARNING",
-        default_value_t = 800.0
-    )]
-    pub concurrent_users_warning: f64,
-    /// Concurrent users critical.
-    #[arg(
-        long,
-        env = "MONITORING_CONCURRENT_USERS_CRITICAL",
-        value_name = "MONITORING_CONCURRENT_USERS_CRITICAL",
-        default_value_t = 950.0
-    )]
-    pub concurrent_users_critical: f64,
-    /// Waiting jobs warning.
-    #[arg(
-        long,
-        env = "MONITORING_QUEUE_SIZE_WARNING",
-        value_name = "MONITORING_QUEUE_SIZE_WARNING",
-        default_value_t = 1_000.0
-    )]
-    pub queue_size_warning: f64,
-    /// Waiting jobs critical.
-    #[arg(
-        long,
-        env = "MONITORING_QUEUE_SIZE_CRITICAL",
-        value_name = "MONITORING_QUEUE_SIZE_CRITICAL",
-        default_value_t = 5_000.0
-    )]
-    pub queue_size_critical: f64,
 }
 
 /// Who starts and stops worker processes.
@@ -328,6 +227,12 @@ pub struct SettingsError {
     rule: &'static str,
 }
 
+impl SettingsError {
+    pub(super) fn new(variable: &'static str, value: &dyn ToString, rule: &'static str) -> Self {
+        Self { variable, value: value.to_string(), rule }
+    }
+}
+
 /// Without the URLs: they may hold passwords.
 impl std::fmt::Debug for Settings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -371,6 +276,7 @@ impl Settings {
             }
         }
         settings.tenants.retain(|tenant| !tenant.is_empty());
+        settings.rate_limits.trusted_proxies.retain(|proxy| !proxy.is_empty());
         Ok(settings)
     }
 
@@ -379,9 +285,9 @@ impl Settings {
     /// # Errors
     /// The first broken rule. URLs are never repeated in it: they may hold a password.
     pub fn validate(&self) -> Result<(), SettingsError> {
-        let fail = |variable, value: &dyn ToString, rule| {
-            Err(SettingsError { variable, value: value.to_string(), rule })
-        };
+        let fail =
+            |variable, value: &dyn ToString, rule| Err(SettingsError::new(variable, value, rule));
+        self.rate_limits.validate()?;
         if self.metrics_user.is_some() != self.metrics_password.is_some() {
             return fail("METRICS_USER", &"(hidden)", "needs METRICS_PASSWORD, and the reverse");
         }
@@ -459,22 +365,6 @@ impl Settings {
         let cpus = cpus();
         let max = self.cluster_max_workers.unwrap_or(cpus * 2);
         (self.cluster_min_workers.unwrap_or_else(|| (cpus / 2).max(2).min(max)), max)
-    }
-
-    /// The six documented thresholds as set.
-    #[must_use]
-    pub fn thresholds(&self) -> Thresholds {
-        let m = &self.monitoring;
-        let mut thresholds = Thresholds::default();
-        thresholds.cpu = Threshold::new(m.cpu_warning, m.cpu_critical);
-        thresholds.memory = Threshold::new(m.memory_warning, m.memory_critical);
-        thresholds.response_time =
-            Threshold::new(m.response_time_warning, m.response_time_critical);
-        thresholds.error_rate = Threshold::new(m.error_rate_warning, m.error_rate_critical);
-        thresholds.concurrent_users =
-            Threshold::new(m.concurrent_users_warning, m.concurrent_users_critical);
-        thresholds.queue_size = Threshold::new(m.queue_size_warning, m.queue_size_critical);
-        thresholds
     }
 }
 

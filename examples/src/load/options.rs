@@ -35,7 +35,8 @@ pub struct Options {
     /// Also start a temporary Redis as the cache's second layer.
     #[arg(long, conflicts_with = "target")]
     pub redis: bool,
-    /// A server that runs already, on loopback: http://127.0.0.1:3000.
+    /// A server that runs already, on loopback: http://127.0.0.1:3000. All users have one address:
+    /// start it with RATE_LIMIT_IP=none, or as much as they will ask for.
     #[arg(long, value_name = "URL", value_parser = loopback)]
     pub target: Option<SocketAddr>,
     /// Write the figures as JSON.

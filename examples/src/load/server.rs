@@ -16,6 +16,9 @@ use super::options::{Database, Options};
 use crate::enterprise::PoolTimes;
 use crate::enterprise::store::{Node, open_file};
 
+/// What one address may ask for here: all users have the same one, which real ones do not.
+pub(super) const RATE_LIMIT_IP: &str = "1000000/second";
+
 /// Schema, seed data and connections of an empty PostgreSQL on a slow machine.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 /// The server's own stop deadline and some.
@@ -57,6 +60,7 @@ impl Server {
         let mut command = Command::new(std::env::current_exe()?);
         // A clean environment: a DATABASE_URL of this shell must not become the test's database.
         command.arg(super::SERVE).env_clear().env("PORT", "0").env("DATA_DIR", folder.path());
+        command.env("RATE_LIMIT_IP", RATE_LIMIT_IP);
         for variable in ["PATH", "RUST_LOG", "RUST_BACKTRACE"] {
             if let Some(value) = std::env::var_os(variable) {
                 command.env(variable, value);

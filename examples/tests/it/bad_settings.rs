@@ -29,6 +29,12 @@ async fn values_that_cannot_be() {
     check(&[("ADMIN_TOKEN", "hunter2")], &["ADMIN_TOKEN", "16"], Some("hunter2")).await;
     check(&[("SESSION_SECRET", "hunter2")], &["SESSION_SECRET", "32"], Some("hunter2")).await;
     check(&[("TENANTS", "acme,a b")], &["TENANTS", "a b", "visible"], None).await;
+    check(&[("RATE_LIMIT_IP", "5/day")], &["RATE_LIMIT_IP", "5/day", "600/minute"], None).await;
+    check(&[("RATE_LIMIT_TENANT", "0/second")], &["RATE_LIMIT_TENANT", "at least 1"], None).await;
+    check(&[("RATE_LIMIT_WITHOUT_REDIS", "hope")], &["RATE_LIMIT_WITHOUT_REDIS", "share"], None)
+        .await;
+    check(&[("RATE_LIMIT_PROCESSES", "0")], &["RATE_LIMIT_PROCESSES", "0 is not in"], None).await;
+    check(&[("TRUSTED_PROXIES", "10.0.0.0/40")], &["TRUSTED_PROXIES", "10.0.0.0/40"], None).await;
     check(&[("METRICS_USER", "ops")], &["METRICS_PASSWORD"], None).await;
     check(&[("SCALE_DOWN_THRESHOLD", "80")], &["SCALE_DOWN_THRESHOLD", "80", "below"], None).await;
     for url in ["https://rates.example/", "rates.example", "http://h/latest?key=hunter2"] {
@@ -73,7 +79,8 @@ async fn help_names_every_variable() {
         QUEUE_MEDIUM_WORKERS QUEUE_LOW_WORKERS QUEUE_BACKGROUND_WORKERS CLUSTER_MIN_WORKERS \
         CLUSTER_MAX_WORKERS SCALE_UP_THRESHOLD SCALE_DOWN_THRESHOLD SCALING_MODE \
         USE_EXTERNAL_REDIS USE_EXTERNAL_LB USE_K8S_SCALING USE_PROMETHEUS METRICS_USER \
-        METRICS_PASSWORD ADMIN_TOKEN TENANTS SESSION_SECRET MONITORING_ALERT_COOLDOWN \
+        METRICS_PASSWORD ADMIN_TOKEN TENANTS SESSION_SECRET RATE_LIMIT_IP \
+        RATE_LIMIT_TENANT RATE_LIMIT_WITHOUT_REDIS RATE_LIMIT_PROCESSES TRUSTED_PROXIES MONITORING_ALERT_COOLDOWN \
         MONITORING_METRICS_INTERVAL MONITORING_CPU_WARNING MONITORING_MEMORY_CRITICAL \
         MONITORING_QUEUE_SIZE_WARNING";
     for variable in documented.split_whitespace() {

@@ -46,7 +46,8 @@ use crate::AsResponse;
 /// They are asked in the order they were added. The first that refuses gives the answer, and those
 /// asked before it get back what they had taken: a refused request uses nothing of any limit. While
 /// a store outside this process is asked, another request of the same key may find the units of an
-/// earlier limit taken that are given back in the end.
+/// earlier limit taken that are given back in the end. Limits in one store that follow each other
+/// are asked in one step, which takes what all of them allow, or nothing.
 ///
 /// # What a request uses
 /// One unit of each limit, or what [`Limit::cost`] says. It is used up when the inner service is
@@ -58,7 +59,9 @@ use crate::AsResponse;
 /// # Readiness and clones
 /// `poll_ready` asks the inner service: nobody knows a request's key before it is there. A limit
 /// holds nothing for an idle clone. A store that has to be waited for takes the ready service along
-/// and leaves a clone of it.
+/// and leaves a clone of it. A refused call leaves an inner service that is ready as it is: drop
+/// clones that are not in use, as axum and `oneshot` do, if the inner one hands out places
+/// (`ConcurrencyLimit`, a pool), or put that one outside.
 ///
 /// # State
 /// In the [`RateLimiter`](crate::RateLimiter)s: one layer applied to twenty routes by

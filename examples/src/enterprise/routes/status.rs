@@ -47,6 +47,10 @@ async fn cluster(State(app): State<App>) -> Json<Value> {
         "database": app.db.stats(),
         "replication": app.monitor.as_ref().map(Monitor::stats),
         "sessions": app.sessions.stats(),
+        "rate_limits": {
+            "limits": app.limits.stats(),
+            "redis": app.limits.store.as_ref().map(escala_cluster::RedisRateStore::stats),
+        },
         "breakers": app.breaker_stats(),
         "health_score": app.obs.health_score(),
     }))

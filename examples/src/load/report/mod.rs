@@ -16,6 +16,7 @@ use super::documented;
 use super::measure::{Outcome, Summary, rounded};
 use super::options::{Database, Options};
 use super::plan::Operation;
+use super::server::RATE_LIMIT_IP;
 
 /// What the server's process used during the sustained run.
 #[derive(Clone, Copy, Debug)]
@@ -79,12 +80,15 @@ impl Report {
         sustained: Option<&Outcome>,
         machine: Option<Machine>,
     ) -> Self {
-        let subject = match (options.target, options.database, options.redis) {
-            (Some(target), ..) => format!("http://{target}"),
-            (None, Database::Embedded, false) => "embedded (SQLite, memory)".to_owned(),
-            (None, Database::Embedded, true) => "SQLite, Redis".to_owned(),
-            (None, Database::Postgres, false) => "PostgreSQL and 3 standbys".to_owned(),
-            (None, Database::Postgres, true) => "PostgreSQL and 3 standbys, Redis".to_owned(),
+        let started = match (options.database, options.redis) {
+            (Database::Embedded, false) => "embedded (SQLite, memory)",
+            (Database::Embedded, true) => "SQLite, Redis",
+            (Database::Postgres, false) => "PostgreSQL and 3 standbys",
+            (Database::Postgres, true) => "PostgreSQL and 3 standbys, Redis",
+        };
+        let subject = match options.target {
+            Some(target) => format!("http://{target}"),
+            None => format!("{started}, RATE_LIMIT_IP={RATE_LIMIT_IP}"),
         };
         Self {
             subject,

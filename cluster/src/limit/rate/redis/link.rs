@@ -91,9 +91,7 @@ impl Link {
         question: &Cmd,
     ) -> Result<T, RedisError> {
         let (session, mut connection) = self.connection().await?;
-        let mut silence = Silence { link: self, session, answered: false };
         let answer = question.query_async(&mut connection).await;
-        silence.answered = true;
         match &answer {
             // A server that writes no more is one that another has replaced.
             Err(error)
@@ -160,8 +158,13 @@ impl Link {
         pace.silent_since = None;
     }
 
-    /// A question was given up for want of an answer.
-    fn unanswered(&self, session: u64) {
+    /// A question was given up for want of an answer. The connection is given up too if none has
+    /// come since the first such question, for a while.
+    pub(super) fn unanswered(&self) {
+        let session = match &*self.state.borrow() {
+            State::Open { session, .. } => *session,
+            _ => return,
+        };
         let now = Instant::now();
         let since = *self.pace.lock().silent_since.get_or_insert(now);
         if now.duration_since(since) >= self.patience {
@@ -213,6 +216,7 @@ impl Attempt {
         self.done = true;
         let state = match opened.unwrap_or_else(|_| Err(timed_out())) {
             Ok(connection) => {
+                self.link.pace.lock().silent_since = None;
                 let session = self.link.opened.fetch_add(1, Ordering::Relaxed) + 1;
                 State::Open { session, connection }
             }
@@ -227,21 +231,6 @@ impl Drop for Attempt {
         // The runtime that it ran on has ended; the next question may come from another one.
         if !self.done {
             self.link.state.send_replace(State::Idle);
-        }
-    }
-}
-
-/// Counts a question that its caller gives up as not answered.
-struct Silence<'a> {
-    link: &'a Link,
-    session: u64,
-    answered: bool,
-}
-
-impl Drop for Silence<'_> {
-    fn drop(&mut self) {
-        if !self.answered {
-            self.link.unanswered(self.session);
         }
     }
 }

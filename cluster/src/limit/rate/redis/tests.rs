@@ -165,11 +165,12 @@ async fn a_key_that_was_refused_is_refused_without_asking_until_it_fits() {
         assert!(begun < refused + PATIENCE);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    // It lasts no longer than Redis refuses: had it, the check that was let through would not have
-    // been the first that asked.
-    assert_eq!(scripts_run(&redis).await, asked + 1);
+    // It lasts no longer than Redis refuses, and ends a little before: the way to Redis takes its
+    // time, and who comes in between is refused there once more.
     let stats = adds_up(&store);
-    assert_eq!((stats.limited_total, stats.denied_locally_total), (1, local));
+    assert_eq!(scripts_run(&redis).await, asked + stats.limited_total);
+    assert!(stats.limited_total <= 3, "{stats:?}");
+    assert_eq!(stats.denied_locally_total + stats.limited_total - 1, local);
     assert!(local > 5, "{local}");
     assert_eq!(stats.denials, 0);
 }

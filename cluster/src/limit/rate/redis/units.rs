@@ -7,32 +7,34 @@ use std::time::Duration;
 /// are exact below 2^53. Above it they round by less than one part in 2^52.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Units {
-    pub(super) drain: u128,
-    pub(super) unit: u128,
+    pub(super) drain: u64,
+    pub(super) unit: u64,
     pub(super) capacity: u128,
 }
 
 impl Units {
     /// `count` requests a `period`, `burst` at once; none of them zero.
-    pub(super) fn new(count: u64, period: Duration, burst: u64) -> Self {
-        let (drain, unit) = (u128::from(count) * 1_000, period.as_nanos());
-        let divisor = gcd(drain, unit).max(1);
-        let (drain, unit) = (drain / divisor, unit / divisor);
-        Self { drain, unit, capacity: unit.saturating_mul(burst.into()) }
+    pub(super) fn new(count: u32, period: Duration, burst: u32) -> Self {
+        let nanos = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
+        let drain = u64::from(count) * 1_000;
+        let divisor = gcd(drain, nanos).max(1);
+        let (drain, unit) = (drain / divisor, nanos / divisor);
+        Self { drain, unit, capacity: u128::from(unit) * u128::from(burst) }
     }
 
     /// What so many requests cost.
     pub(super) fn price(&self, cost: u32) -> i128 {
-        i128::try_from(self.unit.saturating_mul(cost.into())).unwrap_or(i128::MAX)
+        i128::from(self.unit) * i128::from(cost)
     }
 
     /// What is paid off in that time.
     pub(super) fn paid_in(&self, time: Duration) -> i128 {
-        i128::try_from(self.drain.saturating_mul(time.as_micros())).unwrap_or(i128::MAX)
+        let paid = u128::from(self.drain).saturating_mul(time.as_micros());
+        i128::try_from(paid).unwrap_or(i128::MAX)
     }
 }
 
-fn gcd(a: u128, b: u128) -> u128 {
+fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
@@ -40,7 +42,7 @@ fn gcd(a: u128, b: u128) -> u128 {
 mod tests {
     use super::*;
 
-    fn units(count: u64, period: Duration, burst: u64) -> (u128, u128, u128) {
+    fn units(count: u32, period: Duration, burst: u32) -> (u64, u64, u128) {
         let Units { drain, unit, capacity } = Units::new(count, period, burst);
         (drain, unit, capacity)
     }
@@ -57,8 +59,9 @@ mod tests {
 
     #[test]
     fn no_quota_overflows() {
-        let (drain, unit, capacity) = units(u64::MAX, Duration::MAX, u64::MAX);
-        assert!(drain > 0 && unit > 0 && capacity >= unit);
-        assert_eq!(units(1, Duration::MAX, u64::MAX).2, u128::MAX);
+        let (drain, unit, capacity) = units(u32::MAX, Duration::MAX, u32::MAX);
+        assert!(drain > 0 && unit > 0 && capacity >= unit.into());
+        let units = Units::new(1, Duration::MAX, u32::MAX);
+        assert!(units.price(u32::MAX) > 0 && units.paid_in(Duration::MAX) > 0);
     }
 }

@@ -50,12 +50,12 @@ impl World {
 }
 
 fn ask(key: &str, units: Units, cost: i64) -> Ask {
-    let price = i128::from(cost) * i128::try_from(units.unit).unwrap();
+    let price = i128::from(cost) * i128::from(units.unit);
     Ask { key: key.to_owned(), units, cost: 0, price, shadow: false }
 }
 
 /// Nothing comes back while a test runs.
-fn slow(burst: u64) -> Units {
+fn slow(burst: u32) -> Units {
     Units::new(1, HOUR, burst)
 }
 
@@ -179,14 +179,14 @@ async fn under_a_changed_quota_as_much_stays_used() {
 #[tokio::test]
 async fn numbers_above_2_to_the_53_count_to_the_unit() {
     let world = World::new().await;
-    let (burst, year) = (999_983_u64, Duration::from_secs(366 * 86_400));
+    let (burst, year) = (999_983_u32, Duration::from_secs(366 * 86_400));
     // A prime count has no smaller form.
     let units = Units::new(burst, year, burst);
     assert!(units.capacity > 1 << 64);
     for used in 1..=300 {
-        assert_eq!(world.one("k", units, 1).await.remaining, burst - used);
+        assert_eq!(world.one("k", units, 1).await.remaining, u64::from(burst - used));
     }
-    assert_eq!(world.one("k", units, (burst - 300) as i64).await.remaining, 0);
+    assert_eq!(world.one("k", units, i64::from(burst - 300)).await.remaining, 0);
     assert!(world.one("k", units, 3).await.limited);
     assert_eq!(world.one("k", units, -2).await.remaining, 2);
     assert!(world.one("k", units, 4).await.limited);
@@ -202,7 +202,7 @@ async fn it_agrees_with_a_plain_count_over_random_histories() {
         let costs = [0; 3].map(|_: i64| chance.i64(-3..6));
         let count = chance.usize(1..=3);
         let asks: Vec<_> =
-            (0..count).map(|i| ask(keys[i], slow(20 + 10 * i as u64), costs[i])).collect();
+            (0..count).map(|i| ask(keys[i], slow(20 + 10 * i as u32), costs[i])).collect();
         let bursts = [20, 30, 40];
         let limited: Vec<bool> = (0..count)
             .map(|i| costs[i] > 0 && used.get(keys[i]).unwrap_or(&0) + costs[i] > bursts[i])

@@ -1,0 +1,230 @@
+//! The bodies of a request and of its response, watched.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::Response;
+use http::header::CONTENT_LENGTH;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::conn::{Conn, ConnectionEnd};
+use super::request::InFlight;
+use super::stats::count_start;
+use super::streams::Stream;
+use crate::BoxError;
+
+/// Bytes that give a second of patience back: Apache's `RequestReadTimeout body=20,MinRate=500`.
+const BYTES_PER_SECOND: u32 = 500;
+
+/// The handler's read of a request body failed, because the client sent too little for too long.
+#[derive(Debug, thiserror::Error)]
+#[error("the request's body came too slowly")]
+struct TooSlow;
+
+pin_project! {
+    /// A request's body, which is known to be under way until it has been read or dropped, and for
+    /// which its reader waits only so long.
+    pub(super) struct Upload {
+        body: Incoming,
+        conn: Arc<Conn>,
+        ended: bool,
+        // Time for which it may still be waited for.
+        patience: Duration,
+        // Since when it is waited for.
+        waits: Option<Instant>,
+        #[pin]
+        timer: Option<Sleep>,
+    }
+
+    impl PinnedDrop for Upload {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            if !*this.ended {
+                this.conn.uploads(false);
+            }
+        }
+    }
+}
+
+impl Upload {
+    pub(super) fn body(body: Incoming, conn: &Arc<Conn>) -> Body {
+        if body.is_end_stream() {
+            // Takes no box, as the other one does.
+            return Body::empty();
+        }
+        conn.uploads(true);
+        let patience = conn.server().config().body_read_timeout;
+        let conn = Arc::clone(conn);
+        Body::new(Self { body, conn, ended: false, patience, waits: None, timer: None })
+    }
+
+    fn poll_patience(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        if this.waits.is_none() {
+            let now = Instant::now();
+            *this.waits = Some(now);
+            let end = now + *this.patience;
+            match this.timer.as_mut().as_pin_mut() {
+                Some(timer) => timer.reset(end),
+                None => this.timer.set(Some(sleep_until(end))),
+            }
+        }
+        this.timer.as_pin_mut().map_or(Poll::Pending, |timer| timer.poll(cx))
+    }
+
+    fn arrived(self: Pin<&mut Self>, bytes: usize) {
+        let this = self.project();
+        let waited = this.waits.take().map(|since| since.elapsed()).unwrap_or_default();
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let earned = Duration::from_secs(1) * bytes / BYTES_PER_SECOND;
+        let most = this.conn.server().config().body_read_timeout;
+        *this.patience = (this.patience.saturating_sub(waited) + earned).min(most);
+    }
+
+    fn end(self: Pin<&mut Self>) {
+        let this = self.project();
+        if !std::mem::replace(this.ended, true) {
+            this.conn.uploads(false);
+        }
+    }
+}
+
+impl HttpBody for Upload {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let frame = match Pin::new(self.as_mut().project().body).poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                ready!(self.as_mut().poll_patience(cx));
+                count_start(&self.conn.server().counters().bodies_timed_out);
+                // HTTP/1 cannot go on after a body that nobody reads to its end.
+                if !self.conn.is_h2() {
+                    self.conn.ends_as(ConnectionEnd::TimedOut);
+                }
+                self.end();
+                return Poll::Ready(Some(Err(Box::new(TooSlow))));
+            }
+        };
+        if let Some(Ok(frame)) = &frame {
+            self.as_mut().arrived(frame.data_ref().map_or(0, Bytes::len));
+        }
+        if frame.is_none() || self.body.is_end_stream() {
+            self.end();
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A response body that ends its request when the last of it has been handed over.
+pub(super) struct CountedBody {
+    body: Body,
+    in_flight: InFlight,
+    left: Left,
+}
+
+/// Bytes of a body still to come: hyper drops it after the last of them, without asking for its end.
+#[derive(Debug, Clone, Copy)]
+enum Left {
+    Unknown,
+    /// The head says so.
+    Stated(u64),
+    /// The body itself says so. Then it is asked once, and hyper's own questions are answered from
+    /// here: part of what this layer costs is paid back.
+    Exact(u64),
+}
+
+impl CountedBody {
+    #[inline]
+    pub(super) fn wrap(response: Response<Body>, in_flight: InFlight) -> Response<Self> {
+        let left = match response.body().size_hint().exact() {
+            Some(left) => Left::Exact(left),
+            None => stated(&response).map_or(Left::Unknown, Left::Stated),
+        };
+        response.map(|body| {
+            let mut counted = Self { body, in_flight, left };
+            if !matches!(left, Left::Exact(1..)) {
+                counted.finish_if_whole();
+            }
+            counted
+        })
+    }
+
+    fn finish_if_whole(&mut self) {
+        if matches!(self.left, Left::Exact(0) | Left::Stated(0)) || self.body.is_end_stream() {
+            self.in_flight.finish();
+        }
+    }
+
+    fn passes(&mut self, length: u64) {
+        if let Left::Stated(left) | Left::Exact(left) = &mut self.left {
+            *left = left.saturating_sub(length);
+        }
+    }
+}
+
+/// The length that the head states.
+fn stated(response: &Response<Body>) -> Option<u64> {
+    response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+impl HttpBody for CountedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.in_flight.stream().into_iter().for_each(Stream::asks);
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+            self.in_flight.waits();
+            return Poll::Pending;
+        };
+        self.in_flight.stream().into_iter().for_each(Stream::is_handed);
+        match &frame {
+            None => self.in_flight.finish(),
+            Some(Ok(frame)) => {
+                self.passes(frame.data_ref().map_or(0, |data| data.len() as u64));
+                self.finish_if_whole();
+            }
+            // The request ends as cancelled when hyper drops the body.
+            Some(Err(_)) => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        // After the last byte trailers may follow.
+        !matches!(self.left, Left::Exact(1..)) && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.left {
+            Left::Exact(left) => SizeHint::with_exact(left),
+            Left::Stated(_) | Left::Unknown => self.body.size_hint(),
+        }
+    }
+}

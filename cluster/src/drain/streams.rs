@@ -1,0 +1,172 @@
+//! The streams of an HTTP/2 connection: how many there are, and which of them wait for the client.
+
+#[cfg(not(feature = "http2"))]
+pub(super) use self::none::Stream;
+#[cfg(feature = "http2")]
+pub(super) use self::some::{Preface, Stream, Streams};
+
+#[cfg(not(feature = "http2"))]
+mod none {
+    use std::sync::Arc;
+
+    use http::Request;
+
+    use crate::drain::conn::Conn;
+    use crate::drain::label::Asked;
+
+    /// There is none in HTTP/1.
+    pub(in crate::drain) enum Stream {}
+
+    impl Stream {
+        #[inline]
+        pub(in crate::drain) fn on<B>(_: &Arc<Conn>, _: &Request<B>) -> Option<Box<Self>> {
+            None
+        }
+
+        pub(in crate::drain) fn asked(&self) -> &Asked {
+            match *self {}
+        }
+
+        pub(in crate::drain) fn asks(&self) {
+            match *self {}
+        }
+
+        pub(in crate::drain) fn is_handed(&self) {
+            match *self {}
+        }
+    }
+}
+
+#[cfg(feature = "http2")]
+mod some {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use http::Request;
+    use parking_lot::Mutex;
+    use tokio::time::Instant;
+
+    use crate::drain::conn::Conn;
+    use crate::drain::label::Asked;
+
+    /// Streams of one connection. Its requests take this lock twice, its responses twice for each frame
+    /// of their bodies; nobody else does.
+    #[derive(Debug, Default)]
+    pub(in crate::drain) struct Streams(Mutex<Live>);
+
+    #[derive(Debug, Default)]
+    struct Live {
+        next: u64,
+        /// Since when a frame of the response has been handed over, and no further one asked for.
+        handed: BTreeMap<u64, Option<Instant>>,
+    }
+
+    impl Streams {
+        pub(in crate::drain) fn is_empty(&self) -> bool {
+            self.0.lock().handed.is_empty()
+        }
+
+        /// Whether a frame of some stream has been left lying for this long, while those of others may
+        /// have been taken.
+        pub(in crate::drain) fn has_stalled_for(&self, time: Duration) -> bool {
+            let now = Instant::now();
+            let live = self.0.lock();
+            live.handed.values().flatten().any(|since| now.duration_since(*since) >= time)
+        }
+    }
+
+    /// One stream, until its response is out or it is given up.
+    pub(in crate::drain) struct Stream {
+        conn: Arc<Conn>,
+        number: u64,
+        asked: Asked,
+    }
+
+    impl Stream {
+        /// `None` on a connection that speaks HTTP/1.
+        #[inline]
+        pub(in crate::drain) fn on<B>(conn: &Arc<Conn>, request: &Request<B>) -> Option<Box<Self>> {
+            conn.is_h2().then(|| {
+                let asked = Asked::default();
+                asked.begin(request);
+                let mut live = conn.streams().0.lock();
+                let number = live.next;
+                live.next += 1;
+                live.handed.insert(number, None);
+                drop(live);
+                Box::new(Self { conn: Arc::clone(conn), number, asked })
+            })
+        }
+
+        pub(in crate::drain) fn asked(&self) -> &Asked {
+            &self.asked
+        }
+
+        /// The response's next frame is asked for: the client has room.
+        pub(in crate::drain) fn asks(&self) {
+            self.set(None);
+        }
+
+        /// A frame has been handed over.
+        pub(in crate::drain) fn is_handed(&self) {
+            self.set(Some(Instant::now()));
+        }
+
+        fn set(&self, handed: Option<Instant>) {
+            self.conn.streams().0.lock().handed.insert(self.number, handed);
+        }
+    }
+
+    impl Drop for Stream {
+        fn drop(&mut self) {
+            self.conn.streams().0.lock().handed.remove(&self.number);
+        }
+    }
+
+    /// Looks whether a connection begins as one of HTTP/2 does.
+    #[derive(Debug)]
+    pub(in crate::drain) struct Preface {
+        /// What is still to come; empty once something else has.
+        rest: &'static [u8],
+    }
+
+    impl Default for Preface {
+        fn default() -> Self {
+            Self { rest: b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" }
+        }
+    }
+
+    impl Preface {
+        /// True once, when the last byte of it has come.
+        pub(in crate::drain) fn ends_in(&mut self, bytes: &[u8]) -> bool {
+            if self.rest.is_empty() {
+                return false;
+            }
+            let here = bytes.len().min(self.rest.len());
+            let (expected, rest) = self.rest.split_at(here);
+            let matches = expected == &bytes[..here];
+            self.rest = if matches { rest } else { &[] };
+            matches && rest.is_empty()
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn a_preface_is_seen_whole_or_in_parts_and_only_at_the_begin() {
+            let text: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+            let seen = |parts: &[&[u8]]| {
+                let mut preface = Preface::default();
+                parts.iter().map(|part| preface.ends_in(part)).collect::<Vec<_>>()
+            };
+            assert_eq!(seen(&[text]), [true]);
+            let parts = [&text[..3], &text[3..20], &text[20..], b"more"];
+            assert_eq!(seen(&parts), [false, false, true, false]);
+            assert_eq!(seen(&[b"PRI * HTTP/1.1\r\n", text]), [false, false]);
+            assert_eq!(seen(&[b"GET / HTTP/1.1\r\n", text]), [false, false]);
+        }
+    }
+}

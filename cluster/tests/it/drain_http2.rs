@@ -1,0 +1,185 @@
+//! HTTP/2 by prior knowledge: the same bounds, and GOAWAY instead of `Connection: close`.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Method, Request, StatusCode, Version};
+use escala_cluster::{CutKind, DrainEnd};
+use http_body_util::BodyExt;
+use hyper::client::conn::http2::{SendRequest, handshake};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+use crate::client::{Server, config, soon};
+
+struct Client {
+    sender: SendRequest<Body>,
+    /// Ends with the connection.
+    connection: JoinHandle<()>,
+}
+
+impl Client {
+    async fn connect(server: &Server) -> Self {
+        let stream = TcpStream::connect(server.address).await.expect("connected");
+        let (sender, connection) =
+            handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
+        let connection = tokio::spawn(async { drop(connection.await) });
+        Self { sender, connection }
+    }
+
+    async fn ask(&mut self, path: &str) -> JoinHandle<hyper::Result<(StatusCode, String)>> {
+        let request = Request::builder().uri(format!("http://test{path}"));
+        self.send(request.body(Body::empty()).expect("valid")).await
+    }
+
+    async fn send(
+        &mut self,
+        request: Request<Body>,
+    ) -> JoinHandle<hyper::Result<(StatusCode, String)>> {
+        self.sender.ready().await.expect("open");
+        let answer = self.sender.send_request(request);
+        tokio::spawn(async {
+            let answer = answer.await?;
+            assert_eq!(answer.version(), Version::HTTP_2);
+            assert!(!answer.headers().contains_key("connection"));
+            let status = answer.status();
+            let body = answer.into_body().collect().await?.to_bytes();
+            Ok((status, String::from_utf8(body.to_vec()).expect("text")))
+        })
+    }
+
+    async fn get(&mut self, path: &str) -> (StatusCode, String) {
+        let answer = self.ask(path).await;
+        soon("an answer", answer).await.expect("no panic").expect("an answer")
+    }
+
+    async fn closed(self) {
+        soon("the end of the connection", self.connection).await.expect("no panic");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_versions_are_served_on_one_listener() {
+    let server = Server::start(config()).await;
+    let mut client = Client::connect(&server).await;
+    assert_eq!(client.get("/").await, (StatusCode::OK, "hello".to_owned()));
+    assert_eq!(client.get("/stream").await.1, "one.");
+    assert_eq!(server.idle().await.get("/").await.body, "hello");
+    let request = Request::builder().method(Method::POST).uri("http://test/upload");
+    let upload = client.send(request.body(Body::from("x".repeat(100_000))).expect("valid")).await;
+    let answer = soon("an answer", upload).await.expect("no panic").expect("an answer");
+    assert_eq!(answer.1, "100000");
+    server.until("they finish", |stats| stats.requests_finished_total == 5).await;
+    server.drain.begin();
+    client.closed().await;
+    assert!(server.ended().await.is_clean());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_says_goaway_and_finishes_what_is_open() {
+    let server = Server::start(config()).await;
+    let mut client = Client::connect(&server).await;
+    let open = [client.ask("/gate").await, client.ask("/gate").await];
+    server.until("both are handled", |stats| stats.requests_in_flight == 2).await;
+    server.drain.begin();
+    server.refuses().await;
+    // Its client learns that it must go elsewhere while both are still open.
+    soon("the client to be told", async { while let Ok(Ok(_)) = client.ask("/").await.await {} })
+        .await;
+    assert!(!server.running.is_finished());
+    server.gate.add_permits(2);
+    for answer in open {
+        let answer = soon("an answer", answer).await.expect("no panic").expect("an answer");
+        assert_eq!(answer, (StatusCode::OK, "through".to_owned()));
+    }
+    client.closed().await;
+    let report = server.ended().await;
+    assert_eq!(report.end, DrainEnd::Finished);
+    assert!(report.is_clean() && report.requests_finished >= 2, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_are_cut_are_named() {
+    let server = Server::start(config().deadline(Duration::from_millis(100))).await;
+    let mut client = Client::connect(&server).await;
+    let open = [client.ask("/gate?secret").await, client.ask("/hold").await];
+    server.until("one is handled", |stats| stats.requests_in_flight >= 1).await;
+    server.drain.begin();
+    client.closed().await;
+    let report = server.ended().await;
+    assert_eq!((report.end, report.connections_cut), (DrainEnd::Deadline, 1), "{report}");
+    let gate = report.cut.iter().find(|cut| cut.name == "GET /gate").expect("it is named");
+    assert_eq!(gate.kind, CutKind::Request);
+    assert!(
+        soon("the end", open.into_iter().next().expect("two")).await.expect("no panic").is_err()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_whose_client_takes_nothing_ends_its_connection() {
+    let times = Duration::from_millis(100);
+    let server =
+        Server::start(config().idle_timeout(times).header_read_timeout(times).write_timeout(times))
+            .await;
+    let mut client = Client::connect(&server).await;
+    client.sender.ready().await.expect("open");
+    let request = Request::builder().uri("http://test/endless").body(Body::empty());
+    // The head comes, and of the body nothing is asked for; other streams go on.
+    let stuck = client.sender.send_request(request.expect("valid")).await.expect("a head");
+    soon("the end", async {
+        while let Ok(Ok(_)) = client.ask("/").await.await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            if client.sender.is_closed() {
+                break;
+            }
+        }
+    })
+    .await;
+    server.until("it is counted", |stats| stats.connections_timed_out_total == 1).await;
+    drop(stuck);
+    client.closed().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_that_takes_too_long_costs_only_its_stream() {
+    let server = Server::start(config().request_timeout(Duration::from_millis(100))).await;
+    let mut client = Client::connect(&server).await;
+    let slow = client.ask("/gate").await;
+    assert_eq!(client.get("/").await.0, StatusCode::OK);
+    let answer = soon("an answer", slow).await.expect("no panic").expect("an answer");
+    assert_eq!(answer.0, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(client.get("/").await.0, StatusCode::OK);
+    assert_eq!(server.drain.stats().requests_timed_out_total, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_connection_is_closed_and_a_tunnel_refused() {
+    let server = Server::start(
+        config()
+            .idle_timeout(Duration::from_millis(100))
+            .header_read_timeout(Duration::from_millis(100)),
+    )
+    .await;
+    let mut client = Client::connect(&server).await;
+    let request = Request::builder().method(Method::CONNECT).uri("internal:5432");
+    let tunnel = client.send(request.body(Body::empty()).expect("valid")).await;
+    let answer = soon("an answer", tunnel).await.expect("no panic").expect("an answer");
+    assert_eq!(answer.0, StatusCode::NOT_IMPLEMENTED);
+    client.closed().await;
+    server.until("it is counted", |stats| stats.connections_finished_total == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_preface_that_does_not_end_is_cut_like_a_head() {
+    let timeout = Duration::from_millis(100);
+    let server = Server::start(config().header_read_timeout(timeout)).await;
+    let mut slow = server.connect().await;
+    slow.send("PRI * HTTP/2.0\r\n").await;
+    slow.closed().await;
+    server.until("it is counted", |stats| stats.connections_timed_out_total == 1).await;
+    // A connection that has begun well and asks nothing is only idle.
+    let client = Client::connect(&server).await;
+    tokio::time::sleep(timeout * 3).await;
+    assert!(!client.connection.is_finished());
+}
