@@ -5,10 +5,13 @@ mod clock;
 #[cfg(feature = "axum")]
 mod drain;
 mod error;
+mod histogram;
 mod limit;
 #[cfg(feature = "axum")]
 mod problem;
-#[cfg(feature = "axum")]
+#[cfg(feature = "retry")]
+mod retry;
+#[cfg(any(feature = "axum", feature = "retry"))]
 mod retry_after;
 mod stats;
 
@@ -30,6 +33,13 @@ pub use crate::drain::{
 };
 pub use crate::error::{BoxError, ConfigError};
 #[cfg(feature = "axum")]
+pub use crate::limit::OverloadFails;
+pub use crate::limit::{
+    AdaptiveConfig, Answer, Concurrency, ConcurrencyConfig, ConcurrencyLimit,
+    ConcurrencyLimitFuture, ConcurrencyLimitLayer, ConcurrencyLimitService, ConcurrencyLimitStats,
+    ConcurrencyPermit, Overloaded,
+};
+#[cfg(feature = "axum")]
 pub use crate::limit::{
     ClientIp, ForwardedBy, RefundRateLimit, RefundRefusals, cors_preflight, refused_by_status,
 };
@@ -41,5 +51,11 @@ pub use crate::limit::{
 #[cfg(feature = "redis")]
 pub use crate::limit::{
     RedisRateConfig, RedisRateError, RedisRateLimiter, RedisRateStats, RedisRateStore,
+};
+#[cfg(feature = "retry")]
+pub use crate::retry::{
+    CloneBody, CopyBody, EmptyBody, EveryError, HedgeConfig, HedgeFuture, HedgeLayer, HedgeService,
+    HedgeStats, HttpRetry, JudgeError, Retry, RetryConfig, RetryPolicy, RetryRules, RetryStats,
+    RetryWhen,
 };
 pub use crate::stats::Emit;

@@ -38,8 +38,8 @@ pub struct BreakerConfig {
     ///
     /// Calls under way that are too slow already count as slow calls beside those of the window, so
     /// that a backend that hangs is noticed before any call has ended. They are looked at eight
-    /// times per [`slow_call`](Self::slow_call), when the next call or somebody who reads the state
-    /// comes by.
+    /// times per [`slow_call`](Self::slow_call), when the next call, one that waits for its service,
+    /// or somebody who reads the state comes by.
     pub slow_call_rate: Option<f64>,
     /// A call that takes this long or longer is slow; 1 ms to 24 h, used with
     /// [`slow_call_rate`](Self::slow_call_rate) only. A trial call that is slow counts as failed. 1 s:
@@ -91,8 +91,10 @@ pub struct BreakerConfig {
     pub ramp: Duration,
     /// A call that is given up (its future dropped) after at least this long counts as a failure,
     /// earlier it counts as nothing; `None` never counts it. 500 ms, half of the shortest timeout
-    /// in common use, so that a timeout around the breaker can open it while visitors who leave
-    /// a page do not.
+    /// in common use, so that a timeout around the breaker can open it. Layers from
+    /// `BreakerLayer::http` do not use it: a visitor who leaves a page looks the same, so there a
+    /// timeout belongs inside the breaker. See
+    /// [`BreakerLayer::count_abandoned`](crate::BreakerLayer::count_abandoned).
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub abandoned_after: Option<Duration>,
 }

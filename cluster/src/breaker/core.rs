@@ -28,6 +28,9 @@ const EPOCH_MASK: u64 = u32::MAX as u64;
 /// The epoch of a call that counts nowhere but in the statistics: there will be no such one.
 const NO_EPOCH: u64 = u64::MAX >> 3;
 
+/// Beside the number of a probe: see [`Call::excuse`].
+const EXCUSED: u64 = 1 << 32;
+
 /// No time: there is no window of time, or nobody needs to know when a call began.
 const NEVER: u64 = u64::MAX;
 
@@ -67,10 +70,12 @@ struct Hot {
 /// A call that was let in.
 #[derive(Debug)]
 pub(super) struct Call {
-    // The ticket's parts one by one: moved as one piece, they go through memory on the way to where
-    // the permit stays, and the processor waits for that longer than for all the rest of a call.
+    // The ticket's parts one by one, and whole words only: what is moved as one piece goes through
+    // memory on the way to where the permit stays, and the processor waits for that longer than for
+    // all the rest of a call.
     epoch: u64,
-    probe: Option<NonZeroU32>,
+    /// The number of a probe, and [`EXCUSED`].
+    tag: u64,
     /// When it began, if that is needed: at once for slow calls, else when it first has to wait.
     since: u64,
     /// Where it is watched, once it has had to wait.
@@ -80,11 +85,31 @@ pub(super) struct Call {
 impl Call {
     #[inline]
     fn new(epoch: u64, since: u64) -> Self {
-        Self { epoch, probe: None, since, place: None }
+        Self { epoch, tag: 0, since, place: None }
+    }
+
+    fn of(Ticket { epoch, probe }: Ticket, since: u64) -> Self {
+        let tag = probe.map_or(0, |probe| u64::from(probe.get()));
+        Self { tag, ..Self::new(epoch, since) }
     }
 
     fn ticket(&self) -> Ticket {
-        Ticket { epoch: self.epoch, probe: self.probe }
+        Ticket { epoch: self.epoch, probe: NonZeroU32::new(self.tag as u32) }
+    }
+
+    /// Given up, it counts as nothing, however late that is.
+    #[inline]
+    pub(super) fn excuse(&mut self) {
+        self.tag |= EXCUSED;
+    }
+
+    #[inline]
+    fn is_probe(&self) -> bool {
+        self.tag as u32 != 0
+    }
+
+    fn is_excused(&self) -> bool {
+        self.tag & EXCUSED != 0
     }
 
     /// Counted nowhere.
@@ -147,16 +172,20 @@ impl Core {
     /// Lets a call in, if the circuit lets all in.
     #[inline]
     pub(super) fn admit(&self, cell: &Cell) -> Option<Call> {
-        let since = self.now_if_slow_counts();
-        let word = self.word();
+        let mut word = self.word();
+        let mut since = NEVER;
+        if word.admits_all() && !self.slow().is_off() {
+            since = self.look(self.now());
+            word = self.word();
+        }
         word.admits_all().then(|| {
             cell.admitted();
             Call::new(word.epoch(), since)
         })
     }
 
-    /// The rejection that a call would meet now, as far as that is known without the lock: a
-    /// half-open circuit has to be asked.
+    /// The rejection that a call would meet now, as far as that is known without the lock and
+    /// without a look at what is under way: see [`refusal`](Self::refusal).
     pub(super) fn rejects(&self) -> Option<Open> {
         let word = self.word();
         if word.admits_all() || self.hot.shadow.load(Acquire) { None } else { self.rejection(word) }
@@ -167,7 +196,7 @@ impl Core {
         let slow = self.slow();
         if slow.is_off() {
             let limit = self.hot.abandoned.load(Relaxed);
-            if call.since == NEVER && limit != NEVER && limit != 0 {
+            if call.since == NEVER && limit != NEVER && limit != 0 && !call.is_excused() {
                 call.since = self.now();
             }
         } else if call.place.is_none() && call.since != NEVER && self.counts(call) {
@@ -203,6 +232,8 @@ impl Core {
         let limit = self.hot.abandoned.load(Relaxed);
         if std::thread::panicking() {
             End::Panicked
+        } else if call.is_excused() {
+            End::Cancelled
         } else if limit == 0 || call.since != NEVER && self.age(call, self.now()) >= limit {
             End::Abandoned
         } else {
@@ -210,28 +241,33 @@ impl Core {
         }
     }
 
-    /// When a call that may be slow begins; the calls before it are looked at on the way.
-    #[inline]
-    fn now_if_slow_counts(&self) -> u64 {
-        if self.slow().is_off() { NEVER } else { self.look(self.now()) }
-    }
-
     /// A success ends the failures in a row.
     #[inline]
     fn end_row(&self, epoch: u64) {
         // Read before write: on the usual path the count is zero and the line stays shared.
         let word = self.hot.consecutive.load(Acquire);
-        if word as u32 > 0 && word >> 32 == epoch & EPOCH_MASK {
-            // Lost only to another result of the same moment, whose order is open anyway.
+        if is_row(word, epoch) {
+            self.end_row_of(word, epoch);
+        }
+    }
+
+    #[cold]
+    fn end_row_of(&self, mut word: u64, epoch: u64) {
+        // Until it is seen to be zero: a failure that comes between counts before this success, or
+        // after it, but must not make it as if it had not been.
+        while is_row(word, epoch) {
             let none = epoch << 32;
-            let _raced = self.hot.consecutive.compare_exchange(word, none, AcqRel, Acquire);
+            match self.hot.consecutive.compare_exchange_weak(word, none, AcqRel, Acquire) {
+                Ok(_) => return,
+                Err(other) => word = other,
+            }
         }
     }
 
     /// Whether the call's result goes into the windows, as of now.
     #[inline]
     fn counts(&self, call: &Call) -> bool {
-        call.probe.is_none() && self.word().counts(call.epoch)
+        !call.is_probe() && self.word().counts(call.epoch)
     }
 
     #[inline]
@@ -258,6 +294,12 @@ impl Core {
     fn now(&self) -> u64 {
         nanos(self.origin.elapsed())
     }
+}
+
+/// Whether there are failures in a row in this epoch.
+#[inline]
+fn is_row(word: u64, epoch: u64) -> bool {
+    word as u32 > 0 && word >> 32 == epoch & EPOCH_MASK
 }
 
 /// Nanoseconds, saturated after 584 years.

@@ -1,15 +1,21 @@
 //! Which circuit a request has to pass: the one there is, or the one of its key.
 
 use super::reject::sealed::Sealed;
-use super::{Breaker, Open, Permit};
+use super::{Breaker, Judgement, Open, Permit};
 
 /// What lets requests in. Sealed: there are [`Breaker`] and [`Keyed`](crate::Keyed).
 pub trait Guard<Req>: Sealed {
     /// The rejection any request would meet now.
     fn rejects(&self) -> Option<Open>;
 
-    /// Counts a request that is refused because [`rejects`](Self::rejects) has said so before.
+    /// Whether any request would be rejected now, after a look at the calls under way.
+    fn rejects_after_a_look(&self) -> bool;
+
+    /// Counts a request that is refused because one of the two has said so before.
     fn refuse(&self) -> Open;
+
+    /// Counts a request that was never made, because the service failed to become ready.
+    fn unready(&self, judgement: Judgement);
 
     /// The right to one call if every request has it, whose age has not started. Apart from
     /// [`admit_slowly`](Self::admit_slowly), because a permit that comes from one place only need
@@ -30,8 +36,16 @@ impl<Req> Guard<Req> for Breaker {
         self.rejects()
     }
 
+    fn rejects_after_a_look(&self) -> bool {
+        self.refusal().is_some()
+    }
+
     fn refuse(&self) -> Open {
         self.refuse()
+    }
+
+    fn unready(&self, judgement: Judgement) {
+        self.unready(judgement);
     }
 
     #[inline]

@@ -7,7 +7,7 @@ use super::core::Core;
 use super::machine::Machine;
 use super::primitives::Arc;
 use super::shard::{self, Shards};
-use super::{BreakerConfig, BreakerStats, Open, Permit, State, Transition};
+use super::{BreakerConfig, BreakerStats, Judgement, Open, Permit, State, Transition};
 use crate::ConfigError;
 
 /// One circuit. A cheap handle: clones, and every layer and service made from them, share it.
@@ -39,7 +39,10 @@ use crate::ConfigError;
 /// # Cost
 /// A call on a closed circuit that succeeds: no lock, no allocation, and nothing written that
 /// another thread reads; one clock read with a window of time, two with the slow-call rate, none
-/// without, and one if the call has to wait and may count as given up. Any other result on a closed
+/// without, and one if the call has to wait and may count as given up. The exceptions are the first
+/// call of each bucket (a tenth of the window of time), which takes the lock unless it is taken, and
+/// with the slow-call rate one call in each eighth of `slow_call` while others are too slow. Any
+/// other result on a closed
 /// circuit takes a short lock. A rejection by an open circuit: no lock and a clock read. While
 /// half-open or in the ramp, each call takes the lock.
 ///
@@ -167,11 +170,27 @@ impl Breaker {
         self.core().rejects()
     }
 
-    /// Counts a call that is refused because [`rejects`](Self::rejects) has said so before.
+    /// [`rejects`](Self::rejects) after a look at the calls under way, with the lock.
+    #[cold]
+    pub(crate) fn refusal(&self) -> Option<Open> {
+        self.core().refusal()
+    }
+
+    /// Counts a call that is refused because [`rejects`](Self::rejects) or
+    /// [`refusal`](Self::refusal) has said so before.
     pub(crate) fn refuse(&self) -> Open {
         self.shards.mine().cell().rejected();
         // Without one the circuit has moved since: the next call may go through.
-        self.rejects().unwrap_or(Open { retry_after: Duration::ZERO })
+        self.refusal().unwrap_or(Open { retry_after: Duration::ZERO })
+    }
+
+    /// Counts a call that ended before it could be made: its service did not become ready.
+    #[cold]
+    pub(crate) fn unready(&self, judgement: Judgement) {
+        let shard = self.shards.mine();
+        if let Some(call) = shard.core().admit_unready(shard.cell()) {
+            Permit::new(Arc::clone(shard), call).judged(judgement);
+        }
     }
 
     /// A permit whose age starts when the caller says so.

@@ -34,17 +34,33 @@ impl Hook {
         self.panicked.load(Relaxed)
     }
 
-    /// A listener that panics has done so by itself: it is counted, and the call that brought it
-    /// about knows nothing of it.
+    /// Who panics over it, a listener or who writes the log, has done so by himself: it is counted,
+    /// and the call that brought it about, which may be panicking itself, knows nothing of it.
     pub(super) fn tell(&self, told: &Told<'_>) {
-        log(told);
+        self.apart(|| log(told));
         let Some(listener) = self.listener.lock().clone() else { return };
         let transition = transition(told);
-        if catch_unwind(AssertUnwindSafe(|| listener(&transition))).is_err() {
-            self.panicked.fetch_add(1, Relaxed);
-            #[cfg(feature = "tracing")]
-            tracing::error!(breaker = &**told.name, "the listener for transitions has panicked");
+        let heard = self.apart(|| listener(&transition));
+        #[cfg(feature = "tracing")]
+        if !heard {
+            self.apart(|| {
+                tracing::error!(
+                    breaker = &**told.name,
+                    "the listener for transitions has panicked"
+                );
+            });
         }
+        #[cfg(not(feature = "tracing"))]
+        let _unused = heard;
+    }
+
+    /// Whether it ended without a panic.
+    fn apart(&self, run: impl FnOnce()) -> bool {
+        let ended = catch_unwind(AssertUnwindSafe(run)).is_ok();
+        if !ended {
+            self.panicked.fetch_add(1, Relaxed);
+        }
+        ended
     }
 }
 

@@ -175,7 +175,10 @@ impl Machine {
                 if age >= self.rules.ramp {
                     self.phase = Phase::Closed { ramp: None };
                 } else if chance >= ramp_share(age, self.rules.ramp) {
-                    return Err(self.rules.ramp - age);
+                    // When the chance that was drawn would do. With the end of the ramp for an
+                    // answer, all of them would be back at once.
+                    let passes_at = self.rules.ramp.mul_f64(chance);
+                    return Err(passes_at.saturating_sub(age).max(Duration::from_millis(1)));
                 }
                 Ok(Ticket { epoch, probe: None })
             }
@@ -192,6 +195,18 @@ impl Machine {
                 }
             }
         }
+    }
+
+    /// After what time to ask again, if no call at all is let in now.
+    pub(super) fn refusal(&mut self, now: Duration, chance: f64) -> Option<Duration> {
+        self.expire(now, chance);
+        let until = match &self.phase {
+            Phase::Open { until } => *until,
+            Phase::ForcedOpen => return Some(self.rules.open_for),
+            Phase::HalfOpen(trial) if trial.is_full(self.rules.permits) => trial.next_deadline(),
+            _ => return None,
+        };
+        until.checked_sub(now).filter(|left| !left.is_zero())
     }
 
     /// Takes the result of a probe, which may say after what time to come back.

@@ -8,7 +8,8 @@ use std::time::Duration;
 #[non_exhaustive]
 pub struct Open {
     /// Time after which a call may be let through again. A minimum: others may ask before, and the
-    /// trial may fail.
+    /// trial may fail. Within a ramp it is drawn at random, so that as many come back at any time as
+    /// are then let through.
     pub retry_after: Duration,
 }
 

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 #[cfg(feature = "axum")]
+use crate::problem::OwnRefusal;
+#[cfg(feature = "axum")]
 use crate::retry_after::retry_after;
 
 /// How one finished call counts.
@@ -90,7 +92,9 @@ impl<Res, E> Classify<Res, E> for ErrorsFail {
 
 /// Errors and responses of status 5xx are failures; 429 is [`Throttled`](Outcome::Throttled); all
 /// others, the rest of 4xx included, are successes. The `Retry-After` of 503 and 429 is read, whole
-/// seconds or a date. What [`BreakerLayer::http`] starts with.
+/// seconds or a date. A refusal by another layer of this crate further in (a breaker, a limit) is
+/// [`Ignored`](Outcome::Ignored), as long as it comes as the response it was made as. What
+/// [`BreakerLayer::http`] starts with.
 ///
 /// [`BreakerLayer::http`]: crate::BreakerLayer::http
 #[cfg(feature = "axum")]
@@ -103,6 +107,9 @@ impl<B, E> Classify<http::Response<B>, E> for ServerErrorsFail {
         use http::StatusCode;
 
         let Ok(response) = result else { return Outcome::Failure.into() };
+        if response.extensions().get::<OwnRefusal>().is_some() {
+            return Outcome::Ignored.into();
+        }
         let come_back = || retry_after(response.headers(), std::time::SystemTime::now);
         match response.status() {
             StatusCode::TOO_MANY_REQUESTS => {

@@ -13,7 +13,9 @@ use super::{Judgement, Outcome};
 /// Say how the call ended with one of the methods. A permit that is dropped instead counts by how
 /// it came to that: during a panic as a failure; given up at least
 /// [`abandoned_after`](crate::BreakerConfig::abandoned_after) after it was handed out as a failure
-/// too, so that a timeout around the call is noticed; earlier as nothing.
+/// too, so that a timeout around the call is noticed; earlier as nothing. Behind a layer for
+/// visitors it is nothing however late: see
+/// [`BreakerLayer::count_abandoned`](crate::BreakerLayer::count_abandoned).
 #[derive(Debug)]
 #[must_use = "a permit that is dropped counts as a call given up"]
 pub struct Permit {
@@ -74,6 +76,12 @@ impl Permit {
     #[cfg(feature = "axum")]
     pub(super) fn take(&mut self) -> Self {
         std::mem::replace(self, Self::unseen())
+    }
+
+    /// Given up, the call counts as nothing, however late that is.
+    #[inline]
+    pub(super) fn excuse(&mut self) {
+        self.call.excuse();
     }
 
     /// Ends the call as panicked, unless it is defused before it is dropped.

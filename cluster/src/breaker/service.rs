@@ -7,7 +7,8 @@ use std::task::{Context, Poll};
 use tower_service::Service;
 
 use super::{
-    AtHead, Breaker, Classify, Divert, Guard, JudgeAt, Permit, ReadRequest, Reject, ResponseFuture,
+    AtHead, Breaker, Classify, Divert, Guard, JudgeAt, Open, Permit, ReadRequest, Reject,
+    ResponseFuture,
 };
 
 /// A service behind a breaker; made by [`BreakerLayer`](crate::BreakerLayer).
@@ -18,12 +19,19 @@ pub struct BreakerService<S, C, R, J = AtHead, G = Breaker> {
     reject: R,
     /// Whether the inner service has said that it is ready and was not called since.
     inner_ready: bool,
+    count_abandoned: bool,
     judge: PhantomData<fn() -> J>,
 }
 
 impl<S, C, R, J, G> BreakerService<S, C, R, J, G> {
-    pub(super) fn new(inner: S, guard: G, classify: C, reject: R) -> Self {
-        Self { inner, guard, classify, reject, inner_ready: false, judge: PhantomData }
+    pub(super) fn new(
+        inner: S,
+        guard: G,
+        (classify, reject): (C, R),
+        count_abandoned: bool,
+    ) -> Self {
+        let judge = PhantomData;
+        Self { inner, guard, classify, reject, inner_ready: false, count_abandoned, judge }
     }
 
     /// What lets its calls in: a [`Breaker`], or a registry of them.
@@ -53,56 +61,34 @@ where
         }
         let answer = self.inner.poll_ready(cx);
         self.inner_ready = matches!(answer, Poll::Ready(Ok(())));
-        answer.map_err(R::passed_on)
+        match answer {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+            // What keeps it busy may be the very calls that are reason to reject this one.
+            Poll::Pending if self.guard.rejects_after_a_look() => Poll::Ready(Ok(())),
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(error)) => {
+                self.guard.unready(self.classify.classify(Err(&error)));
+                Poll::Ready(Err(R::passed_on(error)))
+            }
+        }
     }
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        if self.inner_ready
-            && let Some(permit) = self.guard.admit_at_once()
-        {
-            return self.pass(request, permit);
+        // Ways that join before the future is made: one that goes on elsewhere would have to know
+        // where it is to be, and so keep it in memory for all of them.
+        let at_once = if self.inner_ready { self.guard.admit_at_once() } else { None };
+        let mut permit = match at_once {
+            Some(permit) => permit,
+            None => match self.admit_slowly(&request) {
+                Ok(permit) => permit,
+                // An inner service that is ready stays so for the next call.
+                Err(open) => return ResponseFuture::rejected(self.reject.divert(request, open)),
+            },
+        };
+        if !self.count_abandoned {
+            permit.excuse();
         }
-        self.call_slowly(request)
-    }
-}
-
-/// The future of a service for requests of one type.
-type FutureOf<S, C, R, J, Req> = ResponseFuture<
-    <S as Service<Req>>::Future,
-    <R as Divert<Req, <S as Service<Req>>::Response, <S as Service<Req>>::Error>>::Future,
-    C,
-    R,
-    J,
->;
-
-impl<S, C: Clone, R, J, G> BreakerService<S, C, R, J, G> {
-    #[cold]
-    fn call_slowly<Req>(&mut self, request: Req) -> FutureOf<S, C, R, J, Req>
-    where
-        S: Service<Req>,
-        R: Divert<Req, S::Response, S::Error>,
-        J: ReadRequest<Req>,
-        G: Guard<Req>,
-    {
-        if !self.inner_ready {
-            let open = self.guard.refuse();
-            return ResponseFuture::rejected(self.reject.divert(request, open));
-        }
-        match self.guard.admit_slowly(&request) {
-            Ok(permit) => self.pass(request, permit),
-            // The inner service stays ready for the next call.
-            Err(open) => ResponseFuture::rejected(self.reject.divert(request, open)),
-        }
-    }
-
-    #[inline]
-    fn pass<Req>(&mut self, request: Req, permit: Permit) -> FutureOf<S, C, R, J, Req>
-    where
-        S: Service<Req>,
-        R: Divert<Req, S::Response, S::Error>,
-        J: ReadRequest<Req>,
-    {
         self.inner_ready = false;
         let bare = J::is_bare(&request);
         let inner = self.inner.call(request);
@@ -110,11 +96,22 @@ impl<S, C: Clone, R, J, G> BreakerService<S, C, R, J, G> {
     }
 }
 
+impl<S, C, R, J, G> BreakerService<S, C, R, J, G> {
+    #[cold]
+    #[inline(never)]
+    fn admit_slowly<Req>(&self, request: &Req) -> Result<Permit, Open>
+    where
+        G: Guard<Req>,
+    {
+        if self.inner_ready { self.guard.admit_slowly(request) } else { Err(self.guard.refuse()) }
+    }
+}
+
 impl<S: Clone, C: Clone, R: Clone, J, G: Clone> Clone for BreakerService<S, C, R, J, G> {
     /// The clone shares the circuit, not the readiness: that belongs to one inner service.
     fn clone(&self) -> Self {
-        let (guard, classify) = (self.guard.clone(), self.classify.clone());
-        Self::new(self.inner.clone(), guard, classify, self.reject.clone())
+        let ways = (self.classify.clone(), self.reject.clone());
+        Self::new(self.inner.clone(), self.guard.clone(), ways, self.count_abandoned)
     }
 }
 

@@ -68,7 +68,7 @@ pub struct BreakerStats {
     pub half_opened_total: u64,
     /// Times it has closed again.
     pub closed_total: u64,
-    /// Times the listener for transitions has panicked.
+    /// Times the listener for transitions, or who writes the log of them, has panicked.
     pub hook_panicked_total: u64,
 }
 

@@ -63,10 +63,11 @@ impl Limits {
         self.failures.is_some() || self.slow.is_some()
     }
 
-    fn exceeded(&self, counts: Counts, in_flight_slow: u64) -> Option<Reason> {
+    pub(super) fn exceeded(&self, counts: Counts, in_flight_slow: u64) -> Option<Reason> {
         let too_high = |share: Option<f64>, part: u64, calls: u64| {
             share.is_some_and(|share| {
-                calls >= self.minimum_calls && part as f64 >= share * calls as f64
+                // As a quotient, as the share itself was written: 0.28 times 25 is more than 7.
+                calls > 0 && calls >= self.minimum_calls && part as f64 / calls as f64 >= share
             })
         };
         if counts.failures > 0 && too_high(self.failures, counts.failures, counts.calls) {

@@ -99,12 +99,7 @@ impl Connection {
         let idle = matches!(this.conn.activity(), Activity::Idle | Activity::Fresh) && !*this.told;
         let moves = idle.then(|| this.conn.moves());
         let before = std::mem::replace(this.idle, moves);
-        let server = this.conn.server();
-        let goes = idle && before == moves && server.is_surplus();
-        if goes {
-            count_start(&server.counters().connections_evicted);
-        }
-        goes
+        idle && before == moves && this.conn.server().is_surplus()
     }
 
     /// What the timer asks for, once it fires; before, it is set for what the connection does.
@@ -180,7 +175,12 @@ impl Future for Connection {
                     looked = true;
                     self.conn.look();
                 }
-                Due::Close if !self.told => self.as_mut().tell(),
+                Due::Close if !self.told => {
+                    if room {
+                        count_start(&self.conn.server().counters().connections_evicted);
+                    }
+                    self.as_mut().tell();
+                }
                 // Told to end before, and its client still does not read the last response.
                 Due::Close | Due::TimeOut => {
                     self.conn.ends_as(ConnectionEnd::TimedOut);

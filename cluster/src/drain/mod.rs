@@ -11,6 +11,7 @@ mod io;
 mod job;
 mod label;
 mod open;
+mod primitives;
 mod report;
 mod request;
 mod router;
@@ -20,6 +21,8 @@ mod signals;
 mod stats;
 mod streams;
 mod tally;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::borrow::Cow;
@@ -103,7 +106,11 @@ const NAME_LENGTH: usize = 78;
 ///     loop {
 ///         tokio::select! {
 ///             message = socket.recv() => match message {
-///                 Some(Ok(message)) if socket.send(message).await.is_ok() => {}
+///                 Some(Ok(message)) => {
+///                     if socket.send(message).await.is_err() {
+///                         return;
+///                     }
+///                 }
 ///                 _ => return,
 ///             },
 ///             () = &mut closing => {

@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::routing::future::RouteFuture;
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING};
+use http::header::{CONNECTION, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
@@ -24,15 +25,10 @@ use super::report::{Cut, CutKind};
 use super::server::Mode;
 use super::streams::Stream;
 use super::tally::Way;
+use crate::problem::{refusal, unavailable};
 
-const HANDLER_TIMED_OUT: &str = concat!(
-    r#"{"type":"about:blank","title":"Service Unavailable","status":503,"#,
-    r#""detail":"the request took longer than the server allows"}"#,
-);
-const UPLOAD_TIMED_OUT: &str = concat!(
-    r#"{"type":"about:blank","title":"Request Timeout","status":408,"#,
-    r#""detail":"the request's body took longer than the server allows"}"#,
-);
+/// What a client is told whose request has taken too long: the next one may be faster.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The router as one connection sees it.
 pub(super) struct RequestService {
@@ -163,16 +159,13 @@ impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for RequestF
 
 /// The time was the client's if its upload has not ended, and the handler's otherwise.
 fn timed_out(uploading: bool) -> Response<Body> {
-    let (status, name, value, text) = if uploading {
-        (StatusCode::REQUEST_TIMEOUT, CONNECTION, "close", UPLOAD_TIMED_OUT)
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, RETRY_AFTER, "1", HANDLER_TIMED_OUT)
-    };
-    let mut response = Response::new(Body::from(text));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    headers.insert(name, HeaderValue::from_static(value));
+    if !uploading {
+        return unavailable("the request took longer than the server allows", RETRY);
+    }
+    let detail = "the request's body took longer than the server allows";
+    let (status, title) = (StatusCode::REQUEST_TIMEOUT, "Request Timeout");
+    let mut response = refusal(status, "about:blank", title, detail, "", None);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 

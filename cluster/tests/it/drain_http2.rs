@@ -119,7 +119,9 @@ async fn streams_that_are_cut_are_named() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_whose_client_takes_nothing_ends_its_connection() {
     let times = Duration::from_millis(100);
-    let server = Server::start(config().idle_timeout(times).write_timeout(times)).await;
+    let server =
+        Server::start(config().idle_timeout(times).header_read_timeout(times).write_timeout(times))
+            .await;
     let mut client = Client::connect(&server).await;
     client.sender.ready().await.expect("open");
     let request = Request::builder().uri("http://test/endless").body(Body::empty());
@@ -153,7 +155,12 @@ async fn a_handler_that_takes_too_long_costs_only_its_stream() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_connection_is_closed_and_a_tunnel_refused() {
-    let server = Server::start(config().idle_timeout(Duration::from_millis(100))).await;
+    let server = Server::start(
+        config()
+            .idle_timeout(Duration::from_millis(100))
+            .header_read_timeout(Duration::from_millis(100)),
+    )
+    .await;
     let mut client = Client::connect(&server).await;
     let request = Request::builder().method(Method::CONNECT).uri("internal:5432");
     let tunnel = client.send(request.body(Body::empty()).expect("valid")).await;

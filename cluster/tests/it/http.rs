@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
+use axum::middleware::{Next, from_fn};
 use axum::routing::get;
 use escala_cluster::{BreakerLayer, State};
 use http::{Request, Response, StatusCode};
-use tokio::time::advance;
+use tokio::time::{advance, timeout};
 use tower::ServiceExt;
 
 use crate::states::{breaker, config};
@@ -156,4 +157,97 @@ async fn a_classifier_replaces_the_one_for_status() {
         ask(&router, "/").await;
     }
     assert_eq!(breaker.state(), State::Open);
+}
+
+/// A report that takes two seconds, and a quote; nothing is wrong with either.
+fn report_and_quote() -> Router {
+    let report = async || {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        "a report"
+    };
+    Router::new().route("/report", get(report)).route("/quote", get(async || "a quote"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn visitors_who_leave_a_slow_page_do_not_open_the_circuit() {
+    let breaker = breaker(config());
+    let router = report_and_quote().route_layer(BreakerLayer::http(breaker.clone()));
+    for _ in 0..50 {
+        let left = timeout(Duration::from_millis(600), ask(&router, "/report")).await;
+        assert!(left.is_err());
+    }
+    assert_eq!(ask(&router, "/quote").await.status(), 200);
+    assert_eq!((breaker.state(), breaker.stats().cancelled_total), (State::Closed, 50));
+}
+
+// The arrangement that is recommended: visitors who leave are outside of it, the timeout is inside.
+#[tokio::test(start_paused = true)]
+async fn a_timeout_inside_opens_the_circuit() {
+    async fn in_time(request: Request<Body>, next: Next) -> Result<Response<Body>, StatusCode> {
+        let response = timeout(Duration::from_secs(1), next.run(request)).await;
+        response.map_err(|_| StatusCode::GATEWAY_TIMEOUT)
+    }
+    let breaker = breaker(config());
+    let router = report_and_quote()
+        .route_layer(from_fn(in_time))
+        .route_layer(BreakerLayer::http(breaker.clone()));
+    for _ in 0..5 {
+        assert_eq!(ask(&router, "/report").await.status(), 504);
+    }
+    assert_eq!((breaker.state(), breaker.stats().failed_total), (State::Open, 5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn timeouts_outside_open_the_circuit_where_they_are_told_to_count() {
+    let breaker = breaker(config());
+    let layer = BreakerLayer::http(breaker.clone()).count_abandoned(true);
+    let router = report_and_quote().route_layer(layer);
+    for _ in 0..5 {
+        assert!(timeout(Duration::from_secs(1), ask(&router, "/report")).await.is_err());
+    }
+    assert_eq!((breaker.state(), breaker.stats().abandoned_total), (State::Open, 5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trial_that_a_visitor_leaves_gives_its_place_back() {
+    let breaker = breaker(config().half_open_permits(1));
+    let router = report_and_quote().route_layer(BreakerLayer::http(breaker.clone()));
+    crate::states::fail(&breaker, 5);
+    advance(Duration::from_secs(5)).await;
+    assert!(timeout(Duration::from_secs(1), ask(&router, "/report")).await.is_err());
+    assert_eq!(breaker.state(), State::HalfOpen);
+    assert_eq!(ask(&router, "/quote").await.status(), 200);
+    assert_eq!(breaker.state(), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_for_unknown_paths_do_not_close_a_circuit_of_routes() {
+    let breaker = breaker(config());
+    let router = Router::new()
+        .route("/", get(async || StatusCode::INTERNAL_SERVER_ERROR))
+        .route_layer(BreakerLayer::http(breaker.clone()));
+    for _ in 0..5 {
+        ask(&router, "/").await;
+    }
+    advance(Duration::from_secs(5)).await;
+    for _ in 0..10 {
+        assert_eq!(ask(&router, "/nowhere").await.status(), 404);
+    }
+    assert_eq!((breaker.state(), breaker.stats().admitted_total), (State::HalfOpen, 5));
+}
+
+// Not the backend has refused, but we have; a real 503 beside it counts.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_by_a_layer_further_in_says_nothing_about_the_backend() {
+    let (inner, outer) = (breaker(config()), breaker(config()));
+    let router = Router::new()
+        .route("/", get(async || "well"))
+        .layer(BreakerLayer::http(inner.clone()))
+        .layer(BreakerLayer::http(outer.clone()));
+    inner.force_open();
+    for _ in 0..50 {
+        assert_eq!(ask(&router, "/").await.status(), 503);
+    }
+    let stats = outer.stats();
+    assert_eq!((stats.state, stats.ignored_total, stats.failed_total), (State::Closed, 50, 0));
 }

@@ -1,6 +1,8 @@
 //! The crate from outside: breakers under paused time, drains over real TCP on loopback.
 
 mod accounting;
+mod busy;
+mod concurrency;
 mod conditions;
 mod config;
 mod contract;
@@ -17,6 +19,8 @@ mod body;
 #[cfg(feature = "axum")]
 mod client;
 #[cfg(feature = "axum")]
+mod concurrency_http;
+#[cfg(feature = "axum")]
 mod drain;
 #[cfg(feature = "axum")]
 mod drain_cut;
@@ -28,6 +32,8 @@ mod drain_limits;
 mod drain_route;
 #[cfg(feature = "axum")]
 mod drain_streams;
+#[cfg(feature = "retry")]
+mod hedge;
 #[cfg(feature = "axum")]
 mod http;
 #[cfg(feature = "axum")]
@@ -36,5 +42,7 @@ mod keys;
 mod redis;
 #[cfg(feature = "axum")]
 mod restarts;
+#[cfg(feature = "retry")]
+mod retry;
 #[cfg(feature = "axum")]
 mod signals;

@@ -158,7 +158,7 @@ async fn a_circuit_that_closes_by_itself_ramps_up() {
     }
     let stats = breaker.stats();
     assert_eq!(stats.admitted_total + stats.rejected_total, 4_006);
-    // After it all go through, and no lock is taken for it.
+    // After it all go through.
     succeed(&breaker, 1_000);
     // By hand it closes for all at once.
     fail(&breaker, 5);
@@ -214,4 +214,49 @@ async fn a_listener_may_ask_the_breaker_and_may_panic() {
     let stats = breaker.stats();
     assert_eq!((stats.state, stats.hook_panicked_total), (State::Open, 2));
     assert_eq!((stats.panicked_total, stats.in_flight), (1, 0));
+}
+
+/// Writes no log: it panics.
+#[cfg(feature = "tracing")]
+struct Broken;
+
+#[cfg(feature = "tracing")]
+impl tracing::Subscriber for Broken {
+    fn enabled(&self, _metadata: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _span: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _span: &tracing::span::Id, _values: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _span: &tracing::span::Id, _follows: &tracing::span::Id) {}
+
+    fn event(&self, _event: &tracing::Event<'_>) {
+        std::panic::resume_unwind(Box::new("a bug"))
+    }
+
+    fn enter(&self, _span: &tracing::span::Id) {}
+
+    fn exit(&self, _span: &tracing::span::Id) {}
+}
+
+// It would end the process: a panic that leaves a destructor while another is under way.
+#[cfg(feature = "tracing")]
+#[test]
+fn a_log_that_panics_over_a_call_that_panics_ends_neither_process_nor_listener() {
+    let breaker = breaker(config().consecutive_failures(1));
+    let told = reasons(&breaker);
+    let call = std::panic::AssertUnwindSafe(|| {
+        let _permit = breaker.admit().expect("closed");
+        std::panic::resume_unwind(Box::new("another"))
+    });
+    let ended: Result<(), _> =
+        tracing::subscriber::with_default(Broken, || std::panic::catch_unwind(call));
+    assert!(ended.is_err());
+    assert_eq!(*told.lock(), [Reason::ConsecutiveFailures]);
+    let stats = breaker.stats();
+    assert_eq!((stats.state, stats.hook_panicked_total), (State::Open, 1));
 }

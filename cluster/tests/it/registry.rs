@@ -8,6 +8,7 @@ use escala_cluster::{
     BreakerConfig, BreakerRegistry, KeyOverflow, RegistryConfig, RegistryStats, State,
 };
 use parking_lot::Mutex;
+use proptest::prelude::*;
 use tokio::time::advance;
 
 use crate::states::config;
@@ -356,6 +357,25 @@ async fn another_configuration_reaches_every_circuit_but_those_with_their_own() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lower_bound_makes_room_at_once() {
+    let registry = registry(of(200));
+    for key in 0..200 {
+        registry.admit(&key.to_string()).expect("closed").succeeded();
+    }
+    let held: Vec<_> = (0..15).map(|key| registry.breaker(&key.to_string())).collect();
+    registry.reconfigure(of(10)).expect("valid");
+    assert_eq!(registry.stats().keys, 15, "those in use stay");
+    drop(held);
+    for key in 1_000..1_100 {
+        registry.admit(&key.to_string()).expect("let through").succeeded();
+        advance(Duration::from_millis(2)).await;
+    }
+    let stats = registry.stats();
+    assert!(stats.keys <= 15, "{stats:?}");
+    check(&stats, 300, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_listener_hears_of_every_circuit_and_may_ask_the_registry() {
     let slow = config()
         .failure_rate(None)
@@ -416,4 +436,63 @@ async fn circuits_in_shadow_reject_nothing_and_are_kept() {
     assert_eq!(registry.evict_idle(), 0);
     let stats = registry.stats();
     assert_eq!((stats.keys, stats.admitted_total, stats.shadow_rejected_total), (2, 7, 2));
+}
+
+/// What the proptest below does in one step: a call of a key, how it ends, and how long nothing
+/// happens then.
+type Step = (u32, u8, u64);
+
+/// Whatever happens: no key twice, none too many, no call lost, and nobody forgets that a backend is
+/// down.
+async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
+    const BOUND: u32 = 8;
+    let config = of(BOUND).breaker(config().consecutive_failures(2));
+    let registry = BreakerRegistry::<u32>::new("keys", config.idle_after(Duration::from_secs(8)))
+        .expect("valid");
+    let mut held = Vec::new();
+    for (asked, (key, end, wait)) in (1..).zip(steps) {
+        let open: Vec<_> = (0..40)
+            .filter(|key| registry.get(key).is_some_and(|kept| kept.state() == State::Open))
+            .collect();
+        match registry.admit(&key) {
+            Ok(permit) if end == 0 => held.push(permit),
+            Ok(permit) if end < 4 => permit.failed(),
+            Ok(permit) => permit.succeeded(),
+            Err(_) => {}
+        }
+        for key in open {
+            let kept = registry.get(&key);
+            prop_assert!(kept.is_some_and(|kept| kept.state() == State::Open), "{key}");
+        }
+        if wait == 1 {
+            held.clear();
+        }
+        advance(Duration::from_millis(wait * wait)).await;
+        let stats = registry.stats();
+        check(&stats, asked, held.len() as u64);
+        let names: BTreeSet<_> =
+            registry.breakers(100).into_iter().map(|breaker| breaker.name).collect();
+        prop_assert_eq!(names.len() as u64, stats.keys, "no key twice");
+        prop_assert!(stats.keys <= u64::from(BOUND));
+        for name in names {
+            let key: u32 = name.trim_start_matches("keys/").parse().expect("a number");
+            let kept = registry.get(&key).map(|breaker| breaker.name().to_owned());
+            prop_assert_eq!(kept, Some(name), "found where it is");
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn over_random_histories_nothing_is_lost(
+        steps in prop::collection::vec((0_u32..40, 0_u8..10, 0_u64..70), 1..120),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime");
+        runtime.block_on(run(steps))?;
+    }
 }

@@ -99,6 +99,22 @@ fn a_success_among_failures_loses_none_of_them() {
 }
 
 #[test]
+fn a_success_among_failures_ends_their_row_in_every_order() {
+    race(|| {
+        let breaker = breaker(config().consecutive_failures(10));
+        let [first, second, good] = [admit(&breaker), admit(&breaker), admit(&breaker)];
+        first.failed();
+        let ends = spawn(&breaker, |_| good.succeeded());
+        second.failed();
+        ends.join().expect("ended");
+        let stats = breaker.stats();
+        // One if the success came before the second failure, none if it came after both.
+        assert!(stats.consecutive_failures <= 1, "{stats:?}");
+        check(&stats, 3);
+    });
+}
+
+#[test]
 fn results_of_before_a_reset_are_not_in_the_window_after_it() {
     for failed in [false, true] {
         race(move || {

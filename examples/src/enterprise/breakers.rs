@@ -101,11 +101,11 @@ fn judge<T>(result: &Result<T, StoreError>) -> Outcome {
     }
 }
 
+type JudgeArea = fn(Result<&Response, &Infallible>) -> Outcome;
+
 /// A breaker around the routes of an area. A 503 is no bug of theirs: whatever it stands for has a
 /// breaker of its own, or is only busy.
-pub(super) fn around_area(
-    breaker: &Breaker,
-) -> BreakerLayer<fn(Result<&Response, &Infallible>) -> Outcome, AsResponse> {
+pub(super) fn around_area(breaker: &Breaker) -> BreakerLayer<JudgeArea, AsResponse> {
     BreakerLayer::http(breaker.clone()).classify(|result: Result<&Response, &Infallible>| {
         let status = match result {
             Ok(response) => response.status(),

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use escala_cache::LoadError;
+use escala_cluster::Drain;
 use escala_queue::{EnqueueError, Job, Lane, Outcome};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -73,7 +74,11 @@ pub(super) async fn enqueue(app: &App, job: Job) {
 
 /// The worker of every lane.
 #[derive(Clone, Debug)]
-pub(super) struct Worker(pub(super) App);
+pub(super) struct Worker {
+    pub(super) app: App,
+    /// Waits for the jobs at work.
+    pub(super) drain: Drain,
+}
 
 impl Service<Job> for Worker {
     type Response = Outcome;
@@ -85,8 +90,13 @@ impl Service<Job> for Worker {
     }
 
     fn call(&mut self, job: Job) -> Self::Future {
-        let app = self.0.clone();
-        Box::pin(async move { Ok(work(&app, &job).await) })
+        let app = self.app.clone();
+        let registered = self.drain.job(format!("{} in lane {:?}", job.kind, job.lane));
+        Box::pin(async move {
+            let done = registered.run(work(&app, &job)).await;
+            // Cut with the process: the database still has it unfinished, and the next start sweeps it.
+            Ok(done.unwrap_or(Outcome::Retry(None)))
+        })
     }
 }
 

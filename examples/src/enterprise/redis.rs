@@ -30,7 +30,8 @@ impl Redis {
         self.store.stats()
     }
 
-    /// Whether it is asked at all at present.
+    /// Whether it is not asked at present. Once its time is over it may be well again: only a call
+    /// can tell.
     #[must_use]
     pub fn is_left_alone(&self) -> bool {
         matches!(self.breaker.state(), State::Open | State::ForcedOpen)

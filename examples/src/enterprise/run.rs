@@ -72,25 +72,31 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("runtime")
 }
 
-/// Serves until the drain has ended, then stops lanes and closes the database, in this order: a
-/// request may still enqueue, a job still needs the database.
+/// Serves until the drain has ended, jobs at work included, then closes the database: a job still needs
+/// it.
 ///
 /// # Errors
 /// The listener cannot be served.
 pub async fn serve_until(app: App, listener: TcpListener, drain: Drain) -> anyhow::Result<()> {
     let ready = drain.clone();
     app.obs.ready_when(move || !ready.is_draining());
+    let figures = drain.clone();
+    app.obs.source("drain", move |emit| figures.stats().visit(emit));
     let sampling = app.obs.run(drain.stopped());
-    let (lanes, stopped) = (app.clone(), drain.stopped());
-    let workers = app
-        .lanes
-        .spawn(async move { lanes.queue.run(jobs::Worker(lanes.clone()), stopped).join().await });
+    // Not until every request has ended: the drain waits for the jobs at work, and lanes with a backlog
+    // would never be without one. What they leave is swept by the next start.
+    let (lanes, closing) = (app.clone(), drain.closing());
+    let worker = jobs::Worker { app: app.clone(), drain: drain.clone() };
+    let workers = app.lanes.spawn(async move { lanes.queue.run(worker, closing).join().await });
     let sweeper = tokio::spawn(sweep_until(app.clone(), drain.stopped()));
 
     let changes = tokio::spawn(changes::follow(app.clone(), drain.stopped()));
 
-    let report = serve(listener, router(&app), drain).await.context("serve")?;
-    tracing::info!(?report, "requests are done");
+    // Nobody has an empty token: without ADMIN_TOKEN there is nobody who may.
+    let token = app.settings.admin_token.as_ref().map_or("", |token| token.reveal());
+    let router = router(&app).merge(drain.router_with_token(token));
+    let report = serve(listener, router, drain).await.context("serve")?;
+    tracing::info!(%report, "requests and jobs are done");
 
     let lanes = workers.await.context("lanes")?;
     tracing::info!(?lanes, "lanes are done");
@@ -197,7 +203,12 @@ pub(super) fn watch(app: &App) {
     app.limits.watch(obs);
     let queue = app.queue.clone();
     obs.signal(Signal::QueueSize, move || waiting(&queue.stats()));
+    watch_health(app);
+}
 
+/// What the health document asks.
+fn watch_health(app: &App) {
+    let obs = &app.obs;
     // Past the router: a check is no write, and needs no free place.
     let (db, nodes) = (app.db.clone(), app.nodes.clone());
     let database = move || {

@@ -11,9 +11,10 @@ use serde_json::json;
 use super::snapshot::Current;
 
 /// `GET /healthz`: 200, or 503 once the gateway ends. `GET /stats`: groups, servers, connections, and
-/// what became of the last file.
+/// what became of the last file. `POST /drain`: ends the gateway as SIGTERM does, `GET /drain` says how
+/// far that is.
 pub(super) fn router(current: Arc<Current>, drain: Drain) -> Router {
-    let draining = drain.clone();
+    let (draining, ending) = (drain.clone(), drain.router());
     let health = async move || match draining.is_draining() {
         false => (StatusCode::OK, "ok\n"),
         true => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
@@ -22,5 +23,5 @@ pub(super) fn router(current: Arc<Current>, drain: Drain) -> Router {
         let file = current.loads.lock().clone();
         Json(json!({ "file": file, "upstreams": current.groups(), "server": drain.stats() }))
     };
-    Router::new().route("/healthz", get(health)).route("/stats", get(stats))
+    Router::new().route("/healthz", get(health)).route("/stats", get(stats)).merge(ending)
 }

@@ -129,7 +129,7 @@ async fn serve_on(
 async fn serve_router(router: Router, listener: TcpListener, drain: Drain) -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener).context("listener")?;
     let report = serve(listener, router, drain.clone()).await.context("serve")?;
-    tracing::info!(?report, "requests are done");
+    tracing::info!(%report, "requests are done");
     drain.stopped().await;
     Ok(())
 }

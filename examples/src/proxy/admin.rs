@@ -6,8 +6,10 @@ use escala_cache::http::HttpCache;
 use escala_cluster::Drain;
 use serde_json::json;
 
-/// `GET /stats`: the HTTP cache, the layers below it, connections and requests.
+/// `GET /stats`: the HTTP cache, the layers below it, connections and requests. `POST /drain`: ends the
+/// proxy as SIGTERM does, `GET /drain` says how far that is.
 pub(super) fn router(cache: HttpCache, drain: Drain) -> Router {
+    let ending = drain.router();
     let stats = async move || {
         Json(json!({
             "http": cache.stats(),
@@ -15,5 +17,5 @@ pub(super) fn router(cache: HttpCache, drain: Drain) -> Router {
             "server": drain.stats(),
         }))
     };
-    Router::new().route("/stats", get(stats))
+    Router::new().route("/stats", get(stats)).merge(ending)
 }

@@ -5,6 +5,7 @@ mod api;
 mod bad_settings;
 mod breakers;
 mod caching;
+mod draining;
 mod gateway;
 mod limits;
 mod load;

@@ -43,8 +43,13 @@ impl Enterprise {
     }
 
     /// Stops it as an operator would.
-    pub(crate) async fn terminate(mut self) -> ExitStatus {
+    pub(crate) async fn terminate(self) -> ExitStatus {
         self.signal(Signal::TERM);
+        self.ended().await
+    }
+
+    /// Waits for it to end by itself.
+    pub(crate) async fn ended(mut self) -> ExitStatus {
         timeout(PATIENCE, self.process.wait()).await.expect("stops in time").expect("waited")
     }
 

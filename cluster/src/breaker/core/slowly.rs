@@ -14,20 +14,12 @@ use super::{
 impl Core {
     /// Lets a call in that has to ask. `None` for one that is not counted at all.
     pub(in super::super) fn admit_slowly(&self, cell: &Cell) -> Result<Option<Call>, Open> {
-        let since = self.now_if_slow_counts();
-        let word = self.word();
-        let ticket = match word.state() {
-            State::Disabled => return Ok(None),
-            _ if word.admits_all() => Ok(Ticket { epoch: word.epoch(), probe: None }),
-            State::ForcedClosed => Ok(Ticket { epoch: word.epoch(), probe: None }),
-            _ => match self.rejection(word) {
-                Some(open) => Err(open),
-                None => self
-                    .change(|books, now, chance| books.machine.admit(now, chance))
-                    .map_err(|retry_after| Open { retry_after }),
-            },
-        };
-        let ticket = match ticket {
+        // First, as a disabled circuit is not to cost a look at the clock.
+        if self.word().state() == State::Disabled {
+            return Ok(None);
+        }
+        let since = if self.slow().is_off() { NEVER } else { self.look(self.now()) };
+        let ticket = match self.ask() {
             Ok(ticket) => ticket,
             Err(_) if self.hot.shadow.load(Acquire) => {
                 cell.shadow_rejected();
@@ -39,7 +31,47 @@ impl Core {
             }
         };
         cell.admitted();
-        Ok(Some(Call { probe: ticket.probe, ..Call::new(ticket.epoch, since) }))
+        Ok(Some(Call::of(ticket, since)))
+    }
+
+    /// Lets a call in that has failed already, before it could be made. `None` if it would not have
+    /// been let in, and for one that is not counted.
+    pub(in super::super) fn admit_unready(&self, cell: &Cell) -> Option<Call> {
+        if self.word().state() == State::Disabled {
+            return None;
+        }
+        let ticket = self.ask().ok()?;
+        cell.admitted();
+        Some(Call::of(ticket, NEVER))
+    }
+
+    fn ask(&self) -> Result<Ticket, Open> {
+        let word = self.word();
+        if word.admits_all() || matches!(word.state(), State::ForcedClosed | State::Disabled) {
+            return Ok(Ticket { epoch: word.epoch(), probe: None });
+        }
+        if let Some(open) = self.rejection(word) {
+            return Err(open);
+        }
+        self.change(|books, now, chance| books.machine.admit(now, chance))
+            .map_err(|retry_after| Open { retry_after })
+    }
+
+    /// The rejection that a call would meet now, after a look at the calls under way: those that
+    /// are too slow may open a closed circuit, and those past their deadline end a trial. Whoever
+    /// waits for a service that such calls keep busy has nobody else who looks.
+    pub(in super::super) fn refusal(&self) -> Option<Open> {
+        if !self.slow().is_off() {
+            self.look(self.now());
+        }
+        let word = self.word();
+        let open = match word.state() {
+            State::HalfOpen => self
+                .change(|books, now, chance| books.machine.refusal(now, chance))
+                .map(|retry_after| Open { retry_after }),
+            _ => self.rejection(word),
+        };
+        open.filter(|_| !self.hot.shadow.load(Acquire))
     }
 
     /// What an open circuit answers.
@@ -71,7 +103,7 @@ impl Core {
         cell.ended(end);
         let epoch = call.epoch;
         let retry_after = retry_after.filter(|_| end.is_failure());
-        if call.probe.is_some() {
+        if call.is_probe() {
             let result = (verdict(end, slow), retry_after);
             self.change(|books, now, chance| {
                 books.machine.settle(call.ticket(), result, now, chance);

@@ -24,14 +24,16 @@ pub(super) struct Rules {
 impl Rules {
     pub(super) fn new(config: &BreakerConfig) -> Self {
         let permits = config.half_open_permits;
-        let needed = (config.half_open_success_ratio * f64::from(permits)).ceil();
+        // As a quotient, as the share itself was written: 0.28 times 25 is more than 7.
+        let enough =
+            |part: &u32| f64::from(*part) / f64::from(permits) >= config.half_open_success_ratio;
         Self {
             open_for: config.open_for,
             open_for_max: config.open_for_max,
             retry_after_max: config.retry_after_max,
             jitter: config.jitter,
             permits,
-            needed: (needed as u32).clamp(1, permits),
+            needed: (1..permits).find(enough).unwrap_or(permits),
             probe_deadline: config.probe_deadline,
             ramp: config.ramp,
         }

@@ -22,8 +22,7 @@ struct Probe {
 
 impl Trial {
     pub(super) fn admit(&mut self, permits: u32, deadline: Duration) -> Option<NonZeroU32> {
-        let decided = (self.succeeded + self.failed) as usize;
-        if self.probes.len() + decided >= permits as usize {
+        if self.is_full(permits) {
             return None;
         }
         // After four thousand million probes of one trial the numbers begin anew.
@@ -31,6 +30,12 @@ impl Trial {
         let id = NonZeroU32::MIN.saturating_add(self.last - 1);
         self.probes.push(Probe { id, deadline });
         Some(id)
+    }
+
+    /// Whether all its permits are handed out.
+    pub(super) fn is_full(&self, permits: u32) -> bool {
+        let decided = (self.succeeded + self.failed) as usize;
+        self.probes.len() + decided >= permits as usize
     }
 
     /// False if the probe is no longer there: it has outlived its deadline.

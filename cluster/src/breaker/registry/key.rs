@@ -126,7 +126,7 @@ impl<B> KeyOf<http::Request<B>> for HostKey {
 /// A circuit for each value of a header. Requests without it have no key.
 ///
 /// What a header holds may be a credential, so its value is neither kept nor shown: the key is a
-/// hash of it that means nothing outside of this process.
+/// hash of it, by a secret that this value and its clones have and nobody else.
 #[cfg(feature = "axum")]
 #[derive(Clone)]
 pub struct HeaderKey {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{BreakerRegistry, KeyOf};
 use crate::breaker::reject::sealed::Sealed;
-use crate::breaker::{Guard, Open, Permit};
+use crate::breaker::{Guard, Judgement, Open, Permit};
 
 /// A registry and how to find the key of a request; see
 /// [`BreakerLayer::keyed`](crate::BreakerLayer::keyed).
@@ -40,10 +40,17 @@ where
         None
     }
 
+    fn rejects_after_a_look(&self) -> bool {
+        false
+    }
+
     fn refuse(&self) -> Open {
         // Never asked for, since nothing is rejected before its request is there.
         Open { retry_after: Duration::ZERO }
     }
+
+    /// Nothing: no request, no key.
+    fn unready(&self, _judgement: Judgement) {}
 
     fn admit_at_once(&self) -> Option<Permit> {
         None

@@ -27,6 +27,10 @@ const PASSING: usize = 4;
 /// Circuits looked at to find room for one, a bound on what a flood of new keys costs each call.
 const SEARCH: usize = 32;
 
+/// Circuits that may well be made at once: so many places are taken beyond the bound at most, while
+/// as many are being given back.
+const AT_ONCE: usize = 64;
+
 /// How long nobody looks for room where there was none.
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -126,6 +130,7 @@ impl<K> Shared<K> {
     pub(super) fn reconfigure(&self, config: RegistryConfig) -> Result<(), ConfigError> {
         config.validate()?;
         let (breaker, overflow) = (config.breaker.clone(), config.overflow);
+        let max_keys = config.max_keys as usize;
         let before = self.config.swap(Arc::new(config));
         let mut result = Ok(());
         self.for_each(|kept, own| {
@@ -139,7 +144,17 @@ impl<K> Shared<K> {
                 KeyOverflow::Shared => self.overflow.reset(),
             }
         }
+        self.shrink(max_keys);
         result.and(self.overflow.reconfigure(breaker))
+    }
+
+    /// Forgets as many circuits as there are too many, as far as they may go.
+    fn shrink(&self, max_keys: usize) {
+        let look = self.look(true);
+        for part in &self.parts {
+            let mut steps = read(part).len();
+            while self.taken() > max_keys && self.forget(part, &mut steps, look) {}
+        }
     }
 
     /// Visits each circuit, outside of the locks: its moves may be told.
@@ -241,13 +256,15 @@ impl<K: Hash + Eq + Display> Shared<K> {
     fn take_place(&self, hash: u64) -> Option<Place<'_>> {
         let before = self.taken.fetch_add(1, Ordering::AcqRel);
         let place = Place(&self.taken);
-        if before < self.config.load().max_keys as usize {
+        let max_keys = self.config.load().max_keys as usize;
+        if before < max_keys {
             // Forgets as fast as others come, long before the bound.
             let mut steps = PASSING;
             self.forget(self.part(hash), &mut steps, self.look(false));
             return Some(place);
         }
-        self.find_place().then_some(place)
+        // Far beyond the bound, which was lowered then, nobody takes the place of who goes.
+        (self.find_place() && before < max_keys + AT_ONCE).then_some(place)
     }
 
     /// A circuit, and whether its configuration is its own.

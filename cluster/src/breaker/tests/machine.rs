@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::machine::{Machine, Moves, Ticket, Verdict};
+use super::super::machine::{Machine, Moves, Ticket, Verdict, ramp_share};
 use super::super::{BreakerConfig, Figures, Reason, State};
 
 const WHY: (Reason, Figures) = (
@@ -183,20 +183,75 @@ fn a_ramp_lets_a_growing_share_through() {
     assert_eq!(machine.state(), State::Closed);
     for (at, chance, left) in [
         (5, 0.05, None),
-        (5, 0.1, Some(10)),
+        // A tenth of ten seconds; the chance that is drawn says when it would have done.
+        (5, 0.1, Some(1_000)),
+        (5, 0.75, Some(7_500)),
         (7, 0.19, None),
-        (7, 0.2, Some(8)),
+        (7, 0.2, Some(1)),
+        (7, 0.5, Some(3_000)),
         (14, 0.89, None),
         (14, 0.9, Some(1)),
+        (14, 0.95, Some(500)),
         (15, 0.999, None),
     ] {
         let answer = machine.admit(seconds(at), chance).err();
-        assert_eq!(answer, left.map(seconds), "at {at} with {chance}");
+        assert_eq!(answer, left.map(Duration::from_millis), "at {at} with {chance}");
         assert_eq!(machine.ramp().is_some(), at < 15);
     }
     // Opened within a ramp, it opens; closed by hand, it has none.
     machine.reset();
     assert_eq!(machine.ramp(), None);
+}
+
+// 0.28 of 25 is 7; in floating point 0.28 * 25 is more.
+#[test]
+fn exactly_the_share_of_a_trial_closes_it() {
+    for (ratio, permits, needed) in
+        [(0.28, 25, 7), (0.55, 100, 55), (0.07, 100, 7), (0.14, 50, 7), (0.56, 25, 14), (0.5, 3, 2)]
+    {
+        let config = config().half_open_permits(permits).half_open_success_ratio(ratio);
+        let (mut machine, first) = half_open(&config, seconds(5));
+        machine.settle(first, (Verdict::Success, None), seconds(5), 0.0);
+        for _ in 1..needed {
+            assert_eq!(machine.state(), State::HalfOpen, "{ratio} of {permits}");
+            let probe = machine.admit(seconds(5), 0.0).expect("a permit");
+            machine.settle(probe, (Verdict::Success, None), seconds(5), 0.0);
+        }
+        assert_eq!(machine.state(), State::Closed, "{ratio} of {permits}");
+    }
+}
+
+// Told the end of the ramp, all who were rejected within it would come back at once.
+#[test]
+fn callers_rejected_in_a_ramp_are_spread_over_the_rest_of_it() {
+    let (mut machine, probe) =
+        half_open(&config().half_open_permits(1).ramp(seconds(60)), seconds(5));
+    machine.settle(probe, (Verdict::Success, None), seconds(5), 0.0);
+    let mut back = [0; 4];
+    for caller in 0..1_000 {
+        let chance = f64::from(caller) / 1_000.0;
+        if let Err(left) = machine.admit(seconds(20), chance) {
+            // At 15 s of the ramp.
+            let age = seconds(15) + left;
+            assert!(age <= seconds(60) && ramp_share(age + seconds(1), seconds(60)) > chance);
+            back[(age.as_secs() / 15) as usize] += 1;
+        }
+    }
+    assert_eq!(back, [0, 250, 250, 250]);
+}
+
+#[test]
+fn a_trial_whose_permits_are_out_refuses_until_their_deadline_and_moves_then() {
+    let (mut machine, _hung) = half_open(&config().half_open_permits(1), seconds(5));
+    assert_eq!(machine.refusal(seconds(5), 0.0), Some(seconds(5)));
+    assert_eq!(machine.refusal(seconds(9), 0.0), Some(seconds(1)));
+    assert_eq!(machine.refusal(seconds(11), 0.0), Some(seconds(9)), "open since 10 s, for 10 s");
+    assert_eq!(machine.refusal(seconds(20), 0.0), None, "its time is over");
+    assert_eq!(machine.state(), State::Open, "and who asks only does not try it");
+    machine.force_open();
+    assert_eq!(machine.refusal(seconds(20), 0.0), Some(seconds(5)));
+    machine.reset();
+    assert_eq!(machine.refusal(seconds(20), 0.0), None);
 }
 
 #[test]

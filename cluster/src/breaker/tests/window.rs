@@ -174,3 +174,22 @@ fn slow_calls_under_way_count_beside_those_of_the_window() {
     let hung = Windows::new(&config, 0).judge(&Limits::new(&config.slow_call_rate(None)), 50).0;
     assert_eq!(hung, None);
 }
+
+// 0.28 of 25 is 7; in floating point 0.28 * 25 is more.
+#[test]
+fn a_share_is_reached_by_exactly_so_many_calls() {
+    for (share, part, calls) in [
+        (0.28, 7, 25),
+        (0.55, 55, 100),
+        (0.07, 7, 100),
+        (0.14, 7, 50),
+        (0.56, 14, 25),
+        (0.1, 3, 30),
+    ] {
+        let config = BreakerConfig::default().failure_rate(share).minimum_calls(1);
+        let limits = Limits::new(&config);
+        let exceeded = |failures| limits.exceeded(Counts { calls, failures, slow: 0 }, 0);
+        assert_eq!(exceeded(part - 1), None, "{share} of {calls}");
+        assert_eq!(exceeded(part), Some(Reason::FailureRate), "{share} of {calls}");
+    }
+}

@@ -55,11 +55,21 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
 
 /// Every set of conditions, with times so that all of them are met.
 pub(super) fn config() -> impl Strategy<Value = BreakerConfig> {
-    let share = || prop::option::of(prop_oneof![Just(0.25), Just(0.5), Just(1.0)]);
+    let share = || {
+        prop::option::of(prop_oneof![
+            Just(0.25),
+            Just(0.5),
+            Just(1.0),
+            Just(0.28),
+            Just(0.55),
+            Just(0.07)
+        ])
+    };
     let conditions = (prop::option::of(1_u32..6), share(), share());
     let windows = (prop::option::of(Just(1_000_u64)), prop::option::of(1_u32..25), 1_u32..12);
     let slow = prop_oneof![3 => Just(400_u64), 1 => Just(200)];
-    let trial = (1_u32..5, prop_oneof![Just(0.3), Just(0.5), Just(1.0)]);
+    let permits = prop_oneof![4 => 1_u32..5, 1 => 5_u32..30];
+    let trial = (permits, prop_oneof![Just(0.3), Just(0.5), Just(1.0), Just(0.28)]);
     (conditions, windows, slow, trial).prop_filter_map(
         "each rate has its window, and there is a condition",
         |((row, failures, slow_rate), (window, size, minimum), slow, (permits, ratio))| {

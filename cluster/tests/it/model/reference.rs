@@ -250,7 +250,7 @@ impl Model {
         let too_high = |(calls, failures, slow): Counts| {
             let minimum = u64::from(self.config.minimum_calls);
             let rate = |share: Option<f64>, part: u64, calls: u64| {
-                share.is_some_and(|share| part as f64 >= share * calls as f64)
+                share.is_some_and(|share| part * 10_000 >= parts(share) * calls)
                     && part > 0
                     && calls >= minimum
             };
@@ -315,7 +315,8 @@ impl Model {
 
     fn needed(&self) -> u32 {
         let permits = self.config.half_open_permits;
-        ((self.config.half_open_success_ratio * f64::from(permits)).ceil() as u32).clamp(1, permits)
+        let parts = parts(self.config.half_open_success_ratio);
+        (u64::from(permits) * parts).div_ceil(10_000) as u32
     }
 
     fn decide(&mut self, now: u64) {
@@ -409,4 +410,9 @@ impl Model {
         self.look_at = 0;
         self.decide(now);
     }
+}
+
+/// A share in ten thousandths, for sums without fractions.
+fn parts(share: f64) -> u64 {
+    (share * 10_000.0).round() as u64
 }

@@ -68,6 +68,29 @@ async fn each_limit_does_what_it_is_set_to_when_redis_is_away() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_waited_for_redis_is_judged_by_the_time_it_is_then() {
+    let redis = Redis::start().await.unwrap();
+    let store = store(&redis.url());
+    // A whole burst is back within a fifth of the timeout.
+    let config = RateLimitConfig::new(Quota::per_second(500).burst(10))
+        .store_failure(StoreFailure::Local { processes: 1 });
+    let limiter = RedisRateLimiter::new("local", config, &store).unwrap();
+    limiter.check("key").await.unwrap();
+    redis.freeze().unwrap();
+    let waits = tokio::spawn({
+        let limiter = limiter.clone();
+        async move { limiter.check("key").await }
+    });
+    while store.stats().in_flight == 0 {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::sleep(TIMEOUT / 2).await;
+    store.breaker().force_open();
+    assert!(limiter.check("key").await.unwrap().unwrap().is_allowed());
+    assert!(waits.await.unwrap().unwrap().unwrap().is_allowed());
+}
+
 #[tokio::test]
 async fn a_limit_that_only_watches_lets_through_whatever_fails() {
     let store = RedisRateStore::new(RedisRateConfig::new("redis://127.0.0.1:1")).unwrap();

@@ -247,3 +247,12 @@ async fn a_stop_lets_the_open_request_finish() {
     assert!(client.rest().await.unwrap_or_default().is_empty());
     assert!(ended.await.expect("joined").success());
 }
+
+#[tokio::test]
+async fn an_operator_stops_it_by_a_request() {
+    let origin = Origin::start().await;
+    let gateway = start("", &origin).await;
+    let (status, plan) = crate::draining::drain(gateway.management, "").await;
+    assert_eq!((status, plan["draining"].as_u64()), (202, Some(1)), "{plan}");
+    assert!(gateway.ended().await.success());
+}

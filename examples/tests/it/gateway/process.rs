@@ -117,8 +117,13 @@ impl Gateway {
     }
 
     /// Asks it to stop, as an operator would, and waits.
-    pub(super) async fn terminate(mut self) -> ExitStatus {
+    pub(super) async fn terminate(self) -> ExitStatus {
         self.signal(Signal::TERM);
+        self.ended().await
+    }
+
+    /// Waits for it to end by itself.
+    pub(super) async fn ended(mut self) -> ExitStatus {
         timeout(PATIENCE, self.process.wait()).await.expect("stops in time").expect("waited")
     }
 

@@ -119,6 +119,15 @@ async fn a_stop_lets_the_open_request_finish() {
 }
 
 #[tokio::test]
+async fn an_operator_stops_it_by_a_request() {
+    let origin = Origin::start().await;
+    let mut proxy = Proxy::start(origin.address, "--threads 2 --admin 127.0.0.1:0").await;
+    let (status, plan) = crate::draining::drain(proxy.admin().await, "").await;
+    assert_eq!((status, plan["draining"].as_u64()), (202, Some(1)), "{plan}");
+    assert!(proxy.ended().await.success());
+}
+
+#[tokio::test]
 async fn settings_that_cannot_be_are_named_and_secrets_are_not() {
     let taken = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let address = taken.local_addr().expect("address");

@@ -93,8 +93,9 @@ impl Core {
                 (StoreFailure::Local { .. }, Buckets::Remote(_, Some(share))) => {
                     // What fits into the whole burst is not too costly for being a share.
                     let cost = claim.cost.min(self.quota().shared_by(share.processes).burst);
-                    let (hash, mut at) = (self.seed.hash_one(&claim.key), claim.at);
-                    self.take_here(&share.buckets, hash, cost, &mut at)
+                    // Read anew: the claim has waited, and others have been decided meanwhile.
+                    let (hash, mut now) = (self.seed.hash_one(&claim.key), Moment::recent());
+                    self.take_here(&share.buckets, hash, cost, &mut now)
                 }
                 _ => Outcome::Uncounted,
             };

@@ -11,9 +11,10 @@ mod units;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use ::redis::RedisError;
+#[cfg(feature = "tracing")]
+use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -36,6 +37,10 @@ use crate::{Breaker, ConfigError, Permit};
 /// thousand requests turned away in that time give back.
 const REFUNDS: usize = 1_024;
 
+/// The breaker tells of its moves as well.
+#[cfg(feature = "tracing")]
+const LOG_INTERVAL: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// Rate limits that all processes with the same Redis share.
 ///
 /// A limiter is given it as its store; several limiters, with keys apart by their names, share one.
@@ -47,8 +52,8 @@ const REFUNDS: usize = 1_024;
 /// Redis alone, and what becomes of requests then is the limiter's choice.
 ///
 /// # Errors
-/// Its questions have none: a question that fails is counted, and the limiter told so. The first
-/// failure after an answer is logged as a warning (feature `tracing`), and so is the recovery.
+/// Its questions have none: a question that fails is counted, and the limiter told so. A failure is
+/// logged as a warning (feature `tracing`), one each ten seconds.
 ///
 /// # Cancellation
 /// Dropping a check leaves open whether its units are taken.
@@ -75,8 +80,9 @@ struct Inner {
     denials: Denials,
     counters: Arc<Counters>,
     refunds: Arc<Semaphore>,
-    /// The last question failed: said once, not each time.
-    failing: AtomicBool,
+    /// When a failure was last logged.
+    #[cfg(feature = "tracing")]
+    told: Mutex<Option<Instant>>,
 }
 
 /// Why Redis has not answered a [`ping`](RedisRateStore::ping).
@@ -116,7 +122,8 @@ impl RedisRateStore {
             denials: Denials::new(config.denials as usize),
             counters: Arc::default(),
             refunds: Arc::new(Semaphore::new(REFUNDS)),
-            failing: AtomicBool::new(false),
+            #[cfg(feature = "tracing")]
+            told: Mutex::default(),
             config,
         };
         let inner = Arc::new(inner);
@@ -247,7 +254,9 @@ impl Inner {
             }
             Err(_) => permit.failed(),
         }
-        self.report(answer.as_ref().err());
+        if let Err(failure) = &answer {
+            self.report(failure);
+        }
         answer
     }
 
@@ -300,20 +309,21 @@ impl Inner {
         verdicts
     }
 
+    /// Logs a failure, and at most one each [`LOG_INTERVAL`]: under load there may be thousands.
     #[cfg(feature = "tracing")]
-    fn report(&self, failure: Option<&Unanswered>) {
-        let before = self.failing.load(Ordering::Relaxed);
-        if before == failure.is_some()
-            || self.failing.swap(failure.is_some(), Ordering::Relaxed) != before
-        {
+    fn report(&self, failure: &Unanswered) {
+        let now = Instant::now();
+        let mut told = self.told.lock();
+        if told.is_some_and(|told| now.duration_since(told) < LOG_INTERVAL) {
             return;
         }
+        *told = Some(now);
+        drop(told);
         match failure {
-            None => tracing::info!("redis answers again: rate limits are shared"),
-            Some(Unanswered::TimedOut) => {
+            Unanswered::TimedOut => {
                 tracing::warn!("redis does not answer in time: rate limits are not shared");
             }
-            Some(Unanswered::Failed(error)) => {
+            Unanswered::Failed(error) => {
                 let error = error as &dyn std::error::Error;
                 tracing::warn!(error, "redis fails: rate limits are not shared");
             }
@@ -321,9 +331,8 @@ impl Inner {
     }
 
     #[cfg(not(feature = "tracing"))]
-    fn report(&self, failure: Option<&Unanswered>) {
-        self.failing.store(failure.is_some(), Ordering::Relaxed);
-    }
+    #[expect(clippy::unused_self, reason = "the same call with and without the feature")]
+    fn report(&self, _: &Unanswered) {}
 }
 
 impl fmt::Debug for Inner {

@@ -1,0 +1,118 @@
+//! Which requests may be sent again, and after which results.
+
+use std::error::Error;
+use std::fmt;
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use crate::{Open, Overloaded, RateLimited};
+
+/// What the result of an attempt calls for. The time is what the server asked to be left alone for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Retry {
+    /// The result stands.
+    No,
+    /// The request may have been carried out: only one that does no harm twice may be sent again.
+    IfIdempotent(Option<Duration>),
+    /// The request was certainly not carried out: any may be sent again.
+    Always(Option<Duration>),
+}
+
+impl Retry {
+    /// For an error, by what it or one of its causes is: a connection that was never made, or a
+    /// refusal by a breaker or limit of this crate, means that nothing was sent. Of anything else
+    /// nobody knows.
+    ///
+    /// Of a boxed error: `Retry::for_error(&**error)`.
+    #[must_use]
+    pub fn for_error(error: &(dyn Error + 'static)) -> Self {
+        let mut cause = Some(error);
+        // A chain that long is a loop.
+        for _ in 0..32 {
+            let Some(error) = cause else { break };
+            if let Some(io) = error.downcast_ref::<std::io::Error>()
+                && is_unsent(io.kind())
+            {
+                return Self::Always(None);
+            }
+            if let Some(open) = error.downcast_ref::<Open>() {
+                return Self::Always(Some(open.retry_after));
+            }
+            if let Some(overloaded) = error.downcast_ref::<Overloaded>() {
+                return Self::Always(Some(overloaded.retry_after));
+            }
+            if let Some(limited) = error.downcast_ref::<RateLimited>() {
+                let retryable = limited.is_retryable();
+                return if retryable { Self::Always(limited.retry_after) } else { Self::No };
+            }
+            cause = error.source();
+        }
+        Self::IfIdempotent(None)
+    }
+}
+
+/// Failures to make a connection. A connection that was made and broke is none of them.
+fn is_unsent(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::ConnectionRefused
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::NetworkDown
+            | ErrorKind::AddrNotAvailable
+    )
+}
+
+/// What a [`RetryPolicy`](crate::RetryPolicy) knows about requests and results.
+///
+/// [`HttpRetry`](crate::HttpRetry) does for HTTP, [`RetryWhen`] for any request that can be cloned.
+pub trait RetryRules<Req, Res, E> {
+    /// A copy to send should this attempt fail; `None` if there can be none, and no retry then.
+    fn copy(&self, request: &Req) -> Option<Req>;
+
+    /// Whether the request does no harm if it is carried out twice.
+    fn is_idempotent(&self, request: &Req) -> bool;
+
+    /// What this result calls for.
+    fn judge(&self, request: &Req, result: Result<&Res, &E>) -> Retry;
+}
+
+/// Rules for requests that can be cloned and carried out twice: the closure judges the results.
+///
+/// ```
+/// use escala_cluster::{Retry, RetryConfig, RetryPolicy, RetryWhen};
+///
+/// let rules = RetryWhen(|_: &u32, result: Result<&u32, &std::io::Error>| match result {
+///     Ok(_) => Retry::No,
+///     Err(error) => Retry::for_error(error),
+/// });
+/// let policy = RetryPolicy::new("lookups", RetryConfig::default(), rules)?;
+/// # Ok::<(), escala_cluster::ConfigError>(())
+/// ```
+#[derive(Clone, Copy)]
+pub struct RetryWhen<F>(pub F);
+
+impl<F, Req, Res, E> RetryRules<Req, Res, E> for RetryWhen<F>
+where
+    Req: Clone,
+    F: Fn(&Req, Result<&Res, &E>) -> Retry,
+{
+    fn copy(&self, request: &Req) -> Option<Req> {
+        Some(request.clone())
+    }
+
+    fn is_idempotent(&self, _: &Req) -> bool {
+        true
+    }
+
+    fn judge(&self, request: &Req, result: Result<&Res, &E>) -> Retry {
+        self.0(request, result)
+    }
+}
+
+impl<F> fmt::Debug for RetryWhen<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetryWhen").finish_non_exhaustive()
+    }
+}
