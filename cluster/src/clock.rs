@@ -29,8 +29,9 @@ thread_local! {
 }
 
 impl Moment {
-    /// The time, late by at most one tick of the kernel. On a paused test clock, and where there is
-    /// no coarse clock, it is exact.
+    /// The time, late by at most one tick of the kernel. On a test clock that was paused before this
+    /// thread's first reading, and where there is no coarse clock, it is exact. On one that is paused
+    /// later, the real time is given out until the next tick.
     #[inline]
     pub(crate) fn recent() -> Self {
         let Some(tick) = tick() else {

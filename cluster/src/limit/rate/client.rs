@@ -101,11 +101,14 @@ impl ClientIp {
 
     /// The client's address. `peer` is where the connection comes from.
     #[must_use]
+    #[inline]
     pub fn resolve(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let peer = peer.to_canonical();
-        if !self.trusts(peer) {
-            return peer;
-        }
+        if self.trusts(peer) { self.behind(peer, headers) } else { peer }
+    }
+
+    /// The client's address, as a proxy of ours tells it.
+    fn behind(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         match self.header {
             ForwardedBy::XForwardedFor => {
                 let lines = headers.get_all(HeaderName::from_static("x-forwarded-for"));
@@ -124,6 +127,7 @@ impl ClientIp {
 
     /// What clients are told apart by: the address, of IPv6 its network.
     #[must_use]
+    #[inline]
     pub fn network(&self, address: IpAddr) -> IpAddr {
         match address.to_canonical() {
             IpAddr::V6(v6) => {

@@ -26,7 +26,7 @@ pub struct RateLimitConfig {
     pub quota: Quota,
     /// Keys that are kept in memory at most, 1 to 100,000,000. 100,000, which take 4 MB: more
     /// clients than one process serves while their buckets are not full again. A key takes 16 bytes
-    /// and up to twice as much again of free space.
+    /// and up to 27 more of free space.
     #[cfg_attr(feature = "serde", serde(default = "default_max_keys"))]
     pub max_keys: usize,
     /// What a new key gets when all keys kept are in use. [`Overflow::Share`], so that neither an
@@ -106,7 +106,7 @@ pub enum StoreFailure {
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum RateLimitHeaders {
-    /// `RateLimit-Policy` and `RateLimit`, as draft-ietf-httpapi-ratelimit-headers-11 has them.
+    /// `RateLimit-Policy` and `RateLimit`, as draft-ietf-httpapi-ratelimit-headers-10 has them.
     #[default]
     Standard,
     /// `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset` (seconds until all is

@@ -1,16 +1,23 @@
 //! One limit: where its buckets are, what it counts, and what its settings make of a decision.
 
+#[cfg(feature = "redis")]
+mod elsewhere;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+#[cfg(feature = "redis")]
+use self::elsewhere::RemoteTally;
+#[cfg(feature = "redis")]
+pub(super) use self::elsewhere::{Claimed, Share};
 #[cfg(feature = "redis")]
 use super::StoreFailure;
 use super::config::validate_name;
 use super::key::{Key, KeyParts};
 use super::memory;
 #[cfg(feature = "redis")]
-use super::remote::{Claim, RemoteStore, Spent, Verdict};
+use super::remote::{Claim, RemoteStore, Spent};
 use super::{Decision, MissingKey, Quota, RateKey, RateLimitConfig, RateLimitStats, Refusal};
 use crate::ConfigError;
 use crate::clock::Moment;
@@ -41,14 +48,6 @@ pub(super) enum Buckets {
     Remote(Arc<dyn RemoteStore>, Option<Share>),
 }
 
-/// This process's part of a limit whose store cannot be asked.
-#[cfg(feature = "redis")]
-#[derive(Debug)]
-pub(super) struct Share {
-    processes: u32,
-    buckets: memory::Buckets,
-}
-
 /// What is counted beside the buckets in memory, which count for themselves.
 #[derive(Debug, Default)]
 struct Tally {
@@ -57,14 +56,6 @@ struct Tally {
     errors: AtomicU64,
     #[cfg(feature = "redis")]
     remote: RemoteTally,
-}
-
-#[cfg(feature = "redis")]
-#[derive(Debug, Default)]
-struct RemoteTally {
-    allowed: AtomicU64,
-    limited: AtomicU64,
-    refunded: AtomicU64,
 }
 
 /// What a limit says to a request.
@@ -138,14 +129,6 @@ pub(super) enum Taken {
     Known(Outcome),
     #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "nobody else is asked"))]
     Claimed(Claimed),
-}
-
-/// What a store outside this process has to be asked for.
-#[cfg(feature = "redis")]
-#[derive(Debug)]
-pub(super) struct Claimed {
-    pub(super) store: Arc<dyn RemoteStore>,
-    pub(super) claim: Claim,
 }
 
 /// Without such a store nothing is ever asked for.
@@ -411,90 +394,5 @@ impl Core {
             evicted_total: counts.evicted,
             errors_total: tally.errors.load(Ordering::Relaxed),
         }
-    }
-}
-
-#[cfg(feature = "redis")]
-impl Buckets {
-    pub(super) fn remote(store: Arc<dyn RemoteStore>, config: &RateLimitConfig) -> Self {
-        let share = match config.store_failure {
-            StoreFailure::Local { processes } => {
-                let quota = config.quota.shared_by(processes);
-                let buckets = memory::Buckets::new(quota, config.max_keys, config.overflow);
-                Some(Share { processes, buckets })
-            }
-            StoreFailure::Allow | StoreFailure::Reject => None,
-        };
-        Self::Remote(store, share)
-    }
-}
-
-#[cfg(feature = "redis")]
-impl Core {
-    /// Whether the buckets are in this store.
-    pub(super) fn asks(&self, store: &Arc<dyn RemoteStore>) -> bool {
-        matches!(&self.buckets, Buckets::Remote(ours, _) if std::ptr::addr_eq(&raw const **ours, &raw const **store))
-    }
-
-    fn claim(&self, store: &Arc<dyn RemoteStore>, key: String, cost: u32, at: Moment) -> Taken {
-        let claim = self.claim_of(key, cost, at);
-        if cost > claim.quota.burst {
-            self.tally.remote.limited.fetch_add(1, Ordering::Relaxed);
-            let never =
-                Decision::Limited { retry_after: None, remaining: 0, reset: Duration::ZERO };
-            return Taken::Known(self.refused(never));
-        }
-        Taken::Claimed(Claimed { store: Arc::clone(store), claim })
-    }
-
-    fn claim_of(&self, key: String, cost: u32, at: Moment) -> Claim {
-        Claim { key, cost, quota: self.quota(), shadow: self.is_shadow(), at }
-    }
-
-    /// What the store's verdict means for the request. What was allowed is `taken` unless a claim
-    /// beside it was refused.
-    pub(super) fn conclude(&self, claim: Claim, verdict: Verdict, taken: bool) -> Outcome {
-        let Verdict::Decided(decision) = verdict else {
-            if verdict == Verdict::Moot {
-                return Outcome::Uncounted;
-            }
-            self.tally.errors.fetch_add(1, Ordering::Relaxed);
-            return match (self.store_failure, &self.buckets) {
-                (StoreFailure::Reject, _) if !self.is_shadow() => {
-                    Outcome::Refused(Refusal::StoreFailed, None)
-                }
-                (StoreFailure::Local { .. }, Buckets::Remote(_, Some(share))) => {
-                    // What fits into the whole burst is not too costly for being a share.
-                    let cost = claim.cost.min(self.quota().shared_by(share.processes).burst);
-                    // Read anew: the claim has waited, and others have been decided meanwhile.
-                    let (hash, mut now) = (self.seed.hash_one(&claim.key), Moment::recent());
-                    self.take_here(&share.buckets, hash, cost, &mut now)
-                }
-                _ => Outcome::Uncounted,
-            };
-        };
-        let tally = &self.tally.remote;
-        if decision.is_allowed() {
-            tally.allowed.fetch_add(1, Ordering::Relaxed);
-            if taken {
-                return Outcome::Charged(Charge::Remote(Box::new((decision, claim))));
-            }
-            tally.refunded.fetch_add(1, Ordering::Relaxed);
-            return Outcome::Charged(Charge::nothing(decision));
-        }
-        tally.limited.fetch_add(1, Ordering::Relaxed);
-        self.refused(decision)
-    }
-}
-
-#[cfg(feature = "redis")]
-impl RemoteTally {
-    /// With those of this process's share. Other keys are counted where they are.
-    fn counts(&self, share: Option<&Share>) -> memory::Counts {
-        let mut counts = share.map(|share| share.buckets.counts()).unwrap_or_default();
-        counts.allowed += self.allowed.load(Ordering::Relaxed);
-        counts.limited += self.limited.load(Ordering::Relaxed);
-        counts.refunded += self.refunded.load(Ordering::Relaxed);
-        counts
     }
 }

@@ -1,4 +1,4 @@
-//! What responses say about limits: the fields of draft-ietf-httpapi-ratelimit-headers-11, those
+//! What responses say about limits: the fields of draft-ietf-httpapi-ratelimit-headers-10, those
 //! that were in use before it, and the refusal.
 //!
 //! The draft's window fits a bucket that fills up all the time like this: `q` is the burst, `w` the
@@ -40,6 +40,8 @@ const SOON: Duration = Duration::from_secs(1);
 pub(super) struct Fields {
     /// The whole item of `RateLimit-Policy`.
     policy: Box<[u8]>,
+    /// The same as the field's value where there is no other limit: a response shares it.
+    alone: Option<HeaderValue>,
     /// The name as it begins the item of `RateLimit`.
     name: Box<[u8]>,
 }
@@ -49,7 +51,8 @@ impl Fields {
         let quoted = quoted(name);
         let window = rounded_up(Duration::from_nanos(quota.burst_nanos())).max(1);
         let policy = format!("{quoted};q={};w={window}", quota.burst);
-        Self { policy: policy.into_bytes().into(), name: quoted.into_bytes().into() }
+        let alone = HeaderValue::from_str(&policy).ok();
+        Self { policy: policy.into_bytes().into(), alone, name: quoted.into_bytes().into() }
     }
 }
 
@@ -133,52 +136,50 @@ fn write(headers: &mut HeaderMap, kind: RateLimitHeaders, lines: impl Iterator<I
         RateLimitHeaders::Legacy => (false, true),
         RateLimitHeaders::Both => (true, true),
     };
-    let mut policies = Text::new();
-    let mut limits = Text::new();
-    let mut tightest: Option<Line> = None;
-    for line in lines {
-        if standard {
-            line.write_policy(&mut policies);
-            line.write_limit(&mut limits);
-        }
-        if tightest.as_ref().is_none_or(|tightest| line.remaining < tightest.remaining) {
-            tightest = Some(line);
-        }
-    }
-    let Some(tightest) = tightest else {
+    let lines: SmallVec<[Line; 2]> = lines.collect();
+    let Some(tightest) = lines.iter().min_by_key(|line| line.remaining) else {
         return;
     };
     if standard {
-        append(headers, RATELIMIT_POLICY, &policies);
-        append(headers, RATELIMIT, &limits);
+        append(headers, RATELIMIT_POLICY, policies(&lines));
+        append(headers, RATELIMIT, limits(&lines));
     }
     if legacy {
         tightest.write_legacy(headers);
     }
 }
 
+fn policies(lines: &[Line]) -> Option<HeaderValue> {
+    if let [line] = lines {
+        return line.policy.fields.alone.clone();
+    }
+    let mut text = Text::new();
+    for line in lines {
+        separate(&mut text);
+        text.extend_from_slice(&line.policy.fields.policy);
+    }
+    HeaderValue::from_bytes(&text).ok()
+}
+
+fn limits(lines: &[Line]) -> Option<HeaderValue> {
+    let mut text = Text::new();
+    for line in lines {
+        separate(&mut text);
+        text.extend_from_slice(&line.policy.fields.name);
+        number(&mut text, b";r=", u64::from(line.remaining));
+        number(&mut text, b";t=", line.next);
+    }
+    HeaderValue::from_bytes(&text).ok()
+}
+
 /// Beside what is there: lists may be divided over several fields.
-fn append(headers: &mut HeaderMap, name: HeaderName, value: &[u8]) {
-    if let Ok(value) = HeaderValue::from_bytes(value) {
+fn append(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
+    if let Some(value) = value {
         headers.append(name, value);
     }
 }
 
 impl Line {
-    fn write_policy(&self, policies: &mut Text) {
-        separate(policies);
-        policies.extend_from_slice(&self.policy.fields.policy);
-    }
-
-    fn write_limit(&self, limits: &mut Text) {
-        separate(limits);
-        limits.extend_from_slice(&self.policy.fields.name);
-        limits.extend_from_slice(b";r=");
-        digits(limits, u64::from(self.remaining));
-        limits.extend_from_slice(b";t=");
-        digits(limits, self.next);
-    }
-
     /// An inner layer's stay: they are about a narrower limit.
     fn write_legacy(&self, headers: &mut HeaderMap) {
         for (name, value) in [
@@ -197,17 +198,22 @@ fn separate(list: &mut Text) {
     }
 }
 
-/// The number in decimal.
-fn digits(text: &mut Text, mut number: u64) {
-    let start = text.len();
+/// The number in decimal, with what stands before it, in one piece.
+fn number(text: &mut Text, before: &[u8; 3], mut number: u64) {
+    // The largest has 20 digits.
+    let mut piece = [0; 23];
+    let mut at = piece.len();
     loop {
-        text.push(b'0' + (number % 10) as u8);
+        at -= 1;
+        piece[at] = b'0' + (number % 10) as u8;
         number /= 10;
         if number == 0 {
             break;
         }
     }
-    text[start..].reverse();
+    at -= before.len();
+    piece[at..][..3].copy_from_slice(before);
+    text.extend_from_slice(&piece[at..]);
 }
 
 /// A string as structured fields and JSON write it, which for visible ASCII is the same.

@@ -73,10 +73,9 @@ use crate::AsResponse;
 ///
 /// # Cost
 /// One reading of the clock for all limits, which is late by at most a tick of the kernel (1 to
-/// 10 ms): over any stretch of time a key gets its burst plus the rate times that stretch and a
-/// tick. A refusal is decided by the exact time. For each limit one hash and one short lock; no
-/// allocation for a known key. `http` writes headers, which takes some allocations for each
-/// response.
+/// 10 ms): what that gives a key is said at [`Quota`](crate::Quota). A refusal is decided by the exact time. For each limit one hash and one short lock; no
+/// allocation for a known key. `http` writes headers, which takes three or four allocations for each
+/// response that has none of its own.
 pub struct RateLimitLayer<Req, R = AsError, G = NeverRefund> {
     stack: Arc<Stack<Req>>,
     refund: G,

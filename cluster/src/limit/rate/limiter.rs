@@ -37,8 +37,13 @@ use crate::clock::Moment;
 /// [`overflow`](RateLimitConfig#structfield.overflow) says. Memory grows with the keys up to the
 /// bound, and is kept.
 ///
+/// # Time
+/// That of tokio. A test that pauses the clock does so before the first check of its thread, as
+/// `start_paused` does: until the kernel's next tick a thread goes by the reading it has.
+///
 /// # Cost
-/// A check: one clock read, one hash, and one short lock that only keys of the same part share. No
+/// A check: one clock read, late by at most a tick of the kernel unless the check refuses (what that
+/// gives a key is said at [`Quota`]), one hash, and one short lock that only keys of the same part share. No
 /// allocation for a known key.
 #[derive(Clone)]
 pub struct RateLimiter {

@@ -14,7 +14,10 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 /// A token bucket: `burst` units at once, and `count` units come back in each `period`.
 ///
 /// Units come back one by one, `period / count` apart, never in a heap at the end of a window. Over
-/// any stretch of time a key gets at most `burst` units plus the rate times that stretch.
+/// any stretch of time a key gets at most `burst` units plus the rate times that stretch. Where the
+/// limit is in memory, a request is let through by a clock that may be late by a tick of the kernel
+/// (1 to 10 ms), so add what comes back within a tick, at most a second burst: a burst that is back
+/// within less can be had twice in a moment.
 ///
 /// ```
 /// use std::time::Duration;

@@ -14,7 +14,10 @@ impl<R, Res, E> RateLimitReply<Res, E> for R where R: sealed::Reply<Res, E> {}
 
 impl<Res, E: Into<BoxError>> sealed::Reply<Res, E> for AsError {
     type Error = BoxError;
-    const ADVERTISES: bool = false;
+
+    fn advertises<Req>(_: &Stack<Req>) -> bool {
+        false
+    }
 
     fn passed_on(error: E) -> BoxError {
         error.into()
@@ -30,7 +33,10 @@ impl<Res, E: Into<BoxError>> sealed::Reply<Res, E> for AsError {
 #[cfg(feature = "axum")]
 impl<E> sealed::Reply<axum::response::Response, E> for AsResponse {
     type Error = E;
-    const ADVERTISES: bool = true;
+
+    fn advertises<Req>(stack: &Stack<Req>) -> bool {
+        stack.headers != super::RateLimitHeaders::Off
+    }
 
     fn passed_on(error: E) -> E {
         error
@@ -59,8 +65,9 @@ pub(super) mod sealed {
 
     pub trait Reply<Res, E> {
         type Error;
+
         /// Whether responses are to say what is left.
-        const ADVERTISES: bool;
+        fn advertises<Req>(stack: &Stack<Req>) -> bool;
 
         fn passed_on(error: E) -> Self::Error;
 

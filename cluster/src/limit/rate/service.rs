@@ -47,7 +47,7 @@ where
         if self.stack.is_exempt(&request) {
             return RateLimitFuture::exempt(self.inner.call(request), self.refund.clone());
         }
-        let keeps = R::ADVERTISES || !G::NEVER;
+        let keeps = !G::NEVER || R::advertises(&self.stack);
         let mut passage = Passage::new(&*self.stack, keeps);
         match passage.advance(&request, &mut Moment::recent()) {
             Step::Passed => {

@@ -5,7 +5,7 @@ use crate::Emit;
 /// A limit's figures at one moment.
 ///
 /// Each check of a key counts as allowed, limited or limited in shadow. What was allowed may be
-/// refunded later. The figures are read one after the other, without stopping anybody.
+/// refunded later, by a layer once at most. The figures are read one after the other, without stopping anybody.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -21,8 +21,8 @@ pub struct RateLimitStats {
     pub limited_total: u64,
     /// Checks that did not, and were let through because the limit is in shadow mode.
     pub shadow_limited_total: u64,
-    /// Checks among the allowed ones whose units were put back, because a later limit or layer
-    /// refused the request.
+    /// Times that units were put back: by a layer because a later limit or layer refused the request,
+    /// or by a call of `give_back`, whether or not the key was lacking any.
     pub refunded_total: u64,
     /// Requests without a key.
     pub keyless_total: u64,

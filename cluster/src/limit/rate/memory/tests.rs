@@ -94,8 +94,8 @@ fn a_million_keys_stay_within_the_bound_and_the_memory_flat() {
     assert!(counts.keys > BOUND / 10 * 9, "the bound is made use of: {}", counts.keys);
     assert_eq!(counts.allowed + counts.limited, KEYS + 101);
     assert!(counts.overflow > KEYS / 2);
-    // 16 bytes a key, a table half empty, and it doubles.
-    assert!(first.bytes_max < BOUND * 16 * 4, "{} bytes", first.bytes_max);
+    // 16 bytes a key in tables at least three eighths full, and half a table more while one grows.
+    assert!(first.bytes_max < BOUND * 44, "{} bytes", first.bytes_max);
 
     // Another million, later: the first ones make room, and no byte is allocated.
     let second = allocation_counter::measure(|| flood(&buckets, KEYS, 100 * SECOND));
