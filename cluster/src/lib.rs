@@ -40,7 +40,9 @@ pub use crate::limit::{
     ConcurrencyPermit, Overloaded,
 };
 #[cfg(feature = "axum")]
-pub use crate::limit::{ClientIp, ForwardedBy, RefundRateLimit, RefundRefusals, cors_preflight};
+pub use crate::limit::{
+    ClientIp, ForwardedBy, RefundRateLimit, RefundRefusals, cors_preflight, refused_by_status,
+};
 pub use crate::limit::{
     Decision, KeyBy, KeyParts, Limit, MissingKey, NeverRefund, Overflow, Quota, RateKey,
     RateLimitConfig, RateLimitFuture, RateLimitHeaders, RateLimitLayer, RateLimitReply,

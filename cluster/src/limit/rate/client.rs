@@ -6,13 +6,15 @@ use http::HeaderMap;
 use http::header::{FORWARDED, GetAll, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
+use crate::ConfigError;
+
 /// How to find out who a request comes from.
 ///
 /// Each proxy appends the address it was called from to a header. So the header is read from its
 /// end: as long as an address belongs to a proxy of ours, what that proxy has written is true, and
 /// the first address that does not is the client's. What stands further left was sent by the client
-/// and can be anything. Where a proxy has written what is no address (`unknown`, a name, nothing),
-/// the search ends and the proxy counts as the client.
+/// and can be anything. Where a proxy has written what is no address (`unknown`, a name, nothing at
+/// all), the search ends and the proxy counts as the client.
 ///
 /// Without a trusted proxy, which is the default, the client is who the connection comes from.
 ///
@@ -37,7 +39,7 @@ pub struct ClientIp {
     /// The header they write. `X-Forwarded-For`, which most do. One only: a proxy passes the others
     /// on as the client has sent them.
     pub header: ForwardedBy,
-    /// The bits of an IPv6 address by which clients are told apart, at most 128. 64, since whoever
+    /// The bits of an IPv6 address by which clients are told apart, 1 to 128. 64, since whoever
     /// has one address of such a network has all of them; 56 where providers give those to homes.
     pub ipv6_prefix: u8,
 }
@@ -83,6 +85,18 @@ impl ClientIp {
     pub fn ipv6_prefix(mut self, bits: u8) -> Self {
         self.ipv6_prefix = bits;
         self
+    }
+
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// The first field that breaks its rule.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if (1..=128).contains(&self.ipv6_prefix) {
+            return Ok(());
+        }
+        let rule = "be between 1 and 128";
+        Err(ConfigError::new("ipv6_prefix", &self.ipv6_prefix, rule))
     }
 
     /// The client's address. `peer` is where the connection comes from.
@@ -132,26 +146,59 @@ impl ClientIp {
         // Several lines are one list, in their order.
         for line in lines.iter().rev() {
             // Hop by hop: what a client has put further left may be no text at all.
-            for hop in line.as_bytes().rsplit(|&byte| byte == b',') {
-                let hop = std::str::from_utf8(hop).map(trim);
-                if hop == Ok("") {
-                    continue;
-                }
-                let Some(address) = hop.ok().and_then(read) else {
+            let mut rest = Some(line.as_bytes());
+            while let Some(list) = rest {
+                let Some((others, hop)) = split_last(list, b',') else {
+                    return client;
+                };
+                let hop = std::str::from_utf8(hop).ok();
+                let Some(address) = hop.and_then(read) else {
                     return client;
                 };
                 client = address;
                 if !self.trusts(client) {
                     return client;
                 }
+                rest = others;
             }
         }
         client
     }
 
+    #[inline]
     fn trusts(&self, address: IpAddr) -> bool {
-        self.trusted.iter().any(|network| network.contains(&address))
+        self.trusted.iter().any(|network| match (network, address) {
+            // IPv4 in IPv6 clothes. A wider network that has it in is meant for IPv6.
+            (IpNet::V6(network), IpAddr::V4(v4)) if network.prefix_len() >= 96 => {
+                network.contains(&v4.to_ipv6_mapped())
+            }
+            _ => network.contains(&address),
+        })
     }
+}
+
+/// What stands behind the last separator outside of quotes, and what stands before it. `None` if a
+/// quote has no partner.
+///
+/// Read from the right as well: what proxies have written is well formed, and a quote that the
+/// client has left open further left is never reached. Within quotes of a proxy's there may be
+/// words of the client's, such as its `Host`.
+fn split_last(list: &[u8], separator: u8) -> Option<(Option<&[u8]>, &[u8])> {
+    let mut quoted = false;
+    for (at, &byte) in list.iter().enumerate().rev() {
+        if byte == b'"' {
+            let escapes = list[..at].iter().rev().take_while(|&&byte| byte == b'\\').count();
+            // Within quotes it is a sign like others; outside there is nothing to escape.
+            if escapes % 2 == 0 {
+                quoted = !quoted;
+            } else if !quoted {
+                return None;
+            }
+        } else if byte == separator && !quoted {
+            return Some((Some(&list[..at]), &list[at + 1..]));
+        }
+    }
+    (!quoted).then_some((None, list))
 }
 
 fn trim(hop: &str) -> &str {
@@ -189,8 +236,11 @@ fn is_port(text: &str) -> bool {
 /// `For="[2001:db8::1]:4711"`.
 fn forwarded_for(element: &str) -> Option<IpAddr> {
     let mut found = None;
-    for pair in element.split(';').map(trim) {
-        let (name, value) = pair.split_once('=')?;
+    let mut rest = Some(element.as_bytes());
+    while let Some(pairs) = rest {
+        let (others, pair) = split_last(pairs, b';')?;
+        rest = others;
+        let (name, value) = trim(std::str::from_utf8(pair).ok()?).split_once('=')?;
         if !name.eq_ignore_ascii_case("for") {
             continue;
         }

@@ -16,6 +16,7 @@ use crate::ConfigError;
 use crate::clock::Moment;
 use ahash::RandomState;
 use arc_swap::{ArcSwap, Guard};
+use parking_lot::Mutex;
 
 #[derive(Debug)]
 pub(super) struct Core {
@@ -27,6 +28,8 @@ pub(super) struct Core {
     store_failure: StoreFailure,
     shadow: AtomicBool,
     policy: ArcSwap<Policy>,
+    /// Held while the quota is changed, here and part by part where the buckets are.
+    changing: Mutex<()>,
     tally: Tally,
 }
 
@@ -168,6 +171,7 @@ impl Core {
             store_failure: config.store_failure,
             shadow: AtomicBool::new(config.shadow),
             policy: ArcSwap::from_pointee(policy),
+            changing: Mutex::new(()),
             tally: Tally::default(),
         })
     }
@@ -211,6 +215,7 @@ impl Core {
 
     pub(super) fn set_quota(&self, quota: Quota, now: Moment) -> Result<(), ConfigError> {
         quota.validate()?;
+        let _changing = self.changing.lock();
         self.policy.store(Arc::new(Policy::new(&self.name, quota)));
         match &self.buckets {
             Buckets::Memory(buckets) => buckets.set_quota(quota, now),

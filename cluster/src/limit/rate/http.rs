@@ -29,10 +29,14 @@ impl<B: 'static> KeyBy<Request<B>> {
 
     /// By the value of a header, such as an API key: it is treated as a secret. A client can send
     /// what it likes, so put this behind a layer that has checked it, or beside a limit by address.
+    ///
+    /// A request with the header twice has no key: nobody knows which of the two was checked, and
+    /// the other would make each request a key of its own.
     #[must_use]
     pub fn header(name: HeaderName) -> Self {
         Self::new(move |request: &Request<B>, parts| {
-            let Some(value) = request.headers().get(&name) else {
+            let mut values = request.headers().get_all(&name).into_iter();
+            let (Some(value), None) = (values.next(), values.next()) else {
                 return false;
             };
             parts.secret(value.as_bytes());

@@ -100,8 +100,8 @@ impl<Req> Default for RateLimitLayer<Req, AsError, NeverRefund> {
 impl RateLimitLayer<axum::extract::Request, AsResponse, RefundRefusals> {
     /// For `Router::layer` as it is, with no limit yet. A refusal is a response of status 429 with
     /// `Retry-After` (whole seconds, rounded up, at least 1) and a problem document (RFC 9457);
-    /// every response that was counted tells what is left. What a later layer refuses is given
-    /// back, see [`RefundRefusals`].
+    /// every response that was counted tells what is left. What a layer of this crate refuses
+    /// further in is given back, see [`RefundRefusals`].
     ///
     /// ```
     /// use axum::{Router, routing::get};

@@ -49,7 +49,7 @@ pub use self::redis::{
 };
 pub use self::refund::{NeverRefund, Refund};
 #[cfg(feature = "axum")]
-pub use self::refund::{RefundRateLimit, RefundRefusals};
+pub use self::refund::{RefundRateLimit, RefundRefusals, refused_by_status};
 pub use self::reply::RateLimitReply;
 pub use self::service::RateLimitService;
 pub use self::stats::RateLimitStats;

@@ -142,6 +142,20 @@ async fn a_limit_in_shadow_mode_says_that_nothing_is_left_and_lets_through() {
     assert_eq!(items(&response, "ratelimit"), expected(&[("trial", &[("r", 0), ("t", 60)])]));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_refusal_gives_a_limit_in_shadow_mode_nothing_it_has_not() {
+    let trial = limiter("trial", RateLimitConfig::new(Quota::per_minute(1)).shadow(true));
+    let user = limiter("user", Quota::per_minute(3));
+    let router = router(&[trial, user], RateLimitHeaders::Standard);
+    for _ in 0..3 {
+        assert_eq!(get_a(&router).await.status(), StatusCode::OK);
+    }
+    let refused = get_a(&router).await;
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    let limits = [("trial", &[("r", 0), ("t", 60)][..]), ("user", &[("r", 0), ("t", 20)])];
+    assert_eq!(items(&refused, "ratelimit"), expected(&limits));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 

@@ -1,6 +1,8 @@
 //! Limits in an axum router: who counts as a client, and what a refused one is told.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -9,7 +11,7 @@ use axum::routing::{any, get};
 use escala_cluster::{
     Breaker, BreakerConfig, BreakerLayer, ClientIp, Drain, ForwardedBy, KeyBy, KeyParts,
     MissingKey, Quota, RateKey, RateLimitConfig, RateLimitLayer, RateLimiter, RefundRateLimit,
-    cors_preflight, serve,
+    cors_preflight, refused_by_status, serve,
 };
 use http::{Method, Request, Response, StatusCode};
 use tower::ServiceExt;
@@ -158,6 +160,9 @@ async fn keys_come_from_headers_extensions_routes_and_methods() {
         assert_eq!(status(&by_header, request).await, expected);
     }
     assert_eq!(status(&by_header, from(peer, "/a", &[])).await, bad);
+    // Which of them was checked? Junk beside a valid one must not make a new key.
+    let twice = from(peer, "/a", &[("x-api-key", "junk"), ("x-api-key", "a")]);
+    assert_eq!(status(&by_header, twice).await, bad);
 
     let by_tenant = layer(KeyBy::extension::<Tenant>());
     for (tenant, expected) in [(1, ok), (2, ok), (1, many)] {
@@ -255,6 +260,31 @@ async fn what_a_later_layer_refuses_is_given_back() {
         assert_eq!(used(), expected, "{path}");
     }
     assert_eq!(outer.stats().refunded_total, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_handler_answers_like_a_refusal_stays_used_unless_the_status_is_believed() {
+    for status in [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE] {
+        for (believed, expected) in [(false, 3), (true, 50)] {
+            let limit = limiter("login", Quota::per_minute(3));
+            let worked = Arc::new(AtomicU32::new(0));
+            let count = Arc::clone(&worked);
+            let locked = move || async move {
+                count.fetch_add(1, Ordering::Relaxed);
+                (status, [("retry-after", "900")])
+            };
+            let layer = RateLimitLayer::http().limit(limit.by(KeyBy::everyone()));
+            let router = Router::new().route("/login", any(locked));
+            let router = match believed {
+                false => router.layer(layer),
+                true => router.layer(layer.refund(refused_by_status)),
+            };
+            for _ in 0..50 {
+                ask(&router, from("203.0.113.7:1", "/login", &[])).await;
+            }
+            assert_eq!(worked.load(Ordering::Relaxed), expected, "{status}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -55,7 +55,6 @@ fn x_forwarded_for_is_read_from_its_end_as_far_as_it_is_ours() {
         (&["\u{fe}\u{ff} nonsense, 203.0.113.7"], "203.0.113.7"),
         (&["nonsense", "203.0.113.7"], "203.0.113.7"),
         (&[",,, 203.0.113.7"], "203.0.113.7"),
-        (&["203.0.113.7, ,"], "203.0.113.7"),
         // Nothing but proxies: the first of them is as far as anybody knows.
         (&["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
         (&[], PROXY),
@@ -64,6 +63,11 @@ fn x_forwarded_for_is_read_from_its_end_as_far_as_it_is_ours() {
         // What is no address ends the search. axum-governor 2.1 skips it, and takes what the client
         // has put to the left.
         (&["6.6.6.6, unknown"], PROXY),
+        // So does nothing, as a proxy writes it whose variable is not set.
+        (&["6.6.6.6, "], PROXY),
+        (&["6.6.6.6, ,"], PROXY),
+        (&["6.6.6.6,, 10.0.0.2"], "10.0.0.2"),
+        (&["6.6.6.6", ""], PROXY),
         (&["6.6.6.6, unknown, 10.0.0.2"], "10.0.0.2"),
         (&["6.6.6.6, 203.0.113.7:port"], PROXY),
         (&["6.6.6.6, 203.0.113.7:+80"], PROXY),
@@ -98,7 +102,18 @@ fn forwarded_is_read_from_its_end_as_far_as_it_is_ours() {
         // An open quote of the client's does not swallow what the proxy has appended.
         (&["for=\", for=203.0.113.7"], "203.0.113.7"),
         (&["for=\"6.6.6.6, for=203.0.113.7"], "203.0.113.7"),
+        // Nor does the client's Host that the proxy has put into quotes end the element, or begin
+        // another.
+        (&["for=203.0.113.7;host=\"a,for=6.6.6.6;x=\""], "203.0.113.7"),
+        (&["for=203.0.113.7;host=\"a,for=6.6.6.6;x=\";proto=https"], "203.0.113.7"),
+        (&["host=\"a,b\";for=203.0.113.7"], "203.0.113.7"),
+        (&["for=203.0.113.7;host=\"a;for=6.6.6.6\""], "203.0.113.7"),
+        (&["for=203.0.113.7;host=\"a\\\",for=6.6.6.6\""], "203.0.113.7"),
+        (&["for=203.0.113.7;host=\"a,for=6.6.6.6;x=\\\\\""], "203.0.113.7"),
+        (&["for=\"6.6.6.6, for=203.0.113.7;host=\"a,b\", for=10.0.0.2"], "203.0.113.7"),
         // No address ends the search.
+        (&["for=6.6.6.6, "], PROXY),
+        (&["for=6.6.6.6, host=\"a\\\";for=203.0.113.7"], PROXY),
         (&["for=6.6.6.6, for=unknown"], PROXY),
         (&["for=6.6.6.6, for=_hidden, for=10.0.0.2"], "10.0.0.2"),
         (&["for=6.6.6.6, proto=https"], PROXY),
@@ -144,6 +159,31 @@ fn who_is_not_trusted_is_the_client_whatever_he_says() {
 }
 
 #[test]
+fn networks_of_ipv4_in_ipv6_clothes_are_those_of_ipv4() {
+    let headers = headers("x-forwarded-for", &["203.0.113.7"]);
+    for (network, peer, trusted) in [
+        ("::ffff:10.0.0.0/104", PROXY, true),
+        ("::ffff:10.0.0.0/104", "::ffff:10.0.0.1", true),
+        ("::ffff:10.0.0.0/104", "11.0.0.1", false),
+        // All of IPv6 is not all of IPv4.
+        ("::/0", PROXY, false),
+        ("::/0", "2001:db8::1", true),
+    ] {
+        let client = ClientIp::default().trust(network.parse().expect("a network"));
+        let believed = client.resolve(ip(peer), &headers) == ip("203.0.113.7");
+        assert_eq!(believed, trusted, "{network} {peer}");
+    }
+}
+
+#[test]
+fn a_prefix_that_no_address_has_is_refused() {
+    for (bits, valid) in [(0, false), (1, true), (64, true), (128, true), (129, false)] {
+        let checked = ClientIp::default().ipv6_prefix(bits).validate();
+        assert_eq!(checked.is_ok(), valid, "{bits}");
+    }
+}
+
+#[test]
 fn headers_other_than_the_chosen_one_are_not_looked_at() {
     let client = client(ForwardedBy::Forwarded);
     let headers = headers("x-forwarded-for", &["6.6.6.6"]);
@@ -181,12 +221,16 @@ proptest! {
             0..4,
         ),
         appended in any::<bool>(),
-        which in 0..2_usize,
+        which in 0..3_usize,
+        host in "[-a-z0-9.:,;=\"\\\\]{0,30}",
     ) {
-        let (name, header, truth) = [
-            ("x-forwarded-for", ForwardedBy::XForwardedFor, "203.0.113.7"),
-            ("forwarded", ForwardedBy::Forwarded, "for=203.0.113.7"),
-        ][which];
+        // The client's as well, but within quotes of the proxy's.
+        let host = host.replace('\\', "\\\\").replace('"', "\\\"");
+        let (name, header, truth) = vec![
+            ("x-forwarded-for", ForwardedBy::XForwardedFor, "203.0.113.7".to_owned()),
+            ("forwarded", ForwardedBy::Forwarded, format!("for=203.0.113.7;host=\"{host}\"")),
+            ("forwarded", ForwardedBy::Forwarded, format!("host=\"{host}\";for=203.0.113.7")),
+        ].swap_remove(which);
         let mut lines = sent;
         match lines.last_mut() {
             Some(last) if appended => {
