@@ -28,21 +28,21 @@ mod drain_cut;
 mod drain_http2;
 #[cfg(feature = "axum")]
 mod drain_limits;
-#[cfg(feature = "retry")]
-mod hedge;
 #[cfg(feature = "axum")]
 mod drain_route;
 #[cfg(feature = "axum")]
 mod drain_streams;
+#[cfg(feature = "retry")]
+mod hedge;
 #[cfg(feature = "axum")]
 mod http;
 #[cfg(feature = "axum")]
 mod keys;
 #[cfg(feature = "redis")]
 mod redis;
-#[cfg(feature = "retry")]
-mod retry;
 #[cfg(feature = "axum")]
 mod restarts;
+#[cfg(feature = "retry")]
+mod retry;
 #[cfg(feature = "axum")]
 mod signals;
