@@ -90,6 +90,7 @@ fn is_marked(extensions: &http::Extensions) -> bool {
 /// # Ok::<(), escala_cluster::ConfigError>(())
 /// ```
 #[cfg(feature = "axum")]
+#[must_use]
 pub fn refused_by_status<B, E>(result: Result<&http::Response<B>, &E>) -> bool {
     use http::StatusCode;
 
