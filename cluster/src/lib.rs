@@ -29,7 +29,7 @@ pub use crate::breaker::{
 #[cfg(feature = "axum")]
 pub use crate::drain::{
     Cut, CutKind, Drain, DrainConfig, DrainEnd, DrainReport, DrainStats, Job, JobCut, ServeError,
-    serve,
+    serve, serve_management,
 };
 pub use crate::error::{BoxError, ConfigError};
 #[cfg(feature = "axum")]

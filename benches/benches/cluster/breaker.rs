@@ -57,17 +57,27 @@ where
 
 fn ours() -> anyhow::Result<Vec<Subject>> {
     let none = || BreakerConfig::default().consecutive_failures(None).failure_rate(None);
+    let none = || none().window(None);
+    let ten_seconds = Duration::from_secs(10);
+    let all = || BreakerConfig::default().count_window(100).slow_call_rate(1.0);
     let conditions = [
         ("escala, consecutive", none().consecutive_failures(5)),
-        ("escala, time window", none().failure_rate(0.5)),
-        ("escala, defaults (all of these)", BreakerConfig::default()),
+        ("escala, count window of 100", none().count_window(100).failure_rate(0.5)),
+        ("escala, time window", none().window(ten_seconds).failure_rate(0.5)),
+        ("escala, slow-call, time window", none().window(ten_seconds).slow_call_rate(1.0)),
+        ("escala, slow-call, count window", none().count_window(100).slow_call_rate(1.0)),
+        ("escala, defaults", BreakerConfig::default()),
+        ("escala, all conditions together", all()),
     ];
     let mut subjects = Vec::new();
     for (name, config) in conditions {
         let breaker = Breaker::new("bench", config)?;
         subjects.push(through(name, BreakerLayer::new(breaker).layer(inner())));
     }
-    let open = Breaker::new("bench", BreakerConfig::default())?;
+    let disabled = Breaker::new("bench", all())?;
+    disabled.disable();
+    subjects.push(through("escala, disabled", BreakerLayer::new(disabled).layer(inner())));
+    let open = Breaker::new("bench", all())?;
     open.force_open();
     subjects.push(rejecting("escala, open", BreakerLayer::new(open).layer(inner())));
     Ok(subjects)

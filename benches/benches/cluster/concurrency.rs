@@ -2,7 +2,9 @@
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
+use std::time::Duration;
 
+use escala_cluster::{AdaptiveConfig, ConcurrencyConfig, ConcurrencyLimitLayer};
 use tower::limit::ConcurrencyLimit;
 use tower::load_shed::LoadShed;
 use tower::util::ServiceFn;
@@ -24,6 +26,7 @@ fn inner() -> ServiceFn<fn(u64) -> Answer> {
 
 pub(crate) fn run(effort: Effort) -> anyhow::Result<()> {
     let mut subjects = vec![through("bare service_fn", inner())];
+    subjects.extend(ours()?);
     let limited = ConcurrencyLimit::new(inner(), LIMIT);
     subjects.push(through("tower ConcurrencyLimit", limited.clone()));
     subjects.push(through("tower ConcurrencyLimit, LoadShed", LoadShed::new(limited)));
@@ -44,6 +47,23 @@ pub(crate) fn run(effort: Effort) -> anyhow::Result<()> {
     let gradient = tower_acc::ConcurrencyLimitLayer::new(gradient).layer(inner());
     subjects.push(through("tower-acc, Gradient2", gradient));
     table::run("Concurrency limit, with room for all", &subjects, effort)
+}
+
+fn ours() -> anyhow::Result<Vec<Subject>> {
+    let limit = u32::try_from(LIMIT)?;
+    let adaptive = AdaptiveConfig::default().initial(limit).between(limit, limit);
+    let waiting = ConcurrencyConfig::fixed(limit).wait(100, Duration::from_millis(100));
+    let configs = [
+        ("escala, fixed", ConcurrencyConfig::fixed(limit)),
+        ("escala, fixed, waiting", waiting),
+        ("escala, adaptive", ConcurrencyConfig::adaptive(adaptive)),
+    ];
+    let mut subjects = Vec::new();
+    for (name, config) in configs {
+        let limit = escala_cluster::ConcurrencyLimit::new("bench", config)?;
+        subjects.push(through(name, ConcurrencyLimitLayer::new(limit).layer(inner())));
+    }
+    Ok(subjects)
 }
 
 fn through<S>(name: &str, service: S) -> Subject

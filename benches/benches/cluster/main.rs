@@ -8,6 +8,7 @@
 
 mod breaker;
 mod concurrency;
+mod drain;
 mod rate;
 mod subject;
 mod table;
@@ -43,6 +44,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("concurrency") {
         concurrency::run(effort)?;
+    }
+    if wanted("drain") {
+        drain::run(effort)?;
     }
     Ok(())
 }

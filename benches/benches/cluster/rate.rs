@@ -11,6 +11,7 @@ use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
 use axum::response::Response;
 use axum_governor::extractor::PeerIp;
+use escala_cluster::{ClientIp, KeyBy, RateLimitHeaders, RateLimitLayer};
 use governor::{Quota, RateLimiter};
 use tower::util::ServiceFn;
 use tower::{Layer as _, Service, service_fn};
@@ -27,6 +28,21 @@ pub(crate) fn run_checks(effort: Effort) -> anyhow::Result<()> {
     let mut subjects = vec![Subject::looped("bare, an address of 1,024", || {
         |number| ready(address(number, CLIENTS).is_ipv4())
     })];
+    // One in a microsecond at most, and all of a run at once.
+    let quota = escala_cluster::Quota::per_second(1_000_000).burst(u32::MAX);
+    let ours = || escala_cluster::RateLimiter::new("bench", quota);
+    let limiter = ours()?;
+    subjects.push(Subject::looped("escala, no key", move || {
+        let limiter = limiter.clone();
+        move |_| ready(limiter.check("").is_allowed())
+    }));
+    for keys in [1, 1_024, 100_000] {
+        let limiter = ours()?;
+        subjects.push(Subject::looped(format!("escala, keys: {keys}"), move || {
+            let limiter = limiter.clone();
+            move |number| ready(limiter.check(&address(number, keys)).is_allowed())
+        }));
+    }
     let direct = Arc::new(RateLimiter::direct(Quota::per_second(PER_SECOND)));
     subjects.push(Subject::looped("governor, no key", move || {
         let limiter = Arc::clone(&direct);
@@ -45,6 +61,7 @@ pub(crate) fn run_checks(effort: Effort) -> anyhow::Result<()> {
 
 pub(crate) fn run_layers(effort: Effort) -> anyhow::Result<()> {
     let mut subjects = vec![through("bare service and its request", inner())];
+    subjects.extend(ours()?);
     let config = tower_governor::governor::GovernorConfigBuilder::default()
         .per_nanosecond(1)
         .burst_size(u32::MAX)
@@ -76,6 +93,23 @@ pub(crate) fn run_layers(effort: Effort) -> anyhow::Result<()> {
     }
     let heading = "Rate limit, the whole layer around an axum service, 1,024 client addresses";
     table::run(heading, &subjects, effort)
+}
+
+fn ours() -> anyhow::Result<Vec<Subject>> {
+    let quota = escala_cluster::Quota::per_second(1_000_000).burst(u32::MAX);
+    let layer = |headers| {
+        let limiter = escala_cluster::RateLimiter::new("bench", quota)?;
+        let limit = limiter.by(KeyBy::client_ip(ClientIp::default()));
+        anyhow::Ok(RateLimitLayer::http().headers(headers).limit(limit))
+    };
+    Ok(vec![
+        through("escala", layer(RateLimitHeaders::Off)?.layer(inner())),
+        through(
+            "escala, nothing given back",
+            layer(RateLimitHeaders::Off)?.never_refund().layer(inner()),
+        ),
+        through("escala, headers", layer(RateLimitHeaders::Standard)?.layer(inner())),
+    ])
 }
 
 type Answer = Ready<Result<Response, Infallible>>;

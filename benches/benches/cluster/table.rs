@@ -179,12 +179,17 @@ fn many_tasks(subject: &Subject, calls: u64, runtime: &Runtime) -> anyhow::Resul
     Ok((now(ClockId::ProcessCPUTime) - begun) / (calls * TASKS) as f64)
 }
 
+/// What this thread has had of the CPU, in nanoseconds.
+pub(crate) fn time_of_this_thread() -> f64 {
+    now(ClockId::ThreadCPUTime)
+}
+
 fn now(clock: ClockId) -> f64 {
     let time = clock_gettime(clock);
     time.tv_sec as f64 * 1e9 + time.tv_nsec as f64
 }
 
-fn tenth(measured: &[f64]) -> f64 {
+pub(crate) fn tenth(measured: &[f64]) -> f64 {
     let mut sorted = measured.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 10).copied().unwrap_or(f64::NAN)
@@ -219,6 +224,6 @@ fn print(subjects: &[Subject], measured: &[Measured], effort: Effort) {
 }
 
 /// As many digits as it is worth.
-fn short(number: f64) -> String {
+pub(crate) fn short(number: f64) -> String {
     if number.abs() < 20.0 { format!("{number:.1}") } else { format!("{number:.0}") }
 }

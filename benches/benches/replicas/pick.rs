@@ -128,7 +128,9 @@ fn picks(count: usize) -> anyhow::Result<()> {
 
 fn calls(effort: Effort, runtime: &Runtime) -> anyhow::Result<()> {
     let count = effort.of(4_000, 2);
-    title("The same through a service that answers at once, in ns on the CPU");
+    title(
+        "The same through a service that answers at once, in ns on the CPU (behind a Buffer: on the wall)",
+    );
     row("", &["1 thread", "median", "2 threads", "median"].map(ToOwned::to_owned));
     let bare = || {
         let mut service = service_fn(one);

@@ -7,7 +7,7 @@
 //! ACM Transactions on Storage 2017) and the ghost queue of S3-FIFO, for two bytes a key.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Keys remembered for each that memory holds: the sample that TinyLFU counts over.
 const SAMPLE: u64 = 10;
@@ -18,30 +18,75 @@ const LANES: u64 = 4;
 /// Words of the smallest memory, 512 bytes, and of the largest, 16 MiB.
 const WORDS: (u64, u64) = (64, 1 << 21);
 
+/// How many times as much memory must hold for its measure to be taken anew. What was remembered is
+/// lost by that, and the old queues stay allocated; together they are a third of the new ones at most.
+const GROWTH: u64 = 4;
+
+/// As often as it can grow from the smallest to the largest, and the first time.
+const MEASURES: usize = 8;
+
+/// One new key in so many has a look at how much memory holds.
+const LOOK: u32 = 256;
+
+type Queues = Box<[AtomicU64]>;
+
 /// The keys of late. Nothing is allocated before the first of them.
 #[derive(Debug, Default)]
 pub(super) struct Doorkeeper {
-    queues: OnceLock<Box<[AtomicU64]>>,
+    /// By measure; the current one is the last that is there.
+    queues: [OnceLock<Queues>; MEASURES],
+    current: AtomicUsize,
 }
 
 impl Doorkeeper {
     /// Whether the key of this hash was asked for of late; from now on it was. The first
-    /// call takes what memory holds by then, `entries`, for its measure.
+    /// call takes what memory holds by then, `entries`, for its measure; later ones take it anew when
+    /// that has grown a lot, as when a few large values have made way for many small ones.
     ///
     /// A key never asked for passes for another once in some 16,000 times, which costs an entry
     /// its place and is never wrong.
     pub(super) fn knows(&self, hash: u64, entries: impl FnOnce() -> u64) -> bool {
-        let queues = self.queues.get_or_init(|| {
-            let words = (entries().saturating_mul(SAMPLE) / LANES).clamp(WORDS.0, WORDS.1);
-            (0..words).map(|_| AtomicU64::new(0)).collect()
-        });
-        // The top bits choose the queue, the low ones are the fingerprint.
-        let at = (u128::from(hash) * queues.len() as u128) >> 64;
-        // An empty lane is zero.
-        let fingerprint = (hash & 0xffff).max(1);
-        let push = |queue: u64| (!holds(queue, fingerprint)).then_some(queue << 16 | fingerprint);
-        queues[at as usize].fetch_update(Ordering::Relaxed, Ordering::Relaxed, push).is_err()
+        let current = self.current.load(Ordering::Acquire);
+        let Some(queues) = self.queues[current].get() else {
+            let queues = self.queues[current].get_or_init(|| empty(words(entries())));
+            return knows(queues, hash);
+        };
+        let known = knows(queues, hash);
+        if !known && fastrand::u32(..LOOK) == 0 {
+            self.measure(current, queues.len() as u64, entries());
+        }
+        known
     }
+
+    #[cold]
+    fn measure(&self, current: usize, old: u64, entries: u64) {
+        let words = words(entries);
+        if words < old.saturating_mul(GROWTH) {
+            return;
+        }
+        // There is one: each measure is `GROWTH` times the one before.
+        let Some(next) = self.queues.get(current + 1) else { return };
+        next.get_or_init(|| empty(words));
+        // Another thread may have gone further.
+        self.current.fetch_max(current + 1, Ordering::AcqRel);
+    }
+}
+
+fn words(entries: u64) -> u64 {
+    (entries.saturating_mul(SAMPLE) / LANES).clamp(WORDS.0, WORDS.1)
+}
+
+fn empty(words: u64) -> Queues {
+    (0..words).map(|_| AtomicU64::new(0)).collect()
+}
+
+fn knows(queues: &[AtomicU64], hash: u64) -> bool {
+    // The top bits choose the queue, the low ones are the fingerprint.
+    let at = (u128::from(hash) * queues.len() as u128) >> 64;
+    // An empty lane is zero.
+    let fingerprint = (hash & 0xffff).max(1);
+    let push = |queue: u64| (!holds(queue, fingerprint)).then_some(queue << 16 | fingerprint);
+    queues[at as usize].fetch_update(Ordering::Relaxed, Ordering::Relaxed, push).is_err()
 }
 
 fn holds(queue: u64, fingerprint: u64) -> bool {
@@ -84,8 +129,46 @@ mod tests {
         for (entries, words) in [(0, 64), (1, 64), (1_000, 2_500), (u64::MAX, 1 << 21)] {
             let door = Doorkeeper::default();
             door.knows(7, || entries);
-            assert_eq!(door.queues.get().map(|queues| queues.len()), Some(words));
+            assert_eq!(lengths(&door), [words]);
         }
+    }
+
+    fn lengths(door: &Doorkeeper) -> Vec<usize> {
+        door.queues.iter().filter_map(OnceLock::get).map(|queues| queues.len()).collect()
+    }
+
+    #[test]
+    fn it_grows_with_what_memory_holds_and_no_further_than_its_bound() {
+        let door = Doorkeeper::default();
+        let entries = 1_000;
+        let known = |keys: std::ops::Range<u64>, entries: u64| {
+            keys.filter(|key| door.knows(hash(*key), || entries)).count()
+        };
+        // A few large values, and then many small ones.
+        known(0..100, 10);
+        assert_eq!(lengths(&door), [64]);
+        known(1_000_000..1_010_000, 10);
+        known(2_000_000..2_010_000, 102);
+        assert_eq!(lengths(&door), [64], "less than four times as many words");
+        known(3_000_000..3_010_000, entries);
+        assert_eq!(lengths(&door), [64, 2_500], "one in 256 of them looked");
+        known(0..3 * entries, entries);
+        assert!(known(0..entries, entries) > 900, "as if it had been so from the beginning");
+        let mut new = 4_000_000;
+        for entries in [4_000, 16_000, 64_000, 256_000, u64::MAX, u64::MAX] {
+            known(new..new + 10_000, entries);
+            new += 10_000;
+        }
+        assert_eq!(lengths(&door), [64, 2_500, 10_000, 40_000, 160_000, 640_000], "and no further");
+        let steps = Doorkeeper::default();
+        for step in 0..20 {
+            let entries = (26_u64 << (2 * step)).min(1 << 40);
+            for key in step * 10_000..(step + 1) * 10_000 {
+                steps.knows(hash(key), || entries);
+            }
+        }
+        let lengths = lengths(&steps);
+        assert!(lengths.len() <= MEASURES && lengths.last().is_some_and(|last| *last <= 1 << 21));
     }
 
     #[test]

@@ -21,7 +21,8 @@ pub(crate) struct Departures {
     pub(crate) evicted: AtomicU64,
     pub(crate) removed: AtomicU64,
     pub(crate) replaced: AtomicU64,
-    /// The last to leave made room for another; of quick_cache alone.
+    /// The last to leave made room for another; of quick_cache alone. What was removed since leaves
+    /// room for about as many: the first that comes in beyond it pushes another out.
     #[cfg(feature = "quick_cache")]
     full: AtomicBool,
 }
@@ -95,8 +96,10 @@ where
             Self::Moka(cache) => cache.invalidate(key),
             #[cfg(feature = "quick_cache")]
             Self::Quick(cache, departures) => {
-                cache.remove(key);
-                departures.full.store(false, Ordering::Relaxed);
+                // What was not there leaves no room.
+                if cache.remove(key).is_some() {
+                    departures.full.store(false, Ordering::Relaxed);
+                }
             }
         }
     }
@@ -114,11 +117,10 @@ where
             #[cfg(feature = "quick_cache")]
             Self::Quick(cache, departures) => {
                 for (key, _) in cache.iter() {
-                    if !keep(&key) {
-                        cache.remove(&key);
+                    if !keep(&key) && cache.remove(&key).is_some() {
+                        departures.full.store(false, Ordering::Relaxed);
                     }
                 }
-                departures.full.store(false, Ordering::Relaxed);
             }
         }
     }

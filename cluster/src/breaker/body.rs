@@ -17,8 +17,8 @@ pin_project! {
     /// The body of a response behind
     /// [`BreakerLayer::judge_at_end_of_body`](crate::BreakerLayer::judge_at_end_of_body).
     ///
-    /// When it has ended, the call counts as its head was judged; when it breaks off, as a failure.
-    /// Dropped before that, the call is given up: see [`Permit`](crate::Permit).
+    /// When it has ended, the call counts as its head was judged; when it breaks off, or ends before
+    /// what `Content-Length` has promised, as a failure. Dropped before that, the call is given up: see [`Permit`](crate::Permit).
     pub struct JudgedBody<B> {
         #[pin]
         inner: B,
@@ -45,14 +45,16 @@ impl<B: Body> JudgedBody<B> {
     ) -> Self {
         // What is not well already does not become so by its body.
         let decided = judgement.outcome != Outcome::Success;
-        if decided || bare || has_no_body(head.status) || is_over(&inner) {
+        let length = head.headers.get(CONTENT_LENGTH);
+        let left = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        // Servers do not ask for the end of a body that has no bytes.
+        let unread = bare || has_no_body(head.status) || left == Some(0) || is_over(&inner);
+        if decided || unread {
             permit.judged(judgement);
             return Self::unjudged(inner);
         }
         // From here on it may wait for the next byte.
         permit.start_age();
-        let length = head.headers.get(CONTENT_LENGTH);
-        let left = length.and_then(|length| length.to_str().ok()?.parse().ok());
         Self { inner, call: Some(Call { permit, judgement, left }) }
     }
 }
@@ -92,12 +94,12 @@ impl<B: Body> Body for JudgedBody<B> {
         let answer = this.inner.as_mut().poll_frame(cx);
         match &answer {
             Poll::Pending => *this.call = Some(call),
-            Poll::Ready(None) => call.permit.judged(call.judgement),
+            Poll::Ready(None) => call.ended(),
             Poll::Ready(Some(Err(_))) => call.permit.judged(Outcome::Failure),
             Poll::Ready(Some(Ok(frame))) => {
                 call.read(frame);
                 if call.left == Some(0) || is_over(&*this.inner) {
-                    call.permit.judged(call.judgement);
+                    call.ended();
                 } else {
                     *this.call = Some(call);
                 }
@@ -119,6 +121,14 @@ impl Call {
     fn read<D: Buf>(&mut self, frame: &Frame<D>) {
         if let (Some(left), Some(data)) = (&mut self.left, frame.data_ref()) {
             *left = left.saturating_sub(data.remaining() as u64);
+        }
+    }
+
+    /// The body has no more to give.
+    fn ended(self) {
+        match self.left {
+            Some(1..) => self.permit.judged(Outcome::Failure),
+            _ => self.permit.judged(self.judgement),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What a breaker's users hold in their hands.
 
 use std::sync::Arc as Name;
+use std::sync::atomic::{Ordering::Acquire, fence};
 use std::time::Duration;
 
 use super::core::Core;
@@ -238,8 +239,15 @@ impl Breaker {
         Some(call.map(|call| Permit::new(Arc::clone(shard), call)))
     }
 
-    /// Whether somebody else has a handle. Permits are none, they are calls under way.
+    /// Whether somebody else has a handle, or a permit: a call is under way until all that it means
+    /// is known, which is longer than the statistics count it.
     pub(super) fn is_held(&self) -> bool {
-        Arc::strong_count(&self.shards) > 1
+        let held = Arc::strong_count(&self.shards) > 1;
+        // Each count is read before what its last holder did is looked at. A handle may have
+        // become a permit.
+        fence(Acquire);
+        let admitted = self.shards.are_held();
+        fence(Acquire);
+        held || admitted
     }
 }

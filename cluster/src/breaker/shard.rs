@@ -56,6 +56,11 @@ impl Shards {
         &self.core
     }
 
+    /// Whether there is a permit.
+    pub(super) fn are_held(&self) -> bool {
+        self.shards.iter().any(|shard| Arc::strong_count(shard) > 1)
+    }
+
     /// That of the calling thread.
     #[inline]
     pub(super) fn mine(&self) -> &Arc<Shard> {

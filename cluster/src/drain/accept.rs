@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
@@ -16,9 +17,15 @@ use super::connection::Connection;
 use super::server::Server;
 use super::stats::count_start;
 
-/// A queue longer than this cannot have been there when the server began to close: it is the most
-/// that Linux lets a listener have (`net.core.somaxconn`).
+/// The most that a listener may have in its queue where the system does not say: Linux's own default.
 const QUEUE_MAX: usize = 4_096;
+
+/// A client of which nothing is heard is asked by the kernel after so long, and again so often, nine
+/// times on Linux. One that is gone without a word would hold its place for ever: a WebSocket, or a
+/// handler that waits for something, has no timeout of its own. As often as a proxy does that keeps
+/// connections (60 s), and over within four minutes.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// The first wait after an error of the system, doubled up to the longest: descriptors run out for
 /// moments, and a loop that spins makes it worse.
@@ -36,6 +43,7 @@ impl Acceptor {
     pub(super) fn new(listener: TcpListener, router: Router, server: Arc<Server>) -> Self {
         // Turns every handler into a route once; axum would do it again for each request.
         let router = router.with_state(());
+        keep_alive(&listener);
         Self { listener, router, server, backoff: Backoff::default() }
     }
 
@@ -82,7 +90,7 @@ impl Acceptor {
         // Asks the kernel itself: the runtime may not yet know of the last arrivals.
         let listener = listener.into_std()?;
         let mut queue = Queue { listener, router, server, backoff };
-        for _ in 0..QUEUE_MAX {
+        for _ in 0..longest_queue() {
             let place = queue.server.place().await;
             if !queue.take(place).await {
                 break;
@@ -99,6 +107,23 @@ impl Acceptor {
     async fn pause_after(&mut self, error: &io::Error) {
         pause_after(error, &mut self.backoff, &self.server).await;
     }
+}
+
+/// Has the kernel look after the clients of a listener's connections, which inherit it: no call a
+/// connection.
+fn keep_alive(listener: &TcpListener) {
+    let keepalive =
+        TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_INTERVAL);
+    // Fails only where the system has none of it, and then dead clients stay.
+    let _none = SockRef::from(listener).set_tcp_keepalive(&keepalive);
+}
+
+/// More than this cannot have been in the queue when the server began to close, and what comes later
+/// is for those who have the same socket.
+fn longest_queue() -> usize {
+    let limit = std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok();
+    let limit = limit.and_then(|limit| limit.trim().parse().ok()).unwrap_or(QUEUE_MAX);
+    limit.max(QUEUE_MAX)
 }
 
 /// Ends when a connection waits in the kernel's queue, without taking it.
@@ -183,6 +208,16 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn the_kernel_looks_after_clients_that_are_gone() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        keep_alive(&listener);
+        let address = listener.local_addr().expect("bound");
+        let _client = TcpStream::connect(address).await.expect("connected");
+        let (stream, _) = listener.accept().await.expect("accepted");
+        assert!(SockRef::from(&stream).keepalive().expect("a socket"));
+    }
 
     #[test]
     fn it_waits_longer_after_each_error_of_the_system_and_not_for_one_connection() {

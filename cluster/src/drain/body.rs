@@ -1,12 +1,12 @@
 //! The bodies of a request and of its response, watched.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::Response;
 use http::header::CONTENT_LENGTH;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -34,6 +34,8 @@ pin_project! {
     pub(super) struct Upload {
         body: Incoming,
         conn: Arc<Conn>,
+        // Weak, because it may be kept for longer than the response takes.
+        stream: Option<Weak<Stream>>,
         ended: bool,
         // Time for which it may still be waited for.
         patience: Duration,
@@ -45,24 +47,32 @@ pin_project! {
 
     impl PinnedDrop for Upload {
         fn drop(this: Pin<&mut Self>) {
-            let this = this.project();
-            if !*this.ended {
-                this.conn.uploads(false);
-            }
+            this.end();
         }
     }
 }
 
 impl Upload {
-    pub(super) fn body(body: Incoming, conn: &Arc<Conn>) -> Body {
+    pub(super) fn body(body: Incoming, in_flight: &InFlight) -> Body {
         if body.is_end_stream() {
             // Takes no box, as the other one does.
             return Body::empty();
         }
-        conn.uploads(true);
+        let conn = Arc::clone(in_flight.conn());
+        let stream = in_flight.stream().map(Arc::downgrade);
         let patience = conn.server().config().body_read_timeout;
-        let conn = Arc::clone(conn);
-        Body::new(Self { body, conn, ended: false, patience, waits: None, timer: None })
+        let upload = Self { body, conn, stream, ended: false, patience, waits: None, timer: None };
+        upload.uploads(true);
+        Body::new(upload)
+    }
+
+    fn uploads(&self, uploading: bool) {
+        match &self.stream {
+            None => self.conn.uploads(uploading),
+            Some(stream) => {
+                stream.upgrade().inspect(|stream| stream.uploads(uploading));
+            }
+        }
     }
 
     fn poll_patience(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -89,9 +99,9 @@ impl Upload {
     }
 
     fn end(self: Pin<&mut Self>) {
-        let this = self.project();
-        if !std::mem::replace(this.ended, true) {
-            this.conn.uploads(false);
+        if !self.ended {
+            self.uploads(false);
+            *self.project().ended = true;
         }
     }
 }
@@ -135,6 +145,32 @@ impl HttpBody for Upload {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+/// Bytes of a response that hyper has been handed. HTTP/2 may hold them for long: hyper drops the body
+/// with the last of them, and what the client's window keeps back is known by these alone.
+pub(super) struct Part {
+    bytes: Bytes,
+    stream: Option<Arc<Stream>>,
+}
+
+impl Buf for Part {
+    fn remaining(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+        if let Some(stream) = &self.stream
+            && count > 0
+        {
+            stream.is_taken();
+        }
     }
 }
 
@@ -191,19 +227,20 @@ fn stated(response: &Response<Body>) -> Option<u64> {
 }
 
 impl HttpBody for CountedBody {
-    type Data = Bytes;
+    type Data = Part;
     type Error = axum::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        self.in_flight.stream().into_iter().for_each(Stream::asks);
+    ) -> Poll<Option<Result<Frame<Part>, axum::Error>>> {
+        self.in_flight.stream().inspect(|stream| stream.asks());
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
             self.in_flight.waits();
             return Poll::Pending;
         };
-        self.in_flight.stream().into_iter().for_each(Stream::is_handed);
+        let stream = self.in_flight.stream().cloned();
+        stream.as_ref().inspect(|stream| stream.is_handed());
         match &frame {
             None => self.in_flight.finish(),
             Some(Ok(frame)) => {
@@ -213,7 +250,8 @@ impl HttpBody for CountedBody {
             // The request ends as cancelled when hyper drops the body.
             Some(Err(_)) => {}
         }
-        Poll::Ready(frame)
+        let part = |frame: Frame<Bytes>| frame.map_data(|bytes| Part { bytes, stream });
+        Poll::Ready(frame.map(|frame| frame.map(part)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -43,7 +43,8 @@ pub struct DrainConfig {
     pub max_connections: u32,
     /// Time from the first byte of a request (the first one: from accept) to the end of its head,
     /// then the connection is closed. 10 s: no honest client needs it, and one that sends a byte
-    /// now and then holds a place for no longer.
+    /// now and then holds a place for no longer. While all places are taken and one is wanted, it is
+    /// a second at most.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub header_read_timeout: Duration,
     /// Time without a request after which a connection is closed; it may take twice as long. 75 s,

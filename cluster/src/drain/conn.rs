@@ -47,6 +47,8 @@ pub(super) struct Conn {
     moves: AtomicU64,
     /// Odd while a write waits for the client; each even number means that bytes have gone out.
     stall: AtomicU64,
+    /// Reads and writes that moved bytes, of HTTP/2 only.
+    traffic: AtomicU64,
     /// Whether a request's body has not been read to its end.
     uploading: AtomicBool,
     /// The number of the request whose head has two lengths that may differ; 0: none.
@@ -78,6 +80,7 @@ impl Conn {
             activity: AtomicU8::new(Activity::Fresh as u8),
             moves: AtomicU64::new(0),
             stall: AtomicU64::new(0),
+            traffic: AtomicU64::new(0),
             uploading: AtomicBool::new(false),
             ambiguous: AtomicU64::new(0),
             looks: AtomicBool::new(false),
@@ -162,6 +165,26 @@ impl Conn {
         if (stall % 2 == 1) == moved {
             self.stall.store(stall + 1, Ordering::Relaxed);
         }
+        if moved {
+            self.passes();
+        }
+    }
+
+    /// Bytes have come or gone.
+    pub(super) fn passes(&self) {
+        if self.is_h2() {
+            self.traffic.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Another number than before: its client is still there.
+    pub(super) fn traffic(&self) -> u64 {
+        self.traffic.load(Ordering::Relaxed)
+    }
+
+    /// Whether bytes of ours wait for the client.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stall() % 2 == 1
     }
 
     /// The same odd number twice: nothing has gone out between.
@@ -173,11 +196,8 @@ impl Conn {
         self.uploading.load(Ordering::Relaxed)
     }
 
-    /// On HTTP/2 it is a matter of each stream.
+    /// On HTTP/1; on HTTP/2 it is a matter of each stream.
     pub(super) fn uploads(&self, uploading: bool) {
-        if self.is_h2() {
-            return;
-        }
         self.uploading.store(uploading, Ordering::Relaxed);
     }
 

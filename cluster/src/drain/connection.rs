@@ -20,6 +20,12 @@ use super::server::{Mode, Server};
 use super::stats::count_start;
 use super::watch::{Due, Watch};
 
+/// While a place is wanted: so many sweeps without a request are enough for one that is idle, and for
+/// one that has begun a head: the better part of a second, in which a packet is sent again. Else
+/// whoever sends a byte now and then would hold every place for the time of a head.
+const SWEEPS_IDLE: u32 = 2;
+const SWEEPS_HEAD: u32 = 4;
+
 pin_project! {
     /// Runs as a task of its own. It relies on that: the waits below are set up once and not at
     /// each poll, which is sound only while the task's waker stays the same.
@@ -35,8 +41,8 @@ pin_project! {
         moved: OwnedNotified,
         // The number of calls when `moved` was set up, `None` before the first poll.
         seen: Option<u64>,
-        // The number of moves at the last call, if it was idle then.
-        idle: Option<u64>,
+        // What it was doing at the last sweep, and for how many sweeps.
+        swept: (Activity, u64, u32),
         // Whether hyper knows that this connection ends.
         told: bool,
     }
@@ -62,7 +68,7 @@ impl Connection {
             timer: sleep(server.config().header_read_timeout),
             moved: server.moved(),
             seen: None,
-            idle: None,
+            swept: (Activity::Fresh, 0, 0),
             told: false,
         }
     }
@@ -93,18 +99,19 @@ impl Connection {
         }
     }
 
-    /// Whether it has been idle for two calls, and is to make room for another one.
+    /// Whether it has had no request for some sweeps, and is to make room for another one.
     fn makes_room(self: Pin<&mut Self>) -> bool {
         let this = self.project();
-        let idle = matches!(this.conn.activity(), Activity::Idle | Activity::Fresh) && !*this.told;
-        let moves = idle.then(|| this.conn.moves());
-        let before = std::mem::replace(this.idle, moves);
-        let server = this.conn.server();
-        let goes = idle && before == moves && server.is_surplus();
-        if goes {
-            count_start(&server.counters().connections_evicted);
-        }
-        goes
+        let (activity, moves) = (this.conn.activity(), this.conn.moves());
+        let (before, then, sweeps) = *this.swept;
+        let sweeps = if (before, then) == (activity, moves) { sweeps + 1 } else { 1 };
+        *this.swept = (activity, moves, sweeps);
+        let enough = match activity {
+            Activity::Fresh | Activity::Idle => SWEEPS_IDLE,
+            Activity::Head => SWEEPS_HEAD,
+            Activity::Busy => return false,
+        };
+        !*this.told && sweeps >= enough && this.conn.server().is_surplus()
     }
 
     /// What the timer asks for, once it fires; before, it is set for what the connection does.
@@ -113,11 +120,13 @@ impl Connection {
         let (activity, moves) = (this.conn.activity(), this.conn.moves());
         let config = this.conn.server().config();
         let closing = mode == Mode::Closing;
-        // HTTP/2 closes by itself once its client has seen that it should.
-        let leaves = *this.told && this.conn.is_h2() && activity == Activity::Idle;
+        // HTTP/2 closes by itself once its client has all and has seen that it should.
+        let silent = activity == Activity::Idle && !this.conn.is_stalled();
+        let leaves = *this.told && this.conn.is_h2() && silent;
+        let parts = matches!(this.watch, Watch::Part(..));
         let mut watch = if this.conn.is_parting() || leaves {
-            Some(Watch::Part).filter(|part| part != this.watch)
-        } else if *this.watch == Watch::Part {
+            (!parts).then(|| Watch::parts(this.conn.traffic()))
+        } else if parts {
             // A stream has come after all.
             Some(Watch::Write(this.conn.stall()))
         } else {
@@ -136,7 +145,7 @@ impl Connection {
             if this.conn.streams().has_stalled_for(config.write_timeout) {
                 return Poll::Ready(Due::TimeOut);
             }
-            match this.watch.due(activity, moves, this.conn.stall()) {
+            match this.watch.due(activity, moves, this.conn.stall(), this.conn.traffic()) {
                 Due::Set(next) => watch = Some(next),
                 due => return Poll::Ready(due),
             }
@@ -168,11 +177,10 @@ impl Future for Connection {
                 self.as_mut().tell();
                 continue;
             }
-            let idle = matches!(self.conn.activity(), Activity::Idle | Activity::Fresh);
-            let due = if room && idle && !self.told {
-                Due::Close
-            } else {
-                ready!(self.as_mut().due(cx, mode))
+            let due = match self.conn.activity() {
+                Activity::Idle | Activity::Fresh if room && !self.told => Due::Close,
+                Activity::Head if room && !looked => Due::TimeOut,
+                _ => ready!(self.as_mut().due(cx, mode)),
             };
             match due {
                 // A request may have arrived by now, of which the runtime does not know.
@@ -180,7 +188,12 @@ impl Future for Connection {
                     looked = true;
                     self.conn.look();
                 }
-                Due::Close if !self.told => self.as_mut().tell(),
+                Due::Close if !self.told => {
+                    if room {
+                        count_start(&self.conn.server().counters().connections_evicted);
+                    }
+                    self.as_mut().tell();
+                }
                 // Told to end before, and its client still does not read the last response.
                 Due::Close | Due::TimeOut => {
                     self.conn.ends_as(ConnectionEnd::TimedOut);

@@ -49,6 +49,7 @@ impl Io {
 
     fn received(&mut self, bytes: &[u8]) {
         if self.conn.is_h2() {
+            self.conn.passes();
             return;
         }
         #[cfg(feature = "http2")]
@@ -184,6 +185,7 @@ impl AsyncWrite for Io {
             if read.is_err() || buffer.filled().is_empty() {
                 return Poll::Ready(Ok(()));
             }
+            self.conn.passes();
         }
     }
 }

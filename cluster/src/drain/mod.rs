@@ -11,6 +11,7 @@ mod io;
 mod job;
 mod label;
 mod open;
+mod primitives;
 mod report;
 mod request;
 mod router;
@@ -20,6 +21,8 @@ mod signals;
 mod stats;
 mod streams;
 mod tally;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::borrow::Cow;
@@ -34,7 +37,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 pub use self::config::DrainConfig;
 pub use self::job::{Job, JobCut};
 pub use self::report::{Cut, CutKind, DrainEnd, DrainReport};
-pub use self::serve::{ServeError, serve};
+pub use self::serve::{ServeError, serve, serve_management};
 pub use self::stats::DrainStats;
 
 use self::stats::Account;
@@ -103,7 +106,11 @@ const NAME_LENGTH: usize = 78;
 ///     loop {
 ///         tokio::select! {
 ///             message = socket.recv() => match message {
-///                 Some(Ok(message)) if socket.send(message).await.is_ok() => {}
+///                 Some(Ok(message)) => {
+///                     if socket.send(message).await.is_err() {
+///                         return;
+///                     }
+///                 }
 ///                 _ => return,
 ///             },
 ///             () = &mut closing => {

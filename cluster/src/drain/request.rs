@@ -47,7 +47,7 @@ impl hyper::service::Service<Request<Incoming>> for RequestService {
         let connect = request.method() == Method::CONNECT;
         let refusal = self.refusal(&request);
         let inner = refusal.is_none().then(|| {
-            let mut request = request.map(|body| Upload::body(body, &self.conn));
+            let mut request = request.map(|body| Upload::body(body, &in_flight));
             request.extensions_mut().insert(ConnectInfo(self.peer));
             // A router is always ready, and its clone is one count up.
             self.router.clone().call(request)
@@ -120,10 +120,10 @@ impl<F> RequestFuture<F> {
         let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(since + time)));
         ready!(timer.as_mut().poll(cx));
         in_flight.asked().times_out();
-        let uploading = in_flight.conn.is_uploading();
+        let (uploading, h2) = (in_flight.is_uploading(), in_flight.conn.is_h2());
         // The handler goes before its client hears.
         this.inner.set(None);
-        Poll::Ready(timed_out(uploading))
+        Poll::Ready(timed_out(uploading, h2))
     }
 
     #[inline]
@@ -158,14 +158,16 @@ impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for RequestF
 }
 
 /// The time was the client's if its upload has not ended, and the handler's otherwise.
-fn timed_out(uploading: bool) -> Response<Body> {
+fn timed_out(uploading: bool, h2: bool) -> Response<Body> {
     if !uploading {
         return unavailable("the request took longer than the server allows", RETRY);
     }
     let detail = "the request's body took longer than the server allows";
     let (status, title) = (StatusCode::REQUEST_TIMEOUT, "Request Timeout");
     let mut response = refusal(status, "about:blank", title, detail, "", None);
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    if !h2 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 
@@ -175,7 +177,7 @@ fn timed_out(uploading: bool) -> Response<Body> {
 /// connection, of which HTTP/1 has one for each request at a time.
 pub(super) struct InFlight {
     conn: Arc<Conn>,
-    stream: Option<Box<Stream>>,
+    stream: Option<Arc<Stream>>,
     ended: bool,
 }
 
@@ -198,8 +200,20 @@ impl InFlight {
         }
     }
 
-    pub(super) fn stream(&self) -> Option<&Stream> {
-        self.stream.as_deref()
+    pub(super) fn conn(&self) -> &Arc<Conn> {
+        &self.conn
+    }
+
+    /// `None` on HTTP/1.
+    pub(super) fn stream(&self) -> Option<&Arc<Stream>> {
+        self.stream.as_ref()
+    }
+
+    fn is_uploading(&self) -> bool {
+        match &self.stream {
+            Some(stream) => stream.is_uploading(),
+            None => self.conn.is_uploading(),
+        }
     }
 
     /// The handler has to wait, or the response's body. The first time it is noted when that was: a

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ORIGIN, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::{Drain, Phase};
 
 impl Drain {
-    /// The route `/drain`, without protection: for a management port that only operators reach, or
+    /// The route `/drain`, without a token: for a management port that only operators reach, or
     /// behind a layer that knows who asks.
     ///
     /// `POST` begins the drain and answers at once: 202 and what will happen. Repeated it changes
@@ -23,6 +23,12 @@ impl Drain {
     /// `state` (`serving`, `lame_duck`, `closing`, `cut`), `seconds_until_close` and
     /// `seconds_until_cut` (`null` before the drain begins), `waiting_for` (jobs and upgraded
     /// connections by name, at most 32), and every figure of [`DrainStats`](crate::DrainStats).
+    ///
+    /// A `POST` that a page of another origin has a browser send gets 403: operators have browsers as
+    /// well, and those reach what operators reach.
+    ///
+    /// On a port served by [`serve`](crate::serve) the answers end with the lame duck, as everything
+    /// does. [`serve_management`](crate::serve_management) answers until the others have ended.
     ///
     /// ```
     /// use axum::Router;
@@ -54,6 +60,7 @@ impl Drain {
         };
         let drain = self.clone();
         let begin = async move |headers: HeaderMap| match gate.admits(&headers) {
+            true if is_from_elsewhere(&headers) => StatusCode::FORBIDDEN.into_response(),
             true => {
                 drain.begin();
                 answer(StatusCode::ACCEPTED, &drain)
@@ -128,6 +135,15 @@ impl Gate {
         });
         let same = |brought: &[u8]| bool::from(brought.ct_eq(token.as_bytes()));
         !token.is_empty() && brought.is_some_and(same)
+    }
+}
+
+/// Whether a browser sends it for a page that is not ours. Browsers without `Sec-Fetch-Site`, and all of
+/// them where there is no TLS, say `Origin` with every `POST`; other clients say neither.
+fn is_from_elsewhere(headers: &HeaderMap) -> bool {
+    match headers.get("sec-fetch-site") {
+        Some(site) => site != "same-origin" && site != "none",
+        None => headers.contains_key(ORIGIN),
     }
 }
 

@@ -11,8 +11,8 @@ use tokio::time::timeout;
 use super::stats::{Account, Counters};
 use super::{Drain, DrainConfig};
 
-/// While every place is taken, connections without a request are looked for this often: one that has
-/// none twice in a row goes.
+/// While every place is taken and one is wanted, connections without a request are looked for this
+/// often.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 
 /// At most this share of all connections goes at a time: room for a burst, and no stampede.

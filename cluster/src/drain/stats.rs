@@ -24,7 +24,7 @@ pub struct DrainStats {
     /// Connections closed by the client, or by the server in good order.
     pub connections_finished_total: u64,
     /// Connections closed because a request's head or body did not come in time, or because the client
-    /// did not take its response.
+    /// did not take its response. Of those with an unfinished head that made room, too.
     pub connections_timed_out_total: u64,
     /// Connections cut at the deadline or by a second signal.
     pub connections_cut_total: u64,

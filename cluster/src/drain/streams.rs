@@ -19,7 +19,7 @@ mod none {
 
     impl Stream {
         #[inline]
-        pub(in crate::drain) fn on<B>(_: &Arc<Conn>, _: &Request<B>) -> Option<Box<Self>> {
+        pub(in crate::drain) fn on<B>(_: &Arc<Conn>, _: &Request<B>) -> Option<Arc<Self>> {
             None
         }
 
@@ -34,6 +34,18 @@ mod none {
         pub(in crate::drain) fn is_handed(&self) {
             match *self {}
         }
+
+        pub(in crate::drain) fn is_taken(&self) {
+            match *self {}
+        }
+
+        pub(in crate::drain) fn uploads(&self, _: bool) {
+            match *self {}
+        }
+
+        pub(in crate::drain) fn is_uploading(&self) -> bool {
+            match *self {}
+        }
     }
 }
 
@@ -41,6 +53,7 @@ mod none {
 mod some {
     use std::collections::BTreeMap;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
     use http::Request;
@@ -50,15 +63,16 @@ mod some {
     use crate::drain::conn::Conn;
     use crate::drain::label::Asked;
 
-    /// Streams of one connection. Its requests take this lock twice, its responses twice for each frame
-    /// of their bodies; nobody else does.
+    /// Streams of one connection. Its requests take this lock twice, its responses three times for each
+    /// frame of their bodies; nobody else does.
     #[derive(Debug, Default)]
     pub(in crate::drain) struct Streams(Mutex<Live>);
 
     #[derive(Debug, Default)]
     struct Live {
         next: u64,
-        /// Since when a frame of the response has been handed over, and no further one asked for.
+        /// Since when a frame of the response has been handed over, and nothing more of it taken and no
+        /// further one asked for.
         handed: BTreeMap<u64, Option<Instant>>,
     }
 
@@ -76,17 +90,19 @@ mod some {
         }
     }
 
-    /// One stream, until its response is out or it is given up.
+    /// One stream, until its response is written or it is given up: what hyper has been handed holds it
+    /// too, however long the client's window keeps it back.
     pub(in crate::drain) struct Stream {
         conn: Arc<Conn>,
         number: u64,
         asked: Asked,
+        uploading: AtomicBool,
     }
 
     impl Stream {
         /// `None` on a connection that speaks HTTP/1.
         #[inline]
-        pub(in crate::drain) fn on<B>(conn: &Arc<Conn>, request: &Request<B>) -> Option<Box<Self>> {
+        pub(in crate::drain) fn on<B>(conn: &Arc<Conn>, request: &Request<B>) -> Option<Arc<Self>> {
             conn.is_h2().then(|| {
                 let asked = Asked::default();
                 asked.begin(request);
@@ -95,7 +111,8 @@ mod some {
                 live.next += 1;
                 live.handed.insert(number, None);
                 drop(live);
-                Box::new(Self { conn: Arc::clone(conn), number, asked })
+                let uploading = AtomicBool::new(false);
+                Arc::new(Self { conn: Arc::clone(conn), number, asked, uploading })
             })
         }
 
@@ -111,6 +128,24 @@ mod some {
         /// A frame has been handed over.
         pub(in crate::drain) fn is_handed(&self) {
             self.set(Some(Instant::now()));
+        }
+
+        /// Some of that frame has been written. Changes nothing once a further one has been asked for: then
+        /// it is the handler that is waited for.
+        pub(in crate::drain) fn is_taken(&self) {
+            let mut live = self.conn.streams().0.lock();
+            if let Some(Some(since)) = live.handed.get_mut(&self.number) {
+                *since = Instant::now();
+            }
+        }
+
+        /// Whether the request's body has not been read to its end.
+        pub(in crate::drain) fn uploads(&self, uploading: bool) {
+            self.uploading.store(uploading, Ordering::Relaxed);
+        }
+
+        pub(in crate::drain) fn is_uploading(&self) -> bool {
+            self.uploading.load(Ordering::Relaxed)
         }
 
         fn set(&self, handed: Option<Instant>) {

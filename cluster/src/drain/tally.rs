@@ -1,10 +1,7 @@
 //! The requests of one connection, counted apart from all others: adding one up costs no more than a
 //! store, and connections on different cores do not wait for each other.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-
-use parking_lot::Mutex;
+use super::primitives::{Acquire, Arc, AtomicU64, Mutex, Relaxed, Release};
 
 /// On a cache line of its own.
 #[derive(Debug, Default)]
@@ -13,7 +10,7 @@ pub(super) struct Tally {
     started: AtomicU64,
     ended: [AtomicU64; WAYS],
     /// Its place among those that are counted together; changed under their lock.
-    place: AtomicUsize,
+    place: AtomicU64,
 }
 
 /// The ways a request ends.
@@ -47,9 +44,9 @@ impl Requests {
     fn add(&mut self, tally: &Tally) {
         // Ends first, with acquire: a sum never shows more ends than starts.
         for (sum, ended) in self.ended.iter_mut().zip(&tally.ended) {
-            *sum += ended.load(Ordering::Acquire);
+            *sum += ended.load(Acquire);
         }
-        self.started += tally.started.load(Ordering::Relaxed);
+        self.started += tally.started.load(Relaxed);
     }
 }
 
@@ -57,13 +54,13 @@ impl Tally {
     /// Only the connection's own task calls this.
     #[inline]
     pub(super) fn start(&self) {
-        let started = self.started.load(Ordering::Relaxed);
-        self.started.store(started + 1, Ordering::Relaxed);
+        let started = self.started.load(Relaxed);
+        self.started.store(started + 1, Relaxed);
     }
 
     #[inline]
     pub(super) fn started(&self) -> u64 {
-        self.started.load(Ordering::Relaxed)
+        self.started.load(Relaxed)
     }
 
     /// `alone`: only the connection's own task calls this, which saves the read and write in one.
@@ -71,9 +68,9 @@ impl Tally {
     pub(super) fn end(&self, way: Way, alone: bool) {
         let ended = &self.ended[way as usize];
         if alone {
-            ended.store(ended.load(Ordering::Relaxed) + 1, Ordering::Release);
+            ended.store(ended.load(Relaxed) + 1, Release);
         } else {
-            ended.fetch_add(1, Ordering::Release);
+            ended.fetch_add(1, Release);
         }
     }
 }
@@ -92,7 +89,7 @@ impl Tallies {
     pub(super) fn open(&self) -> Arc<Tally> {
         let tally = Arc::new(Tally::default());
         let mut inner = self.0.lock();
-        tally.place.store(inner.live.len(), Ordering::Relaxed);
+        tally.place.store(inner.live.len() as u64, Relaxed);
         inner.live.push(Arc::clone(&tally));
         tally
     }
@@ -101,10 +98,11 @@ impl Tallies {
     pub(super) fn close(&self, tally: &Tally) {
         let mut inner = self.0.lock();
         inner.past.add(tally);
-        let place = tally.place.load(Ordering::Relaxed);
-        inner.live.swap_remove(place);
-        if let Some(moved) = inner.live.get(place) {
-            moved.place.store(place, Ordering::Relaxed);
+        let place = tally.place.load(Relaxed);
+        let index = usize::try_from(place).unwrap_or(usize::MAX);
+        inner.live.swap_remove(index);
+        if let Some(moved) = inner.live.get(index) {
+            moved.place.store(place, Relaxed);
         }
     }
 
@@ -113,32 +111,5 @@ impl Tallies {
         let mut sum = inner.past;
         inner.live.iter().for_each(|tally| sum.add(tally));
         sum
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sum_holds_connections_that_are_open_and_those_that_have_ended() {
-        let tallies = Tallies::default();
-        let open: Vec<_> = (0..3).map(|_| tallies.open()).collect();
-        for tally in &open {
-            tally.start();
-            tally.start();
-            tally.end(Way::Finished, true);
-        }
-        open[0].end(Way::Cut, false);
-        for closed in [&open[0], &open[2]] {
-            tallies.close(closed);
-        }
-        open[1].end(Way::Cancelled, false);
-        let sum = tallies.sum();
-        assert_eq!((sum.started, sum.in_flight()), (6, 1));
-        let ways = [Way::Finished, Way::TimedOut, Way::Cancelled, Way::Panicked, Way::Cut];
-        assert_eq!(ways.map(|way| sum.ended(way)), [3, 0, 1, 0, 1]);
-        tallies.close(&open[1]);
-        assert_eq!(tallies.sum().in_flight(), 1);
     }
 }

@@ -9,8 +9,11 @@ use super::DrainConfig;
 use super::conn::Activity;
 
 /// How long a client may take to close its side once ours is closed: a round trip, and what is still
-/// on its way.
+/// on its way. One of HTTP/2 that is heard of meanwhile is still reading, and gets as long again.
 const PARTING: Duration = Duration::from_secs(1);
+
+/// So often at most.
+const PARTINGS: u8 = 60;
 
 /// The first two carry the number of moves when they were set: another number means that something
 /// has happened since.
@@ -24,8 +27,9 @@ pub(super) enum Watch {
     Write(u64),
     /// The server closes: a request may still come.
     Linger,
-    /// Our side is closed: the client has to close the other one.
-    Part,
+    /// Our side is closed, or all is said: the client has to close the other one. With the traffic seen
+    /// when that was set, and how often it may be set anew.
+    Part(u64, u8),
 }
 
 /// What to do when the timer fires.
@@ -42,6 +46,10 @@ pub(super) enum Due {
 }
 
 impl Watch {
+    pub(super) fn parts(traffic: u64) -> Self {
+        Self::Part(traffic, PARTINGS)
+    }
+
     /// What to set the timer for instead, now that the connection waits.
     pub(super) fn instead(self, activity: Activity, moves: u64, closing: bool) -> Option<Self> {
         match activity {
@@ -54,10 +62,13 @@ impl Watch {
     }
 
     /// `stall` is odd while a write waits for the client, and grows with each byte it takes then.
-    pub(super) fn due(self, activity: Activity, moves: u64, stall: u64) -> Due {
+    pub(super) fn due(self, activity: Activity, moves: u64, stall: u64, traffic: u64) -> Due {
         let stalled = stall % 2 == 1;
         match (self, activity) {
-            (Self::Part, _) => Due::End,
+            (Self::Part(then, left @ 1..), _) if then != traffic => {
+                Due::Set(Self::Part(traffic, left - 1))
+            }
+            (Self::Part(..), _) => Due::End,
             (Self::Write(then), _) if stalled && then == stall => Due::TimeOut,
             // What is idle with a write that waits has the end of its response in a buffer.
             (Self::Write(_) | Self::Idle(_), Activity::Busy | Activity::Idle) if stalled => {
@@ -77,7 +88,7 @@ impl Watch {
             Self::Idle(_) => config.idle_timeout,
             Self::Write(_) => config.write_timeout,
             Self::Linger => config.idle_linger,
-            Self::Part => PARTING,
+            Self::Part(..) => PARTING,
         }
     }
 }
@@ -95,7 +106,7 @@ mod tests {
             (Activity::Idle, 1, Due::Set(Watch::Idle(1))),
             (Activity::Head, 1, Due::Set(Watch::Idle(1))),
         ] {
-            assert_eq!(Watch::Head(0).due(activity, moves, 0), due, "{activity:?} {moves}");
+            assert_eq!(Watch::Head(0).due(activity, moves, 0, 0), due, "{activity:?} {moves}");
         }
     }
 
@@ -106,7 +117,7 @@ mod tests {
             (Activity::Idle, 4, Due::Set(Watch::Idle(4))),
             (Activity::Busy, 4, Due::Set(Watch::Write(0))),
         ] {
-            assert_eq!(Watch::Idle(3).due(activity, moves, 0), due, "{activity:?} {moves}");
+            assert_eq!(Watch::Idle(3).due(activity, moves, 0, 0), due, "{activity:?} {moves}");
         }
     }
 
@@ -121,8 +132,16 @@ mod tests {
             (Watch::Write(4), Activity::Busy, 4, Due::Set(Watch::Write(4))),
             (Watch::Write(5), Activity::Idle, 6, Due::Set(Watch::Idle(1))),
         ] {
-            assert_eq!(watch.due(activity, 1, stall), due, "{watch:?} {activity:?} {stall}");
+            assert_eq!(watch.due(activity, 1, stall, 0), due, "{watch:?} {activity:?} {stall}");
         }
+    }
+
+    #[test]
+    fn a_client_that_is_heard_of_parts_later_and_not_never() {
+        let due = |watch: Watch, traffic| watch.due(Activity::Idle, 1, 0, traffic);
+        assert_eq!(due(Watch::Part(7, 2), 7), Due::End);
+        assert_eq!(due(Watch::Part(7, 2), 9), Due::Set(Watch::Part(9, 1)));
+        assert_eq!(due(Watch::Part(9, 0), 11), Due::End);
     }
 
     #[test]
@@ -133,7 +152,7 @@ mod tests {
         assert_eq!(Watch::Linger.instead(Activity::Head, 3, true), Some(Watch::Head(3)));
         assert_eq!(Watch::Head(3).instead(Activity::Head, 3, true), None);
         assert_eq!(Watch::Linger.instead(Activity::Busy, 4, true), None);
-        assert_eq!(Watch::Linger.due(Activity::Idle, 3, 0), Due::Close);
+        assert_eq!(Watch::Linger.due(Activity::Idle, 3, 0, 0), Due::Close);
         assert_eq!(Watch::Idle(3).instead(Activity::Idle, 3, false), None);
     }
 }

@@ -32,7 +32,8 @@ pub struct RetryConfig {
     /// altogether sees a fifth more load, as in Finagle and Envoy. Earned retries last 10 s.
     pub requests_per_retry: u32,
     /// Retries per second that need not be earned, at most 1,000,000. 10, as in Finagle: of a few
-    /// requests each may be retried.
+    /// requests each may be retried. They are a reserve for ten seconds: 100 in any ten seconds, all
+    /// at once if they fail at once.
     pub retries_per_second: u32,
 }
 

@@ -23,7 +23,7 @@ const STATUSES: [StatusCode; 4] = [
 /// Responses of status 429, 502, 503 and 504 and errors are retried if the method is idempotent
 /// (GET, HEAD, OPTIONS, TRACE, PUT, DELETE; RFC 9110, section 9.2.2) or the request has an
 /// `Idempotency-Key`; whatever was certainly not sent is retried for any method. `Retry-After` is kept
-/// to.
+/// to. What a layer of this crate refuses further in stands, see [`Retry::for_error`].
 #[derive(Debug, Clone)]
 pub struct HttpRetry<B = CloneBody, F = EveryError> {
     /// Shared, since tower clones the policy for each request.
@@ -169,6 +169,7 @@ where
 
     fn judge(&self, _: &Request<B>, result: Result<&Response<R>, &E>) -> Retry {
         match result {
+            Ok(response) if is_refused_here(response) => Retry::No,
             Ok(response) if self.statuses.contains(&response.status()) => {
                 Retry::IfIdempotent(retry_after(response.headers(), SystemTime::now))
             }
@@ -176,4 +177,21 @@ where
             Err(error) => self.errors.judge(error),
         }
     }
+
+    /// Not a status of 5xx, be it worth a retry or not, nor what calls for one.
+    fn is_good(&self, request: &Request<B>, result: Result<&Response<R>, &E>) -> bool {
+        let served = result.is_ok_and(|response| !response.status().is_server_error());
+        served && self.judge(request, result) == Retry::No
+    }
+}
+
+/// Whether a breaker or limit between here and the backend has refused the request.
+#[cfg(feature = "axum")]
+fn is_refused_here<R>(response: &Response<R>) -> bool {
+    response.extensions().get::<crate::problem::OwnRefusal>().is_some()
+}
+
+#[cfg(not(feature = "axum"))]
+fn is_refused_here<R>(_: &Response<R>) -> bool {
+    false
 }

@@ -37,7 +37,8 @@ const EARNED_FOR: Duration = Duration::from_secs(10);
 ///
 /// Put it in a `tower::retry::RetryLayer` around one backend. Inside it belongs what every attempt
 /// has to pass: a timeout for each, the breaker, the balancer. Around it belongs what counts once
-/// per request: the timeout for the whole, the caller's rate limit.
+/// per request: the timeout for the whole, the caller's rate limit. What a breaker or limit inside
+/// refuses is not sent again, see [`Retry::for_error`].
 ///
 /// # Example
 /// ```
@@ -79,6 +80,10 @@ const EARNED_FOR: Duration = Duration::from_secs(10);
 /// # Limits
 /// A request that cannot be copied is sent once. An attempt that hangs is waited for: that is what
 /// timeouts are for. A response is judged by its head.
+///
+/// Only one layer of a chain of calls may retry: three attempts around a service that makes three
+/// attempts itself are nine, and the budgets multiply, too. Retry where the failure can be told from
+/// others best, next to the backend, and not in front of a service that does.
 ///
 /// # Cost
 /// A copy of each request; a lock and two clock reads, by tower's budget and for the deadline.
@@ -148,7 +153,7 @@ impl<R> RetryPolicy<R> {
         let Shared { config, budget, counters, .. } = &*self.shared;
         let (asked, harmless) = match self.rules.judge(request, result) {
             Retry::No => {
-                if self.attempts > 1 {
+                if self.attempts > 1 && self.rules.is_good(request, result) {
                     count(&counters.recovered);
                 }
                 return None;

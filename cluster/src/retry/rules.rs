@@ -11,7 +11,7 @@ use crate::{Open, Overloaded, RateLimited};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Retry {
-    /// The result stands.
+    /// The result stands: it is good, or another attempt is of no use.
     No,
     /// The request may have been carried out: only one that does no harm twice may be sent again.
     IfIdempotent(Option<Duration>),
@@ -20,9 +20,20 @@ pub enum Retry {
 }
 
 impl Retry {
-    /// For an error, by what it or one of its causes is: a connection that was never made, or a
-    /// refusal by a breaker or limit of this crate, means that nothing was sent. Of anything else
-    /// nobody knows.
+    /// For an error, by what it or one of its causes is, of a service that does one call only:
+    ///
+    /// - A refusal by a breaker or limit of this crate stands: [`No`](Self::No). It is there so that
+    ///   callers are answered at once, and those told the same time would all be back together, at
+    ///   the moment when the backend can bear it least.
+    /// - A connection that was refused was never made: [`Always`](Self::Always).
+    /// - Of anything else nobody knows: [`IfIdempotent`](Self::IfIdempotent). A host or network that
+    ///   is unreachable is among these: when a server dies, its connections that were made end so
+    ///   as well, and what was sent by them may have been carried out.
+    ///
+    /// A client that tells of which kind its error is knows more:
+    /// `if error.is_connect() { Retry::Always(None) } else { Retry::for_error(error) }`, for that of
+    /// hyper-util or reqwest. It is also to be preferred where a firewall on the way answers packets
+    /// of connections that were made with "port unreachable": Linux reports that as refused.
     ///
     /// Of a boxed error: `Retry::for_error(&**error)`.
     #[must_use]
@@ -32,36 +43,17 @@ impl Retry {
         for _ in 0..32 {
             let Some(error) = cause else { break };
             if let Some(io) = error.downcast_ref::<std::io::Error>()
-                && is_unsent(io.kind())
+                && io.kind() == ErrorKind::ConnectionRefused
             {
                 return Self::Always(None);
             }
-            if let Some(open) = error.downcast_ref::<Open>() {
-                return Self::Always(Some(open.retry_after));
-            }
-            if let Some(overloaded) = error.downcast_ref::<Overloaded>() {
-                return Self::Always(Some(overloaded.retry_after));
-            }
-            if let Some(limited) = error.downcast_ref::<RateLimited>() {
-                let retryable = limited.is_retryable();
-                return if retryable { Self::Always(limited.retry_after) } else { Self::No };
+            if error.is::<Open>() || error.is::<Overloaded>() || error.is::<RateLimited>() {
+                return Self::No;
             }
             cause = error.source();
         }
         Self::IfIdempotent(None)
     }
-}
-
-/// Failures to make a connection. A connection that was made and broke is none of them.
-fn is_unsent(kind: ErrorKind) -> bool {
-    matches!(
-        kind,
-        ErrorKind::ConnectionRefused
-            | ErrorKind::HostUnreachable
-            | ErrorKind::NetworkUnreachable
-            | ErrorKind::NetworkDown
-            | ErrorKind::AddrNotAvailable
-    )
 }
 
 /// What a [`RetryPolicy`](crate::RetryPolicy) knows about requests and results.
@@ -76,6 +68,12 @@ pub trait RetryRules<Req, Res, E> {
 
     /// What this result calls for.
     fn judge(&self, request: &Req, result: Result<&Res, &E>) -> Retry;
+
+    /// Whether this is what the request was sent for: a hedge takes no other answer while a second
+    /// one may come. Unless defined otherwise, a response that calls for no retry.
+    fn is_good(&self, request: &Req, result: Result<&Res, &E>) -> bool {
+        result.is_ok() && self.judge(request, result) == Retry::No
+    }
 }
 
 /// Rules for requests that can be cloned and carried out twice: the closure judges the results.

@@ -17,7 +17,7 @@ pub struct RetryStats {
     pub requests_total: u64,
     /// Requests sent again.
     pub retries_total: u64,
-    /// Requests whose last result called for no retry, after at least one.
+    /// Requests that were answered well after at least one retry.
     pub recovered_total: u64,
     /// Requests that could not be copied, and were sent once therefore.
     pub not_copied_total: u64,

@@ -153,16 +153,39 @@ async fn a_body_of_known_length_has_ended_with_its_last_byte() {
     assert_eq!(ends(&breaker.stats()), SUCCEEDED);
 }
 
+// The client's connection is cut then: hyper cannot write what there is not.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_ends_short_of_its_length_has_failed() {
+    for (told, frames) in [(true, 1), (false, 2)] {
+        let breaker = breaker(config());
+        let head = ok().header("content-length", "10");
+        let mut response = ask(&breaker, "GET", head, script(&[Step::Data("abc")], told)).await;
+        for _ in 0..frames {
+            assert_eq!(ends(&breaker.stats()), UNDER_WAY);
+            let _frame = frame(&mut response).await;
+        }
+        assert_eq!(ends(&breaker.stats()), FAILED);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_body_that_nobody_reads_is_judged_by_its_head() {
-    for (method, status, told) in
-        [("HEAD", 200, false), ("GET", 204, false), ("GET", 304, false), ("GET", 200, true)]
-    {
+    let long = ok().header("content-length", "10");
+    let empty = ok().header("content-length", "0");
+    for (method, head, told) in [
+        ("HEAD", ok(), false),
+        ("HEAD", long, false),
+        ("GET", ok().status(204), false),
+        ("GET", ok().status(304), false),
+        ("GET", ok(), true),
+        ("GET", empty, false),
+    ] {
         let breaker = breaker(config());
-        let response = ask(&breaker, method, ok().status(status), script(&[], told)).await;
-        assert_eq!(ends(&breaker.stats()), SUCCEEDED, "{method} {status}");
+        let told_of = format!("{method} {head:?}");
+        let response = ask(&breaker, method, head, script(&[], told)).await;
+        assert_eq!(ends(&breaker.stats()), SUCCEEDED, "{told_of}");
         drop(response);
-        assert_eq!(ends(&breaker.stats()), SUCCEEDED, "{method} {status}");
+        assert_eq!(ends(&breaker.stats()), SUCCEEDED, "{told_of}");
     }
 }
 

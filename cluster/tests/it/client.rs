@@ -19,6 +19,9 @@ use tokio::time::timeout;
 /// Longer than anything here takes, however busy the machine is; only a failure waits for it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Bytes of a response in one piece, of which a client's window takes only some at a time.
+pub(crate) const LARGE: usize = 500_000;
+
 /// Waits for what must come.
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("it never came: {what}"))
@@ -80,6 +83,11 @@ impl Client {
 
     pub(crate) async fn get(&mut self, path: &str) -> Answer {
         self.ask(path).await;
+        self.answer().await
+    }
+
+    pub(crate) async fn post(&mut self, path: &str) -> Answer {
+        self.send(&format!("POST {path} HTTP/1.1\r\nhost: test\r\n\r\n")).await;
         self.answer().await
     }
 
@@ -257,6 +265,7 @@ fn router(gate: &Arc<Semaphore>) -> Router {
         .route("/panic", get(async || -> &'static str { std::panic::resume_unwind(Box::new(())) }))
         .route("/stream", get(stream))
         .route("/endless", get(endless))
+        .route("/large", get(async || "x".repeat(LARGE)))
         .route("/early", any(early))
         .route("/upload", any(upload))
         .route("/echo", any(async |request| switch(request, echo).await))

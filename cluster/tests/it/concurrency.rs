@@ -471,27 +471,153 @@ async fn failures_and_late_cancellations_lower_it_and_early_ones_do_not() {
     assert_eq!(lowered(config(), ConcurrencyPermit::failed).await, 4);
     assert_eq!(lowered(config().abandoned_after(Duration::from_millis(10)), drop).await, 4);
     assert_eq!(lowered(config(), drop).await, 100, "given up early");
+    let throttled = |mut permit: ConcurrencyPermit| permit.record(Outcome::Throttled);
+    assert_eq!(lowered(config(), throttled).await, 4);
     assert_eq!(lowered(config().abandoned_after(None), drop).await, 100);
     assert_eq!(lowered(config(), ConcurrencyPermit::ignored).await, 100);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_timeout_around_it_lowers_it() {
-    let limit = adaptive(AdaptiveConfig::default().initial(100));
-    let service = ServiceBuilder::new()
-        .layer(ConcurrencyLimitLayer::new(limit.clone()))
-        .service(service_fn(|()| std::future::pending::<Result<(), Infallible>>()));
-    for _ in 0..20 {
-        let mut calls = tokio::task::JoinSet::new();
-        for _ in 0..200 {
-            let call = service.clone().oneshot(());
-            calls.spawn(tokio::time::timeout(Duration::from_secs(1), call));
+    for (timeout, well) in [(1_000, 0), (1_000, 20), (150, 0), (150, 20)] {
+        let limit = adaptive(AdaptiveConfig::default().initial(100));
+        let service = ServiceBuilder::new()
+            .layer(ConcurrencyLimitLayer::new(limit.clone()))
+            .service(service_fn(async |hangs: bool| {
+                let millis = if hangs { 3_600_000 } else { 50 };
+                tokio::time::sleep(Duration::from_millis(millis)).await;
+                Ok::<_, Infallible>(())
+            }));
+        for round in 0..20 + well {
+            let mut calls = tokio::task::JoinSet::new();
+            for _ in 0..200 {
+                let call = service.clone().oneshot(round >= well);
+                calls.spawn(tokio::time::timeout(Duration::from_millis(timeout), call));
+            }
+            while calls.join_next().await.is_some() {}
         }
-        while calls.join_next().await.is_some() {}
+        let stats = limit.stats();
+        assert!(stats.limit <= 10 && stats.in_flight == 0, "{timeout} {well}: {stats:?}");
+        assert_eq!(stats.abandoned_total, stats.admitted_total - stats.succeeded_total);
     }
-    let stats = limit.stats();
-    assert_eq!((stats.limit, stats.succeeded_total, stats.in_flight), (4, 0, 0));
-    assert_eq!(stats.abandoned_total, stats.admitted_total);
+}
+
+// They wait for the slow route, and not for a place: the others are as fast as ever.
+#[tokio::test(start_paused = true)]
+async fn calls_given_up_beside_others_that_are_on_time_lower_nothing() {
+    let limit = adaptive(AdaptiveConfig::default().initial(100));
+    let service = ServiceBuilder::new().layer(ConcurrencyLimitLayer::new(limit.clone())).service(
+        service_fn(async |millis: u64| {
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+            Ok::<_, Infallible>(())
+        }),
+    );
+    let mut calls = tokio::task::JoinSet::new();
+    for number in 0..65 {
+        let service = service.clone();
+        calls.spawn(async move {
+            let (times, millis) = if number < 60 { (30, 2_000) } else { (180, 100) };
+            for _ in 0..times {
+                let call = service.clone().oneshot(millis);
+                let patience = Duration::from_millis(600);
+                let _given_up_or_refused = tokio::time::timeout(patience, call).await;
+            }
+        });
+    }
+    while calls.join_next().await.is_some() {}
+    assert!(limit.limit() >= 100, "{}", limit.limit());
+    assert!(limit.stats().abandoned_total > 1_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_too_fast_to_have_met_a_queue_lower_nothing() {
+    for (outcome, lowered) in [(Outcome::Failure, false), (Outcome::Throttled, true)] {
+        let limit = adaptive(AdaptiveConfig::default().initial(100));
+        // What is fast is not known before the first window has ended.
+        rounds(&limit, 30, ConcurrencyPermit::succeeded).await;
+        let before = limit.limit();
+        for _ in 0..300 {
+            let mut good: Vec<_> = (0..40).map(|_| limit.try_acquire()).collect();
+            for _ in 0..100 {
+                if let Ok(mut permit) = limit.try_acquire() {
+                    permit.record(outcome);
+                }
+            }
+            advance(Duration::from_millis(10)).await;
+            good.drain(..).flatten().for_each(ConcurrencyPermit::succeeded);
+        }
+        assert_eq!(limit.limit() < before, lowered, "{outcome:?}: {}", limit.limit());
+    }
+}
+
+/// Until a probe has begun; the limit before it.
+async fn probed(limit: &ConcurrencyLimit) -> u64 {
+    for _ in 0..10_000 {
+        let before = limit.limit();
+        rounds(limit, 1, ConcurrencyPermit::succeeded).await;
+        if limit.limit() < before * 6 / 10 {
+            return before;
+        }
+    }
+    unreachable!("the first probe comes after five windows")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_ends_in_time_though_no_call_tells_anything() {
+    for end in [ConcurrencyPermit::ignored, drop] {
+        let limit = adaptive(AdaptiveConfig::default().initial(100));
+        let before = probed(&limit).await;
+        rounds(&limit, 20, end).await;
+        assert!(limit.limit() < before, "not at once");
+        rounds(&limit, 100, end).await;
+        assert!(limit.limit() >= before, "{} of {before}", limit.limit());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_began_as_traffic_ended_refuses_nobody_the_next_morning() {
+    let limit = adaptive(AdaptiveConfig::default().initial(100));
+    let before = probed(&limit).await;
+    advance(Duration::from_secs(12 * 60 * 60)).await;
+    let admitted: Vec<_> = (0..before).map_while(|_| limit.try_acquire().ok()).collect();
+    assert_eq!(admitted.len() as u64, before);
+
+    // And by the layer, which does not ask the inner service while the limit is full.
+    let limit = adaptive(AdaptiveConfig::default().initial(100));
+    let before = probed(&limit).await;
+    advance(Duration::from_secs(12 * 60 * 60)).await;
+    let service = ConcurrencyLimitLayer::new(limit.clone())
+        .layer(service_fn(|()| std::future::pending::<Result<(), Infallible>>()));
+    let mut calls: Vec<_> = (0..before).map(|_| task::spawn(service.clone().oneshot(()))).collect();
+    for call in &mut calls {
+        assert_pending!(call.poll());
+    }
+}
+
+// The last handle of a task may be the waker in the queue, and what the task holds goes with it.
+#[tokio::test(start_paused = true)]
+async fn a_waker_in_the_queue_may_hold_a_place_itself() {
+    struct Holder(#[expect(dead_code, reason = "held")] ConcurrencyPermit);
+
+    impl std::task::Wake for Holder {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    let limit = waiting(1, 1);
+    let waker = Waker::from(Arc::new(Holder(limit.try_acquire().expect("free"))));
+    let mut waits = Box::pin(limit.acquire());
+    assert!(waits.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    drop(waker);
+    let mut cx = Context::from_waker(Waker::noop());
+    let _first_look = waits.as_mut().poll(&mut cx);
+    assert!(waits.as_mut().poll(&mut cx).is_ready());
+
+    let waker = Waker::from(Arc::new(Holder(limit.try_acquire().expect("free"))));
+    let mut waits = Box::pin(limit.acquire());
+    assert!(waits.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    drop(waker);
+    drop(waits);
+    assert_eq!((limit.stats().in_flight, limit.stats().waiting), (0, 0));
 }
 
 #[test]

@@ -6,12 +6,13 @@ use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, Version};
 use escala_cluster::{CutKind, DrainEnd};
 use http_body_util::BodyExt;
-use hyper::client::conn::http2::{SendRequest, handshake};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use crate::client::{Server, config, soon};
+use crate::client::{LARGE, Server, config, soon};
 
 struct Client {
     sender: SendRequest<Body>,
@@ -22,8 +23,10 @@ struct Client {
 impl Client {
     async fn connect(server: &Server) -> Self {
         let stream = TcpStream::connect(server.address).await.expect("connected");
-        let (sender, connection) =
-            handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
+        let mut http = Builder::new(TokioExecutor::new());
+        // That of RFC 9113, and what phones and small clients keep to.
+        http.initial_stream_window_size(65_535).initial_connection_window_size(65_535);
+        let (sender, connection) = http.handshake(TokioIo::new(stream)).await.expect("HTTP/2");
         let connection = tokio::spawn(async { drop(connection.await) });
         Self { sender, connection }
     }
@@ -52,6 +55,14 @@ impl Client {
     async fn get(&mut self, path: &str) -> (StatusCode, String) {
         let answer = self.ask(path).await;
         soon("an answer", answer).await.expect("no panic").expect("an answer")
+    }
+
+    /// The head has come, and nothing of the body has been read.
+    async fn head(&mut self, path: &str) -> Incoming {
+        self.sender.ready().await.expect("open");
+        let request = Request::builder().uri(format!("http://test{path}")).body(Body::empty());
+        let answer = self.sender.send_request(request.expect("valid"));
+        soon("a head", answer).await.expect("a head").into_body()
     }
 
     async fn closed(self) {
@@ -119,12 +130,12 @@ async fn streams_that_are_cut_are_named() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_whose_client_takes_nothing_ends_its_connection() {
     let times = Duration::from_millis(100);
-    let server = Server::start(config().idle_timeout(times).write_timeout(times)).await;
+    let server =
+        Server::start(config().idle_timeout(times).header_read_timeout(times).write_timeout(times))
+            .await;
     let mut client = Client::connect(&server).await;
-    client.sender.ready().await.expect("open");
-    let request = Request::builder().uri("http://test/endless").body(Body::empty());
     // The head comes, and of the body nothing is asked for; other streams go on.
-    let stuck = client.sender.send_request(request.expect("valid")).await.expect("a head");
+    let stuck = client.head("/endless").await;
     soon("the end", async {
         while let Ok(Ok(_)) = client.ask("/").await.await {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -153,7 +164,12 @@ async fn a_handler_that_takes_too_long_costs_only_its_stream() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_connection_is_closed_and_a_tunnel_refused() {
-    let server = Server::start(config().idle_timeout(Duration::from_millis(100))).await;
+    let server = Server::start(
+        config()
+            .idle_timeout(Duration::from_millis(100))
+            .header_read_timeout(Duration::from_millis(100)),
+    )
+    .await;
     let mut client = Client::connect(&server).await;
     let request = Request::builder().method(Method::CONNECT).uri("internal:5432");
     let tunnel = client.send(request.body(Body::empty()).expect("valid")).await;
@@ -175,4 +191,93 @@ async fn a_preface_that_does_not_end_is_cut_like_a_head() {
     let client = Client::connect(&server).await;
     tokio::time::sleep(timeout * 3).await;
     assert!(!client.connection.is_finished());
+}
+
+/// Reads a large response steadily, for longer than a connection without a request is kept.
+async fn read_slowly(mut body: Incoming) -> usize {
+    let mut length = 0;
+    while let Some(frame) = soon("a frame", body.frame()).await {
+        length += frame.expect("the rest of the body").data_ref().map_or(0, |data| data.len());
+        tokio::time::sleep(Duration::from_millis(60)).await;
+    }
+    length
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_waits_for_what_a_window_keeps_back() {
+    let server = Server::start(config()).await;
+    let mut client = Client::connect(&server).await;
+    let body = client.head("/large").await;
+    let mut paused = Client::connect(&server).await;
+    let later = paused.head("/large").await;
+    // hyper has handed both over, and lets go of their bodies.
+    server.until("they are handed over", |stats| stats.requests_finished_total == 2).await;
+    server.drain.begin();
+    assert_eq!(read_slowly(body).await, LARGE);
+    client.closed().await;
+    // This one has taken nothing all the while.
+    assert_eq!(later.collect().await.expect("a body").to_bytes().len(), LARGE);
+    paused.closed().await;
+    let report = server.ended().await;
+    assert!(report.is_clean() && report.connections_finished == 2, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_response_that_a_window_keeps_back_is_not_idle() {
+    let times = Duration::from_millis(200);
+    let server = Server::start(
+        config()
+            .max_connections(1)
+            .idle_timeout(times)
+            .header_read_timeout(times)
+            .write_timeout(times * 5),
+    )
+    .await;
+    let mut client = Client::connect(&server).await;
+    let body = client.head("/large").await;
+    // Somebody wants its place as well.
+    let mut other = server.connect().await;
+    other.ask("/").await;
+    assert_eq!(read_slowly(body).await, LARGE);
+    assert_eq!(other.answer().await.body, "hello");
+    client.closed().await;
+    assert_eq!(server.drain.stats().connections_timed_out_total, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_takes_nothing_of_a_large_response_times_out() {
+    let times = Duration::from_millis(100);
+    let server =
+        Server::start(config().idle_timeout(times).header_read_timeout(times).write_timeout(times))
+            .await;
+    let mut client = Client::connect(&server).await;
+    let stuck = client.head("/large").await;
+    server.until("it is counted", |stats| stats.connections_timed_out_total == 1).await;
+    drop(stuck);
+    client.closed().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_window_keeps_back_at_the_deadline_is_cut() {
+    let server = Server::start(config().deadline(Duration::from_millis(100))).await;
+    let mut client = Client::connect(&server).await;
+    let stuck = client.head("/large").await;
+    server.until("it is handed over", |stats| stats.requests_finished_total == 1).await;
+    server.drain.begin();
+    let report = server.ended().await;
+    assert_eq!((report.end, report.connections_cut), (DrainEnd::Deadline, 1), "{report}");
+    drop(stuck);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_that_takes_too_long_is_the_client_s_doing() {
+    let server = Server::start(config().request_timeout(Duration::from_millis(100))).await;
+    let mut client = Client::connect(&server).await;
+    let never = futures_util::stream::pending::<Result<String, std::convert::Infallible>>();
+    let request = Request::builder().method(Method::POST).uri("http://test/upload");
+    let request = request.body(Body::from_stream(never)).expect("valid");
+    let upload = client.send(request).await;
+    let answer = soon("an answer", upload).await.expect("no panic").expect("an answer");
+    assert_eq!(answer.0, StatusCode::REQUEST_TIMEOUT);
+    assert_eq!(client.get("/").await.0, StatusCode::OK);
 }

@@ -192,6 +192,23 @@ async fn an_idle_connection_makes_room_if_one_is_wanted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_that_does_not_end_makes_room_if_a_place_is_wanted() {
+    // No head times out in this test.
+    let server =
+        Server::start(config().max_connections(2).header_read_timeout(Duration::from_secs(600)))
+            .await;
+    let _busy = server.busy().await;
+    let mut slow = server.connect().await;
+    slow.send("G").await;
+    server.until("both have a place", |stats| stats.accepted_total == 2).await;
+    let mut new = server.connect().await;
+    assert_eq!(new.get("/").await.body, "hello");
+    slow.closed().await;
+    let stats = server.drain.stats();
+    assert_eq!((stats.connections_timed_out_total, stats.requests_in_flight), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_response_is_not_taken_back_by_the_close_behind_it() {
     let server = Server::start(config()).await;
     let mut client = server.connect().await;

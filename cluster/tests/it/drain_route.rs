@@ -5,11 +5,12 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};
-use escala_cluster::{Drain, DrainEnd};
+use escala_cluster::{Drain, DrainEnd, serve_management};
 use serde_json::Value;
+use tokio::net::TcpListener;
 use tower::ServiceExt;
 
-use crate::client::{Server, config};
+use crate::client::{Client, Server, config, soon};
 
 async fn ask(router: &Router, method: &str, token: Option<&str>) -> (StatusCode, Value) {
     let request = Request::builder().method(method).uri("/drain");
@@ -71,4 +72,50 @@ async fn a_token_keeps_others_out() {
     assert_eq!(ask(&router, "POST", Some("Bearer sesame")).await.0, StatusCode::ACCEPTED);
     assert!(drain.is_draining());
     assert_eq!(ask(&router, "DELETE", Some("Bearer sesame")).await.0.as_u16(), 405);
+}
+
+#[tokio::test]
+async fn a_page_of_another_origin_begins_no_drain() {
+    let drain = Drain::new(config());
+    for router in [drain.router(), drain.router_with_token("sesame")] {
+        let post = async |name: &str, value: &str| {
+            let request = Request::builder().method("POST").uri("/drain").header(name, value);
+            let request = request.header("authorization", "Bearer sesame").body(Body::empty());
+            let router: Router = router.clone();
+            router.oneshot(request.expect("valid")).await.expect("infallible").status()
+        };
+        for (name, value) in [
+            ("origin", "https://example.com"),
+            ("origin", "null"),
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-site", "same-site"),
+        ] {
+            assert_eq!(post(name, value).await, StatusCode::FORBIDDEN, "{name}: {value}");
+        }
+    }
+    assert!(!drain.is_draining());
+    // A page that the port itself serves, which says its origin as well.
+    let request = Request::builder().method("POST").uri("/drain");
+    let request = request.header("origin", "http://here").header("sec-fetch-site", "same-origin");
+    let router: Router = drain.router();
+    let answer = router.oneshot(request.body(Body::empty()).expect("valid")).await;
+    assert_eq!(answer.expect("infallible").status(), StatusCode::ACCEPTED);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_management_port_says_what_is_left_until_nothing_is() {
+    let server = Server::start(config()).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let (router, drain) = (server.drain.router(), server.drain.clone());
+    let management = tokio::spawn(async move { serve_management(listener, router, &drain).await });
+    let job = server.drain.job("the nightly report");
+    let begun = Client::connect(address).await.post("/drain").await;
+    assert!(begun.head.starts_with("HTTP/1.1 202"), "{}", begun.head);
+    server.refuses().await;
+    let shown = Client::connect(address).await.get("/drain").await.body;
+    assert!(shown.contains("closing") && shown.contains("the nightly report"), "{shown}");
+    drop(job);
+    assert_eq!(server.ended().await.end, DrainEnd::Finished);
+    soon("the end", management).await.expect("no panic").expect("served");
 }

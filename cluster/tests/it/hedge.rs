@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use escala_cluster::{HedgeConfig, HedgeLayer, Retry, RetryWhen};
+use escala_cluster::{HedgeConfig, HedgeLayer, HttpRetry, Retry, RetryWhen};
+use http::{Method, Request, Response};
 use tokio::time::{Instant, sleep};
-use tokio_test::{assert_pending, assert_ready_ok};
+use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok};
 use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
 use tower_test::mock;
 
@@ -90,6 +91,109 @@ async fn the_second_copy_goes_by_a_service_that_was_made_ready() {
     assert_pending!(call.poll());
     first.send_response(2);
     assert_eq!(assert_ready_ok!(call.poll()), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_not_withheld_for_a_copy_that_was_not_sent() {
+    let layer = layer(fixed(10));
+    let (mut service, mut handle) = mock::spawn_layer::<u32, u32, _>(layer.clone());
+    assert_ready_ok!(service.poll_ready());
+    let mut call = tokio_test::task::spawn(service.call(1));
+    assert_pending!(call.poll());
+    let (_, first) = handle.next_request().await.expect("arrives");
+    handle.allow(0);
+    tokio::time::advance(Duration::from_millis(11)).await;
+    assert_pending!(call.poll(), "late, but the clone is not ready");
+    first.send_error("down");
+    assert_ready_err!(call.poll());
+    assert_eq!(layer.stats().hedges_total, 0, "nothing was sent");
+}
+
+/// A server over HTTP: each attempt's milliseconds and status. And how many it was sent.
+fn http_server(
+    attempts: &'static [(u64, u16)],
+) -> (
+    Arc<AtomicU32>,
+    impl Service<Request<String>, Response = Response<()>, Error = BoxError> + Clone,
+) {
+    let sent = Arc::new(AtomicU32::new(0));
+    let counter = Arc::clone(&sent);
+    let service = service_fn(move |_: Request<String>| {
+        let (millis, status) = attempts[counter.fetch_add(1, Ordering::SeqCst) as usize];
+        async move {
+            sleep(Duration::from_millis(millis)).await;
+            Ok(Response::builder().status(status).body(()).expect("valid"))
+        }
+    });
+    (sent, service)
+}
+
+// A retry does not help against a 500, but the other copy's answer does.
+#[tokio::test(start_paused = true)]
+async fn a_fast_server_error_does_not_take_the_place_of_an_answer_that_comes() {
+    for (attempts, status, won) in [
+        (&[(20, 200), (0, 500)][..], 200, 0),
+        (&[(15, 501), (10, 200)], 200, 1),
+        (&[(20, 500), (0, 503)], 500, 0),
+        (&[(20, 200), (0, 404)], 404, 1),
+    ] {
+        let layer = HedgeLayer::new("http", fixed(10), HttpRetry::new()).expect("valid");
+        let (sent, service) = http_server(attempts);
+        let response = layer.layer(service).oneshot(Request::default()).await.expect("answered");
+        assert_eq!(response.status(), status, "{attempts:?}");
+        assert_eq!((sent.load(Ordering::SeqCst), layer.stats().hedges_won_total), (2, won));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_harm_twice_is_sent_once() {
+    for (method, key, expected) in [
+        (Method::GET, None, 2),
+        (Method::DELETE, None, 2),
+        (Method::POST, None, 1),
+        (Method::PATCH, None, 1),
+        (Method::POST, Some("7"), 2),
+    ] {
+        let layer = HedgeLayer::new("http", fixed(10), HttpRetry::new()).expect("valid");
+        let (sent, service) = http_server(&[(100, 200), (100, 200)]);
+        let mut request = Request::builder().method(&method);
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        let request = request.body("body".to_owned()).expect("valid");
+        layer.layer(service).oneshot(request).await.expect("answered");
+        assert_eq!(sent.load(Ordering::SeqCst), expected, "{method} {key:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_loser_ends_with_the_answer() {
+    /// Counts itself while it lives.
+    struct Alive(Arc<AtomicU32>);
+
+    impl Drop for Alive {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    for millis in [[1_000, 5], [15, 1_000]] {
+        let (alive, sent) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+        let under_way = Arc::clone(&alive);
+        let service = layer(fixed(10)).layer(service_fn(move |_: u32| {
+            under_way.fetch_add(1, Ordering::SeqCst);
+            let alive = Alive(Arc::clone(&under_way));
+            let number = sent.fetch_add(1, Ordering::SeqCst);
+            async move {
+                sleep(Duration::from_millis(millis[number as usize])).await;
+                drop(alive);
+                Ok::<_, BoxError>(number)
+            }
+        }));
+        let mut call = std::pin::pin!(service.oneshot(1));
+        call.as_mut().await.expect("answered");
+        assert_eq!(alive.load(Ordering::SeqCst), 0, "{millis:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -123,6 +123,15 @@ async fn the_value_of_a_header_is_a_key_and_is_shown_nowhere() {
 }
 
 #[test]
+fn two_layers_by_one_header_mean_the_same_circuits() {
+    let name = HeaderName::from_static("x-api-key");
+    let (first, second) = (HeaderKey::new(name.clone()), HeaderKey::new(name));
+    let request = Request::get("/").header("x-api-key", "s3cret").body(()).expect("valid");
+    assert!(first.key_of(&request).is_some());
+    assert_eq!(first.key_of(&request), second.key_of(&request));
+}
+
+#[test]
 fn a_host_is_its_name_and_port_in_lower_case() {
     let long = "a".repeat(300);
     for (uri, header, key) in [

@@ -105,6 +105,94 @@ async fn a_flood_of_new_keys_pushes_out_neither_what_is_open_nor_what_has_failur
 }
 
 #[tokio::test(start_paused = true)]
+async fn neither_a_flood_of_new_keys_nor_idleness_ends_a_ramp() {
+    let slowly = of(16).breaker(config().half_open_permits(1).ramp(Duration::from_secs(60)));
+    let registry = registry(slowly.idle_after(Duration::from_secs(30)));
+    fail(&registry, "cold", 5);
+    advance(Duration::from_secs(6)).await;
+    registry.admit("cold").expect("a trial").succeeded();
+    advance(Duration::from_secs(1)).await;
+    for key in 0..500 {
+        registry.admit(&format!("flood{key}")).expect("closed").succeeded();
+    }
+    assert!(registry.get("cold").is_some());
+    let passed = (0..200).filter(|_| registry.admit("cold").map(|it| it.succeeded()).is_ok());
+    let passed = passed.count();
+    assert!(passed < 100, "{passed} of 200, and a tenth should");
+    registry.evict_idle();
+    advance(Duration::from_secs(40)).await;
+    registry.evict_idle();
+    assert!(registry.get("cold").is_some());
+    advance(Duration::from_secs(60)).await;
+    registry.evict_idle();
+    assert!(registry.get("cold").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_are_kept_for_as_long_as_the_circuit_s_own_window_says() {
+    let overrides = |key: &String| match key.as_str() {
+        "long window" => Some(config().window(Duration::from_secs(120))),
+        "window of calls" => Some(config().window(None).count_window(20)),
+        "row only" => Some(config().window(None).failure_rate(None)),
+        _ => None,
+    };
+    let registry = BreakerRegistry::with_overrides("hosts", of(8), overrides).expect("valid");
+    let own = ["long window", "window of calls", "row only"];
+    for key in own.into_iter().chain(["shared"]) {
+        fail(&registry, key, 4);
+    }
+    for wave in 0..3 {
+        for key in 0..100 {
+            registry.admit(&format!("{wave} {key}")).expect("closed").succeeded();
+        }
+        advance(Duration::from_secs(11)).await;
+    }
+    assert!(registry.get("shared").is_none(), "its window is empty");
+    for key in own {
+        fail(&registry, key, 1);
+        assert!(registry.admit(key).is_err(), "{key}");
+    }
+    assert_eq!(registry.stats().invalid_overrides_total, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn circuits_that_may_be_tried_and_nobody_tries_make_room() {
+    let registry = registry(of(100));
+    for key in 0..100 {
+        fail(&registry, &format!("down{key}"), 5);
+    }
+    fail(&registry, "new", 6);
+    assert_eq!(registry.stats().overflow_total, 6, "all the others are open");
+    for second in 1..=30 {
+        advance(Duration::from_secs(1)).await;
+        registry.admit(&format!("new{second}")).expect("let through").succeeded();
+        if let Ok(permit) = registry.admit("down0") {
+            permit.failed();
+        }
+    }
+    fail(&registry, "new", 5);
+    assert!(registry.admit("new").is_err(), "it has a circuit now");
+    assert_eq!(registry.breaker("down0").stats().opened_total, 3, "after 5 s and 10 s");
+    check(&registry.stats(), 500 + 6 + 30 + 30 + 6, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_circuit_is_not_forgotten_while_its_last_call_still_tells_what_it_meant() {
+    let registry = registry(of(1).breaker(config().half_open_permits(1)));
+    let asked = registry.clone();
+    registry.on_transition(move |transition| {
+        if transition.to == State::Closed {
+            asked.admit("another").expect("let through").succeeded();
+        }
+    });
+    fail(&registry, "back", 5);
+    advance(Duration::from_secs(6)).await;
+    registry.admit("back").expect("a trial").succeeded();
+    assert!(registry.get("back").is_some());
+    assert_eq!(registry.stats().overflow_total, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_open_circuit_outlives_its_idle_time_until_its_open_time_is_over() {
     let long = of(4).breaker(config().open_for(Duration::from_secs(60)));
     let registry = registry(long.idle_after(Duration::from_secs(10)));
@@ -356,23 +444,42 @@ async fn another_configuration_reaches_every_circuit_but_those_with_their_own() 
     assert!(registry.admit("first").is_err());
 }
 
+#[test]
+fn of_configurations_set_at_once_one_holds_for_all() {
+    let registry = registry(of(20));
+    let kept: Vec<_> = (0..10).map(|key| registry.breaker(&key.to_string())).collect();
+    for round in 0..300 {
+        std::thread::scope(|scope| {
+            for failures in [1, 2] {
+                let config = of(20).breaker(config().consecutive_failures(failures));
+                let registry = &registry;
+                scope.spawn(move || registry.reconfigure(config).expect("valid"));
+            }
+        });
+        let new = registry.breaker(&format!("new in {round}")).config();
+        assert!(kept.iter().all(|breaker| breaker.config() == new));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lower_bound_makes_room_at_once() {
     let registry = registry(of(200));
-    for key in 0..200 {
-        registry.admit(&key.to_string()).expect("closed").succeeded();
+    for key in 0..400 {
+        registry.admit(&(key % 200).to_string()).expect("closed").succeeded();
     }
-    let held: Vec<_> = (0..15).map(|key| registry.breaker(&key.to_string())).collect();
+    registry.reconfigure(of(100)).expect("valid");
+    assert_eq!(registry.stats().keys, 100, "those that were just used, too");
+    let held: Vec<_> = (0..60).map(|key| registry.breaker(&key.to_string())).collect();
     registry.reconfigure(of(10)).expect("valid");
-    assert_eq!(registry.stats().keys, 15, "those in use stay");
+    assert_eq!(registry.stats().keys, 60, "those in use stay");
     drop(held);
     for key in 1_000..1_100 {
         registry.admit(&key.to_string()).expect("let through").succeeded();
         advance(Duration::from_millis(2)).await;
     }
     let stats = registry.stats();
-    assert!(stats.keys <= 15, "{stats:?}");
-    check(&stats, 300, 0);
+    assert!(stats.keys <= 10, "{stats:?}");
+    check(&stats, 500, 0);
 }
 
 #[tokio::test(start_paused = true)]

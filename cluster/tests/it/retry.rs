@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use escala_cluster::{
-    BoxError, ConcurrencyConfig, ConcurrencyLimit, EmptyBody, HttpRetry, Retry, RetryConfig,
-    RetryPolicy, RetryRules, RetryStats, RetryWhen,
+    BoxError, Breaker, BreakerConfig, BreakerLayer, ConcurrencyConfig, ConcurrencyLimit, EmptyBody,
+    HttpRetry, Open, Retry, RetryConfig, RetryPolicy, RetryRules, RetryStats, RetryWhen,
 };
 use http::{Method, Request, Response, StatusCode};
 use parking_lot::Mutex;
@@ -111,7 +111,10 @@ async fn what_may_be_repeated_is_and_what_may_not_is_not() {
         (Method::GET, failed(ErrorKind::ConnectionReset), true),
         (Method::POST, failed(ErrorKind::ConnectionReset), false),
         (Method::POST, failed(ErrorKind::ConnectionRefused), true),
-        (Method::PATCH, failed(ErrorKind::HostUnreachable), true),
+        // A connection that was made ends so as well when its server dies, and the request may have
+        // been carried out.
+        (Method::PATCH, failed(ErrorKind::HostUnreachable), false),
+        (Method::GET, failed(ErrorKind::HostUnreachable), true),
     ] {
         let first = answer.as_ref().ok().map(|response| response.status().as_u16());
         let (last, server, stats) = send(&method, [answer, status(200)]).await;
@@ -290,7 +293,9 @@ fn errors_tell_whether_anything_was_sent() {
     let io = |kind| Box::new(std::io::Error::from(kind)) as BoxError;
     for (kind, unsent) in [
         (ErrorKind::ConnectionRefused, true),
-        (ErrorKind::NetworkUnreachable, true),
+        (ErrorKind::HostUnreachable, false),
+        (ErrorKind::NetworkUnreachable, false),
+        (ErrorKind::NetworkDown, false),
         (ErrorKind::ConnectionReset, false),
         (ErrorKind::BrokenPipe, false),
         (ErrorKind::TimedOut, false),
@@ -304,7 +309,56 @@ fn errors_tell_whether_anything_was_sent() {
     let limit = ConcurrencyLimit::new("full", config).expect("valid");
     let _held = limit.try_acquire().expect("free");
     let refused = limit.try_acquire().expect_err("full");
-    assert_eq!(of(refused.into()), Retry::Always(Some(Duration::from_secs(4))));
+    assert_eq!(of(refused.into()), Retry::No);
+}
+
+// With a wait for as long as the breaker says, they would be held, and come to it all at once at the
+// moment it asks its backend again.
+#[tokio::test(start_paused = true)]
+async fn what_a_breaker_refuses_is_answered_at_once() {
+    let breaker = Breaker::new("open", BreakerConfig::default()).expect("valid");
+    breaker.force_open();
+    let inner = BreakerLayer::new(breaker.clone()).layer(Server::new([]));
+    let policy = policy(RetryConfig::default(), rules());
+    let service = RetryLayer::new(policy.clone()).layer(inner);
+    let begun = Instant::now();
+    for _ in 0..100 {
+        let result = service.clone().oneshot(request(&Method::GET)).await;
+        assert!(result.expect_err("refused").is::<Open>());
+    }
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    let stats = policy.stats();
+    assert_eq!((stats.requests_total, stats.attempts_total), (100, 100));
+    // Nothing was paid for them, and nothing is due.
+    assert_eq!((stats.out_of_budget_total, stats.out_of_time_total), (0, 0));
+}
+
+#[cfg(feature = "axum")]
+#[tokio::test(start_paused = true)]
+async fn what_a_layer_in_a_router_refuses_is_answered_at_once_and_a_handlers_503_is_asked_again() {
+    use axum::{Router, body::Body, routing::get};
+
+    let breaker = Breaker::new("open", BreakerConfig::default()).expect("valid");
+    breaker.force_open();
+    let router = Router::new()
+        .route("/refused", get(async || "never"))
+        .route_layer(BreakerLayer::http(breaker))
+        .route("/busy", get(async || StatusCode::SERVICE_UNAVAILABLE));
+    for (path, attempts) in [("/refused", 1), ("/busy", 3)] {
+        let policy = policy(RetryConfig::default(), HttpRetry::new().body(EmptyBody));
+        let service = RetryLayer::new(policy.clone()).layer(router.clone());
+        let request = Request::get(path).body(Body::empty()).expect("valid");
+        let response = service.oneshot(request).await.expect("infallible");
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(policy.stats().attempts_total, attempts, "{path}");
+        assert_eq!(policy.stats().recovered_total, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_defect_after_a_retry_is_no_recovery() {
+    let (last, server, stats) = send(&Method::GET, [status(503), status(500)]).await;
+    assert_eq!((last, server.asked(), stats.recovered_total), (Some(500), 2, 0));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The breaker under every order in which its callers may meet: the files themselves, with loom's
+//! The breaker, and the count of a drain, under every order in which their callers may meet: the files themselves, with loom's
 //! atomics and locks in the place of their own.
 
 #![expect(dead_code, reason = "the breaker offers more than its races need")]
@@ -52,4 +52,19 @@ mod breaker {
     pub use self::state::State;
     pub use self::stats::BreakerStats;
     pub use self::transition::{Figures, Reason, Transition};
+}
+
+#[path = "../../src/drain"]
+mod drain {
+    //! How a drain counts requests.
+
+    #[path = "../../tests/loom/counting.rs"]
+    mod counting;
+    mod tally;
+
+    mod primitives {
+        pub(super) use crate::breaker::primitives::{
+            Acquire, Arc, AtomicU64, Mutex, Relaxed, Release,
+        };
+    }
 }

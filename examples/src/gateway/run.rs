@@ -1,14 +1,15 @@
 //! From a file to a served listener and back to a clean stop.
 
 use std::io::Write as _;
-use std::net::TcpListener;
+use std::net;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use anyhow::{Context, anyhow};
 use axum::Router;
-use escala_cluster::{Drain, DrainConfig, serve};
+use escala_cluster::{Drain, DrainConfig, serve, serve_management};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::front::Front;
@@ -69,7 +70,9 @@ fn run(settings: &Settings) -> anyhow::Result<()> {
                     writeln!(std::io::stdout(), "management on http://{address}")
                         .context("output")?;
                     let router = management::router(Arc::clone(&current), drain.clone());
-                    serve_router(router, listener, drain.clone()).await
+                    let listener = TcpListener::from_std(listener).context("listener")?;
+                    let served = serve_management(listener, router, &drain).await;
+                    served.map(|_| ()).context("serve")
                 }
                 None => Ok(()),
             }
@@ -120,14 +123,18 @@ fn server(snapshot: &Snapshot) -> DrainConfig {
 
 async fn serve_on(
     current: Arc<Current>,
-    listener: TcpListener,
+    listener: net::TcpListener,
     drain: Drain,
 ) -> anyhow::Result<()> {
     serve_router(Router::new().fallback_service(Front::new(current)), listener, drain).await
 }
 
-async fn serve_router(router: Router, listener: TcpListener, drain: Drain) -> anyhow::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(listener).context("listener")?;
+async fn serve_router(
+    router: Router,
+    listener: net::TcpListener,
+    drain: Drain,
+) -> anyhow::Result<()> {
+    let listener = TcpListener::from_std(listener).context("listener")?;
     let report = serve(listener, router, drain.clone()).await.context("serve")?;
     tracing::info!(%report, "requests are done");
     drain.stopped().await;

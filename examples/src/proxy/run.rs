@@ -1,7 +1,7 @@
 //! From settings to a served listener and back to a clean stop.
 
 use std::io::Write as _;
-use std::net::TcpListener;
+use std::net;
 use std::process::ExitCode;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -9,7 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use axum::Router;
 use escala_cache::http::HttpCacheLayer;
-use escala_cluster::{Drain, DrainConfig, serve};
+use escala_cluster::{Drain, DrainConfig, serve, serve_management};
+use tokio::net::TcpListener;
 use tower::Layer as _;
 
 use super::admin;
@@ -62,7 +63,9 @@ fn run(settings: &Settings) -> anyhow::Result<()> {
             match admin {
                 Some((listener, _)) => {
                     let router = admin::router(cache, drain.clone());
-                    serve_router(router, listener, drain.clone()).await
+                    let listener = TcpListener::from_std(listener).context("listener")?;
+                    let served = serve_management(listener, router, &drain).await;
+                    served.map(|_| ()).context("serve")
                 }
                 None => Ok(()),
             }
@@ -83,15 +86,19 @@ fn run(settings: &Settings) -> anyhow::Result<()> {
 async fn serve_on(
     settings: &Settings,
     layer: &HttpCacheLayer,
-    listener: TcpListener,
+    listener: net::TcpListener,
     drain: Drain,
 ) -> anyhow::Result<()> {
     let front = Front::new(layer.layer(Upstream::new(settings)));
     serve_router(Router::new().fallback_service(front), listener, drain).await
 }
 
-async fn serve_router(router: Router, listener: TcpListener, drain: Drain) -> anyhow::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(listener).context("listener")?;
+async fn serve_router(
+    router: Router,
+    listener: net::TcpListener,
+    drain: Drain,
+) -> anyhow::Result<()> {
+    let listener = TcpListener::from_std(listener).context("listener")?;
     let report = serve(listener, router, drain.clone()).await.context("serve")?;
     tracing::info!(%report, "requests are done");
     drain.stopped().await;

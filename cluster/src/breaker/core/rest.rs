@@ -1,6 +1,8 @@
 //! What a registry asks a circuit: quietly, since it asks under a lock of its own. Nothing here
 //! moves the circuit, so nobody is told.
 
+use std::time::Duration;
+
 use super::super::cell::Sums;
 use super::super::machine::Moves;
 use super::{Acquire, Call, Cell, Core, NEVER, Open, Relaxed, State};
@@ -14,6 +16,10 @@ pub(in super::super) struct Rest {
     pub(in super::super) by_hand: bool,
     /// Whether the circuit is closed and holds nothing against its backend.
     pub(in super::super) blank: bool,
+    /// Whether it is closed and lets only a share of the calls through.
+    pub(in super::super) ramping: bool,
+    /// How long its open time has been over, or longer if it was not open last.
+    pub(in super::super) open_over: Duration,
 }
 
 impl Core {
@@ -42,11 +48,14 @@ impl Core {
         let sums = Sums::of(&self.cells);
         let shadow = self.hot.shadow.load(Acquire);
         let moves = matches!(state, State::Closed | State::HalfOpen | State::Open);
+        let open_over = self.now().saturating_sub(self.hot.open_until.load(Acquire));
         Rest {
             sums,
             state,
             by_hand: shadow || !moves,
             blank: state == State::Closed && self.is_blank(&sums),
+            ramping: state == State::Closed && self.is_ramping(),
+            open_over: Duration::from_nanos(open_over),
         }
     }
 
@@ -60,6 +69,16 @@ impl Core {
             State::Open if self.hot.open_until.load(Acquire) <= self.now() => State::HalfOpen,
             state => state,
         }
+    }
+
+    /// A ramp that is over is one until the next call.
+    fn is_ramping(&self) -> bool {
+        if self.word().admits_all() {
+            return false;
+        }
+        let books = self.books.lock();
+        let age = |began| Duration::from_nanos(self.now()).saturating_sub(began);
+        books.machine.ramp().is_some_and(|began| age(began) < books.config.ramp)
     }
 
     fn is_blank(&self, sums: &Sums) -> bool {

@@ -28,15 +28,16 @@ pub struct RegistryConfig {
     /// Circuits kept at most, 1 to 1,000,000. 10,000: as many tenants or hosts as one process is
     /// likely to serve within minutes, in a few tens of megabytes.
     pub max_keys: u32,
-    /// A circuit without a call for this long is forgotten, unless it is open, was moved by hand,
-    /// or has a call under way. 10 minutes: ten times the longest open time, so that a backend
+    /// A circuit without a call for this long is forgotten, unless it is open or in its ramp, was
+    /// moved by hand, or has a call under way. 10 minutes: ten times the longest open time, so that a backend
     /// that fails whenever it is tried keeps its long open times.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub idle_after: Duration,
     /// What a call meets whose key finds no room.
     pub overflow: KeyOverflow,
     /// Circuits that are not closed and that the statistics name, 0 to 100; the others are only
-    /// counted. 20: a page of them, and a bound on the series a scrape can make.
+    /// counted. 20: a page of them, and a bound on the series a scrape can make. They are others in
+    /// each scrape, and whoever stores them keeps them all: zero where clients choose the keys.
     pub named_keys: u32,
 }
 

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
+#[cfg(feature = "axum")]
+use std::sync::OnceLock;
 
 #[cfg(feature = "axum")]
 use ahash::RandomState;
@@ -93,8 +95,9 @@ impl<B> KeyOf<http::Request<B>> for RouteKey {
 }
 
 /// A circuit for each host and port that requests go to: the authority of the address, else the
-/// `Host` header; in lower case, without credentials. For clients of many servers; a server's own
-/// clients choose the header as they like.
+/// `Host` header; in lower case, without credentials. For clients of many servers. A server's own
+/// clients choose the header as they like: there
+/// [`named_keys`](crate::RegistryConfig::named_keys) should be zero.
 #[cfg(feature = "axum")]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HostKey;
@@ -126,12 +129,11 @@ impl<B> KeyOf<http::Request<B>> for HostKey {
 /// A circuit for each value of a header. Requests without it have no key.
 ///
 /// What a header holds may be a credential, so its value is neither kept nor shown: the key is a
-/// hash of it, by a secret that this value and its clones have and nobody else.
+/// hash of it, by a secret of this process.
 #[cfg(feature = "axum")]
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct HeaderKey {
     name: HeaderName,
-    hasher: RandomState,
 }
 
 #[cfg(feature = "axum")]
@@ -139,14 +141,7 @@ impl HeaderKey {
     /// By the first header of this name.
     #[must_use]
     pub fn new(name: HeaderName) -> Self {
-        Self { name, hasher: RandomState::new() }
-    }
-}
-
-#[cfg(feature = "axum")]
-impl fmt::Debug for HeaderKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HeaderKey").field("name", &self.name).finish_non_exhaustive()
+        Self { name }
     }
 }
 
@@ -155,8 +150,11 @@ impl<B> KeyOf<http::Request<B>> for HeaderKey {
     type Key = HashedKey;
 
     fn key_of<'a>(&self, request: &'a http::Request<B>) -> Option<Cow<'a, HashedKey>> {
+        // One for all, so that two layers of one registry mean the same circuit.
+        static HASHER: OnceLock<RandomState> = OnceLock::new();
         let value = request.headers().get(&self.name)?;
-        Some(Cow::Owned(HashedKey(self.hasher.hash_one(value.as_bytes()))))
+        let hasher = HASHER.get_or_init(RandomState::new);
+        Some(Cow::Owned(HashedKey(hasher.hash_one(value.as_bytes()))))
     }
 }
 
@@ -173,7 +171,8 @@ impl fmt::Display for HashedKey {
 }
 
 /// A circuit for each value that a layer outside has put into the request, a tenant from a token
-/// for one. Requests without it have no key. The value is shown in logs and statistics.
+/// for one. Requests without it have no key. The value is shown in logs and statistics; if clients
+/// choose it, [`named_keys`](crate::RegistryConfig::named_keys) should be zero.
 #[cfg(feature = "axum")]
 pub struct ExtensionKey<T, Q: ?Sized> {
     part: fn(&T) -> &Q,

@@ -46,12 +46,15 @@ use crate::ConfigError;
 ///
 /// # Limits
 /// At most [`max_keys`](RegistryConfig::max_keys) circuits. One is forgotten when it has not been
-/// used for [`idle_after`](RegistryConfig::idle_after); when room is needed, earlier, if it is
-/// closed and holds nothing against its backend (no failures in a row and none in the window) or
-/// had no call for the length of its window. Never forgotten are circuits whose open time is not
-/// over, circuits moved by hand, and those with a call under way or a handle outside; one that is
-/// being tried stays until it is idle. So a flood of new keys pushes out no circuit that matters:
-/// a key for which no room is found meets the [`overflow`](RegistryConfig::overflow).
+/// used for [`idle_after`](RegistryConfig::idle_after). When room is needed, earlier: if it is
+/// closed and holds nothing against its backend (no failures in a row and none in the windows); if
+/// it is closed and had no call for the length of its window of time; and, where none of these is
+/// found, if its open time is over and nobody has tried its backend for as long (10 s without such
+/// a window), which loses how often it has opened. Never forgotten are circuits whose open time or
+/// ramp is not over, circuits moved by hand, and those with a call under way or a handle outside.
+/// So a flood of new keys pushes out no circuit that matters: a key for which no room is found
+/// meets the [`overflow`](RegistryConfig::overflow). Whoever chooses keys and makes them fail can
+/// fill the registry all the same, but has to go on with it.
 ///
 /// There is no background task: each new key looks at a few circuits in turn.
 /// [`evict_idle`](Self::evict_idle) looks at all.
@@ -151,7 +154,8 @@ where
 
     /// Obeys another configuration from now on, and keeps the circuits and what they have counted;
     /// see [`Breaker::reconfigure`]. Those with a configuration of their own keep that. A lower bound
-    /// makes room at once, as far as circuits may be forgotten; those beyond it stay until they may.
+    /// makes room at once, as far as circuits may be forgotten; those beyond it stay until they may,
+    /// and go as new keys come. Of two configurations set at once the last one holds for all.
     ///
     /// # Errors
     /// The first field that breaks its rule; nothing has changed then.
@@ -160,7 +164,8 @@ where
     }
 
     /// Tells `listener` about each move of each circuit, in the place of the listener before; see
-    /// [`Breaker::on_transition`].
+    /// [`Breaker::on_transition`]. A listener that holds a handle of this registry keeps it in
+    /// memory for good.
     pub fn on_transition(&self, listener: impl Fn(&Transition) + Send + Sync + 'static) {
         self.shared.set_listener(Arc::new(listener));
     }

@@ -44,8 +44,8 @@ struct Entry<K> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Use {
     Needed,
-    /// Nothing has happened for so long that nobody will miss it, or it is closed with nothing
-    /// held against its backend and a new one would behave the same.
+    /// Nothing has happened for so long that nobody will miss it, or a new one would behave the
+    /// same.
     Spare,
     /// The latter, but it was used not long ago.
     SpareSoon,
@@ -56,11 +56,23 @@ enum Use {
 pub(super) struct Look {
     pub(super) now: Instant,
     pub(super) idle_after: Duration,
-    /// From when on a closed circuit's window is empty.
-    pub(super) quiet_after: Duration,
-    /// Whether room is needed: blank circuits go, too.
-    pub(super) pressed: bool,
+    pub(super) need: Need,
 }
+
+/// How much room is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Need {
+    /// Idle circuits go.
+    None,
+    /// Those go, too, that are closed and hold nothing against their backends any more.
+    Room,
+    /// And those whose backend may be tried, which nobody does.
+    Last,
+}
+
+/// When nobody asks any more for a circuit that may be tried, if it has no window of time: as long
+/// as the default one.
+const QUIET: Duration = Duration::from_secs(10);
 
 impl<K> Default for Part<K> {
     fn default() -> Self {
@@ -151,16 +163,17 @@ impl<K> Part<K> {
 
 impl<K> Entry<K> {
     fn look(&mut self, look: Look) -> Use {
+        // First: whoever holds a handle or a permit would go on with a circuit that nobody else
+        // sees, and without them it does not move.
+        let in_use = self.breaker.is_held();
         let rest = self.breaker.core().rest();
         let calls = rest.sums.calls();
-        // Whoever holds a handle or a permit would go on with a circuit that nobody else sees.
-        let in_use = self.breaker.is_held() || rest.sums.in_flight() > 0;
         let used = in_use || calls != self.calls;
         if used {
             self.calls = calls;
             self.used = look.now;
         }
-        if in_use || rest.by_hand || rest.state == State::Open {
+        if in_use || rest.by_hand || rest.ramping || rest.state == State::Open {
             return Use::Needed;
         }
         let unused = look.now.saturating_duration_since(self.used);
@@ -168,8 +181,15 @@ impl<K> Entry<K> {
             // An open circuit whose time is over, too: all it knows is how often it has opened.
             return Use::Spare;
         }
-        let quiet = rest.state == State::Closed && unused >= look.quiet_after;
-        match look.pressed && (rest.blank || quiet) {
+        let window = || self.breaker.core().config().window;
+        let goes = match (look.need, rest.state) {
+            (Need::None, _) => false,
+            // Failures that no window of time forgets count as long as the circuit is kept.
+            (_, State::Closed) => rest.blank || unused >= window().unwrap_or(look.idle_after),
+            (Need::Last, _) => unused.min(rest.open_over) >= window().unwrap_or(QUIET),
+            (Need::Room, _) => false,
+        };
+        match goes {
             true if used => Use::SpareSoon,
             true => Use::Spare,
             false => Use::Needed,

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::name::name_of;
-use super::part::{Look, Part};
+use super::part::{Look, Need, Part};
 use super::{KeyOverflow, RegistryConfig};
 use crate::ConfigError;
 use crate::breaker::{Breaker, BreakerConfig, Transition, shard};
@@ -37,9 +37,6 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// Lines that the circuits of a registry count on, all together. A circuit for each of 20 routes has
 /// as many as one of its own would, one for each of 10,000 tenants has one.
 const ALL_CELLS: usize = 4_096;
-
-/// When a closed circuit has been quiet, if it has no window of time: as long as the default one.
-const QUIET: Duration = Duration::from_secs(10);
 
 pub(super) type Overrides<K> = Box<dyn Fn(&K) -> Option<BreakerConfig> + Send + Sync>;
 
@@ -121,40 +118,81 @@ impl<K> Shared<K> {
     }
 
     pub(super) fn set_listener(&self, listener: Arc<Listener>) {
-        let before = self.listener.lock().replace(Arc::clone(&listener));
+        let before = self.listener.lock().replace(listener);
         drop(before);
-        self.for_each(|breaker, _own| tell(breaker, Arc::clone(&listener)));
-        tell(&self.overflow, listener);
+        self.for_each(|breaker, _own| self.keep_told(breaker, None));
+        self.keep_told(&self.overflow, None);
     }
 
     pub(super) fn reconfigure(&self, config: RegistryConfig) -> Result<(), ConfigError> {
         config.validate()?;
-        let (breaker, overflow) = (config.breaker.clone(), config.overflow);
-        let max_keys = config.max_keys as usize;
         let before = self.config.swap(Arc::new(config));
-        let mut result = Ok(());
-        self.for_each(|kept, own| {
+        self.for_each(|breaker, own| {
             if !own {
-                result = result.clone().and(kept.reconfigure(breaker.clone()));
+                self.keep_obeying(breaker, None);
             }
         });
-        if overflow != before.overflow {
+        self.keep_obeying(&self.overflow, None);
+        self.set_overflow(before.overflow);
+        self.shrink();
+        Ok(())
+    }
+
+    /// Gives a circuit the configuration of the registry, unless that is the one it `obeys`. Whoever
+    /// has given it one looks again: another may have come, and been given it, in between.
+    fn keep_obeying(&self, breaker: &Breaker, mut obeys: Option<Arc<RegistryConfig>>) {
+        loop {
+            let config = self.config();
+            if obeys.is_some_and(|obeys| Arc::ptr_eq(&obeys, &config)) {
+                return;
+            }
+            breaker.core().reconfigure(config.breaker.clone());
+            obeys = Some(config);
+        }
+    }
+
+    /// Gives a circuit the listener of the registry in the same way.
+    fn keep_told(&self, breaker: &Breaker, mut tells: Option<Arc<Listener>>) {
+        loop {
+            let listener = self.listener.lock().clone();
+            let Some(listener) = listener else { return };
+            if tells.is_some_and(|tells| Arc::ptr_eq(&tells, &listener)) {
+                return;
+            }
+            breaker.core().hook().set(Arc::clone(&listener));
+            tells = Some(listener);
+        }
+    }
+
+    /// Guards the keys without room, or no longer, if that is not as it was.
+    fn set_overflow(&self, mut before: KeyOverflow) {
+        loop {
+            let overflow = self.config.load().overflow;
+            if overflow == before {
+                return;
+            }
             match overflow {
                 KeyOverflow::Unguarded => self.overflow.force_close(),
                 KeyOverflow::Shared => self.overflow.reset(),
             }
+            before = overflow;
         }
-        self.shrink(max_keys);
-        result.and(self.overflow.reconfigure(breaker))
     }
 
     /// Forgets as many circuits as there are too many, as far as they may go.
-    fn shrink(&self, max_keys: usize) {
-        let look = self.look(true);
-        for part in &self.parts {
-            let mut steps = read(part).len();
-            while self.taken() > max_keys && self.forget(part, &mut steps, look) {}
+    fn shrink(&self) {
+        // Those that were used are spared the first time, and not the second.
+        for need in [Need::Room, Need::Room, Need::Last] {
+            let look = self.look(need);
+            for part in &self.parts {
+                let mut steps = read(part).len();
+                while self.taken() > self.max_keys() && self.forget(part, &mut steps, look) {}
+            }
         }
+    }
+
+    fn max_keys(&self) -> usize {
+        self.config.load().max_keys as usize
     }
 
     /// Visits each circuit, outside of the locks: its moves may be told.
@@ -167,7 +205,7 @@ impl<K> Shared<K> {
     }
 
     pub(super) fn evict_idle(&self) -> usize {
-        let look = self.look(false);
+        let look = self.look(Need::None);
         let mut evicted = 0;
         for part in &self.parts {
             let mut steps = read(part).len();
@@ -182,21 +220,27 @@ impl<K> Shared<K> {
         &self.parts[(hash >> 48) as usize % PARTS]
     }
 
-    fn look(&self, pressed: bool) -> Look {
-        let config = self.config.load();
-        let quiet_after = config.breaker.window.unwrap_or(QUIET);
-        Look { now: Instant::now(), idle_after: config.idle_after, quiet_after, pressed }
+    fn look(&self, need: Need) -> Look {
+        Look { now: Instant::now(), idle_after: self.config.load().idle_after, need }
     }
 
     /// Forgets a circuit to make room. For a moment after nothing was found nobody looks again: a
     /// flood of keys would look all the time.
     fn find_place(&self) -> bool {
-        let look = self.look(true);
+        let look = self.look(Need::Room);
         let nanos = look.now.saturating_duration_since(self.origin).as_nanos() as u64;
         let searched = self.searched.load(Ordering::Relaxed);
         if searched > 0 && nanos.saturating_sub(searched) < PAUSE.as_nanos() as u64 {
             return false;
         }
+        let found = self.search(look) || self.search(Look { need: Need::Last, ..look });
+        if !found {
+            self.searched.store(nanos.max(1), Ordering::Relaxed);
+        }
+        found
+    }
+
+    fn search(&self, look: Look) -> bool {
         let (mut steps, mut asked) = (SEARCH, 0);
         // Twice around, if they are few: what was spared the first time is not the second.
         while steps > 0 && asked < 2 * PARTS {
@@ -206,7 +250,6 @@ impl<K> Shared<K> {
             }
             asked += 1;
         }
-        self.searched.store(nanos.max(1), Ordering::Relaxed);
         false
     }
 
@@ -227,6 +270,10 @@ impl<K: Hash + Eq + Display> Shared<K> {
         let Some(place) = self.take_place(hash) else { return self.overflow.clone() };
         let config = self.config();
         let (breaker, own) = self.new_breaker(&key, &config);
+        let listener = self.listener.lock().clone();
+        if let Some(listener) = &listener {
+            breaker.core().hook().set(Arc::clone(listener));
+        }
         let mut part = write(self.part(hash));
         if let Some(first) = part.find(hash, &key) {
             // Somebody else was faster. The place is given back.
@@ -235,36 +282,32 @@ impl<K: Hash + Eq + Display> Shared<K> {
         part.insert(hash, key, breaker.clone(), own, Instant::now());
         drop(part);
         place.keep();
-        self.catch_up(&breaker, own, &config);
+        // Whatever was set while the circuit was made, and not yet to be found.
+        if !own {
+            self.keep_obeying(&breaker, Some(config));
+        }
+        self.keep_told(&breaker, listener);
         breaker
-    }
-
-    /// Whatever was set while the circuit was made, and not yet to be found.
-    fn catch_up(&self, breaker: &Breaker, own: bool, made_with: &Arc<RegistryConfig>) {
-        let config = self.config();
-        if !own && !Arc::ptr_eq(&config, made_with) {
-            let reconfigured = breaker.reconfigure(config.breaker.clone());
-            debug_assert!(reconfigured.is_ok(), "it was checked when it was set");
-        }
-        let listener = self.listener.lock().clone();
-        if let Some(listener) = listener {
-            tell(breaker, listener);
-        }
     }
 
     /// Takes a place for one more circuit; `None` if there is none and none can be made.
     fn take_place(&self, hash: u64) -> Option<Place<'_>> {
         let before = self.taken.fetch_add(1, Ordering::AcqRel);
         let place = Place(&self.taken);
-        let max_keys = self.config.load().max_keys as usize;
+        let max_keys = self.max_keys();
         if before < max_keys {
             // Forgets as fast as others come, long before the bound.
             let mut steps = PASSING;
-            self.forget(self.part(hash), &mut steps, self.look(false));
+            self.forget(self.part(hash), &mut steps, self.look(Need::None));
             return Some(place);
         }
-        // Far beyond the bound, which was lowered then, nobody takes the place of who goes.
-        (self.find_place() && before < max_keys + AT_ONCE).then_some(place)
+        let found = self.find_place();
+        // Beyond the bound, which may have been lowered, two go for one that comes.
+        if found && before > max_keys {
+            self.find_place();
+        }
+        // Far beyond it nobody takes the place of who goes.
+        (found && before < max_keys + AT_ONCE).then_some(place)
     }
 
     /// A circuit, and whether its configuration is its own.
@@ -294,10 +337,6 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
-}
-
-fn tell(breaker: &Breaker, listener: Arc<Listener>) {
-    breaker.on_transition(move |transition| listener(transition));
 }
 
 /// How many lines the threads count on: few where there are many circuits, since each line is a

@@ -32,14 +32,17 @@ impl http_body::Body for Held {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        // Taken out while the inner body runs: if that panics, the place is given back by the panic
+        // itself, and not later by whoever caught it.
+        let permit = self.permit.take();
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         let ended = match &frame {
             Poll::Pending => false,
             Poll::Ready(None | Some(Err(_))) => true,
             Poll::Ready(Some(Ok(_))) => self.body.is_end_stream(),
         };
-        if ended {
-            self.permit = None;
+        if !ended {
+            self.permit = permit;
         }
         frame
     }

@@ -93,14 +93,22 @@ pub struct AdaptiveConfig {
     pub smoothing: f64,
     /// How often the latency without a queue is measured anew, 1 s to 24 h: for one window the limit
     /// is halved, unless so little is going on anyway. 30 s, so that calls are refused for about
-    /// 1 % of the time, and only if the limit is being reached.
+    /// 1 % of the time, and only if the limit is being reached. If the window does not come to hold
+    /// [`min_samples`](Self::min_samples) within twice the time that should take, nothing was
+    /// measured, and the next call that comes or ends restores the limit.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub probe_interval: Duration,
     /// Share by which this interval is lengthened at random, 0.0 to 1.0. 0.15, as in Envoy: not all
     /// processes shed at the same time.
     pub jitter: f64,
-    /// A call that is given up (its future dropped) after at least this long says that the backend
-    /// is too slow, earlier it says nothing; `None`: it never does. 500 ms, as for a breaker.
+    /// A call that is given up (its future dropped) after at least this long may say that the backend
+    /// is too slow, earlier it says nothing; `None`: it never does. It does if it took twice as long
+    /// as nine of ten take without a queue, and the calls of the same window that ended well, if there
+    /// are any to speak of, were delayed, too. 100 ms: a timeout around the limit that is shorter than
+    /// this goes unnoticed, so lower it then.
+    ///
+    /// Who can give up calls at will can lower the limit when hardly anything else is going on: see
+    /// [`ConcurrencyLimitLayer::count_abandoned`](crate::ConcurrencyLimitLayer::count_abandoned).
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub abandoned_after: Option<Duration>,
 }
@@ -128,7 +136,7 @@ impl Default for AdaptiveConfig {
             smoothing: 0.5,
             probe_interval: Duration::from_secs(30),
             jitter: 0.15,
-            abandoned_after: Some(Duration::from_millis(500)),
+            abandoned_after: Some(Duration::from_millis(100)),
         }
     }
 }

@@ -27,8 +27,10 @@ pub(super) struct Core {
 pub(super) enum End {
     Succeeded,
     Failed,
+    /// Counted as failed.
+    Throttled,
     Ignored,
-    /// Given up early.
+    /// Given up early, or by somebody whose patience says nothing.
     Cancelled,
     /// Given up late.
     Abandoned,
@@ -92,13 +94,23 @@ impl Core {
 
     /// Whether a call would be refused now, or have to wait.
     pub(super) fn is_full(&self) -> bool {
-        self.slots.is_full()
+        self.slots.is_full() && (!self.look() || self.slots.is_full())
+    }
+
+    /// Ends what holds the limit down for longer than it should. Returns whether there was such.
+    #[cold]
+    fn look(&self) -> bool {
+        self.adaptive.as_ref().is_some_and(|adaptive| adaptive.look(&self.slots))
     }
 
     /// Takes a place if one is free: when the call began, if that is of interest.
     #[inline]
     pub(super) fn try_take(&self) -> Option<Option<Instant>> {
-        let under_way = self.slots.try_take()?;
+        let under_way = match self.slots.try_take() {
+            Some(under_way) => under_way,
+            None if self.look() => self.slots.try_take()?,
+            None => return None,
+        };
         Some(self.began(under_way))
     }
 
@@ -158,8 +170,13 @@ impl Core {
         let (Some(adaptive), Some(began)) = (&self.adaptive, began) else { return };
         let told = match end {
             End::Succeeded => Told::Latency,
-            End::Failed | End::Abandoned => Told::Drop,
-            End::Ignored | End::Cancelled | End::Panicked | End::Returned => return,
+            End::Failed => Told::Failure,
+            End::Throttled => Told::Throttled,
+            End::Abandoned => Told::Abandoned,
+            End::Ignored | End::Cancelled | End::Panicked | End::Returned => {
+                adaptive.look(&self.slots);
+                return;
+            }
         };
         adaptive.ended(began, told, &self.slots);
     }
@@ -236,7 +253,7 @@ impl Counters {
     fn of(&self, end: End) -> Option<&AtomicU64> {
         let index = match end {
             End::Succeeded => return None,
-            End::Failed => 0,
+            End::Failed | End::Throttled => 0,
             End::Ignored => 1,
             End::Cancelled => 2,
             End::Abandoned => 3,

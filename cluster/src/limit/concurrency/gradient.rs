@@ -46,6 +46,21 @@ const RISING: f64 = 1.1;
 /// The longest window, whatever the latency.
 const LONGEST_WINDOW: Duration = Duration::from_secs(10);
 
+/// A probe lasts at most this many times as long as it should take.
+const PATIENCE: f64 = 2.0;
+
+/// No probe lasts longer, whatever the latency.
+const LONGEST_PROBE: Duration = Duration::from_secs(10 * 60);
+
+/// Calls given up per call that ended well, from which on the latter are believed no more.
+const OUTNUMBERED: u64 = 10;
+
+/// A call is late when it takes longer than this many times what nine of ten take without a queue.
+const LATE: f64 = 2.0;
+
+/// A failure that came sooner than this share of the usual latency without a queue met no queue.
+const INSTANT: f64 = 0.5;
+
 /// Two percentiles of the latency, in seconds. A queue delays every call by the same time and moves
 /// both; another mixture of fast and slow calls rarely does, so the calmer one is believed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -61,8 +76,10 @@ pub(super) struct Window {
     pub(super) latency: Option<Latency>,
     /// Calls that ended well.
     pub(super) succeeded: u64,
-    /// Calls that say that there are too many: failures, and those given up late.
+    /// Calls that say that there are too many: failures.
     pub(super) dropped: u64,
+    /// Calls given up late, which say the same unless others show that there is no queue.
+    pub(super) abandoned: u64,
     /// The most that were under way at once.
     pub(super) peak: u64,
 }
@@ -76,6 +93,16 @@ pub(super) struct Plan {
     pub(super) window: Duration,
     /// Calls that began earlier say nothing: they were delayed by a limit that is no more.
     pub(super) counts_from: Option<Instant>,
+    /// From then on an empty window is to be stepped through, which ends the probe: too few of its
+    /// calls tell anything. `None` without a probe.
+    pub(super) probe_until: Option<Instant>,
+}
+
+impl Window {
+    /// A window that tells nothing.
+    pub(super) fn empty(peak: u64) -> Self {
+        Self { latency: None, succeeded: 0, dropped: 0, abandoned: 0, peak }
+    }
 }
 
 #[derive(Debug)]
@@ -139,6 +166,17 @@ impl Gradient {
         self.floor.map(|floor| floor.median)
     }
 
+    /// A call given up sooner than this was no longer under way than others, in seconds; 0 if the
+    /// latency without a queue is not known.
+    pub(super) fn late(&self) -> f64 {
+        self.floor.map_or(0.0, |floor| floor.ninetieth * LATE)
+    }
+
+    /// A failure that came sooner than this met no queue, in seconds; 0 as above.
+    pub(super) fn instant(&self) -> f64 {
+        self.floor.map_or(0.0, |floor| floor.median * INSTANT)
+    }
+
     /// Continues from this limit, within the configured bounds.
     pub(super) fn set(&mut self, limit: u32) -> u32 {
         self.limit = self.bounded(f64::from(limit));
@@ -157,11 +195,23 @@ impl Gradient {
             self.steady(now, window, length, chance, limited_by_callers);
         }
         self.shrink_for_drops(window, limited_by_callers && !probed);
-        let (limit, counts_from) = match self.phase {
-            Phase::Steady { .. } => (self.limit, probed.then_some(now)),
-            Phase::Probing => (self.probing(), Some(now)),
+        let (limit, counts_from, probe_until) = match self.phase {
+            Phase::Steady { .. } => (self.limit, probed.then_some(now), None),
+            Phase::Probing => {
+                (self.probing(), Some(now), Some(now + self.patience(window, length)))
+            }
         };
-        Plan { limit: self.whole(limit), window: length, counts_from }
+        Plan { limit: self.whole(limit), window: length, counts_from, probe_until }
+    }
+
+    /// How long a probe that begins now may last. While it does, callers are refused; so it ends in
+    /// time even if hardly any of its calls says how long the backend takes.
+    fn patience(&self, window: &Window, length: Duration) -> Duration {
+        let latency = window.latency.map_or(0.0, |latency| latency.ninetieth);
+        let all = f64::from(self.config.min_samples) * latency / self.probing();
+        let expected = length.as_secs_f64() + all;
+        let patience = Duration::try_from_secs_f64(PATIENCE * expected).unwrap_or(LONGEST_PROBE);
+        patience.min(LONGEST_PROBE)
     }
 
     /// Twice the latency, so that most of a window's calls began under the limit of the last one.
@@ -286,16 +336,28 @@ impl Gradient {
 
     /// By their share, so that a few failures among many successes are outweighed by √limit.
     fn shrink_for_drops(&mut self, window: &Window, limited_by_callers: bool) {
-        if window.dropped == 0 {
+        let abandoned = if self.shows_no_queue(window) { 0 } else { window.abandoned };
+        let dropped = window.dropped + abandoned;
+        if dropped == 0 {
             return;
         }
-        let share = window.dropped as f64 / (window.dropped + window.succeeded) as f64;
+        let share = dropped as f64 / (dropped + window.succeeded) as f64;
         let mut target = self.limit * (1.0 - share).max(STEEPEST);
         if limited_by_callers {
             // What nobody uses did not cause the failures: the unused half may go, not more.
             target = target.max(window.peak as f64 / UNUSED_SHARE).min(self.limit);
         }
         self.move_to(target);
+    }
+
+    /// Whether those that ended well took no longer than usual. Then those that were given up waited
+    /// for something else than a place: a slow route whose callers lose patience must not take the
+    /// limit from all others. If hardly any call ends well, these few are no sign of health.
+    fn shows_no_queue(&self, window: &Window) -> bool {
+        let Some((latency, floor)) = window.latency.zip(self.floor) else { return false };
+        let tolerated = floor.level() * (self.config.tolerance - 1.0);
+        latency.delay_over(floor) <= tolerated
+            && window.succeeded.saturating_mul(OUTNUMBERED) >= window.abandoned
     }
 
     fn move_to(&mut self, target: f64) {

@@ -71,6 +71,7 @@ use crate::{AsResponse, Outcome};
 pub struct ConcurrencyLimitLayer<C = ErrorsFail, A = AsError> {
     limit: ConcurrencyLimit,
     classify: C,
+    count_abandoned: bool,
     answer: PhantomData<fn() -> A>,
 }
 
@@ -79,7 +80,7 @@ impl ConcurrencyLimitLayer<ErrorsFail, AsError> {
     /// an adaptive limit.
     #[must_use]
     pub fn new(limit: ConcurrencyLimit) -> Self {
-        Self { limit, classify: ErrorsFail, answer: PhantomData }
+        Self { limit, classify: ErrorsFail, count_abandoned: true, answer: PhantomData }
     }
 }
 
@@ -88,9 +89,13 @@ impl ConcurrencyLimitLayer<OverloadFails, AsResponse> {
     /// For `Router::layer` as it is. Results are judged by [`OverloadFails`]; a refusal is a response
     /// of status 503 with `Retry-After` (whole seconds, rounded up, at least 1) and a problem
     /// document (RFC 9457).
+    ///
+    /// A timeout belongs inside this layer, and has to answer 504
+    /// (`TimeoutLayer::with_status_code` of tower-http): that counts, while requests that are given
+    /// up say nothing, see [`count_abandoned`](Self::count_abandoned).
     #[must_use]
     pub fn http(limit: ConcurrencyLimit) -> Self {
-        Self { limit, classify: OverloadFails, answer: PhantomData }
+        Self { limit, classify: OverloadFails, count_abandoned: false, answer: PhantomData }
     }
 }
 
@@ -102,13 +107,32 @@ impl<C, A> ConcurrencyLimitLayer<C, A> {
         F: Fn(Result<&Res, &E>) -> O + Clone,
         O: Into<Judgement>,
     {
-        ConcurrencyLimitLayer { limit: self.limit, classify, answer: PhantomData }
+        let Self { limit, count_abandoned, .. } = self;
+        ConcurrencyLimitLayer { limit, classify, count_abandoned, answer: PhantomData }
+    }
+
+    /// Whether a call that is given up (its future dropped) may lower an adaptive limit, see
+    /// [`abandoned_after`](crate::AdaptiveConfig::abandoned_after).
+    ///
+    /// A layer from [`new`](ConcurrencyLimitLayer::new) begins with `true`: who gives up there is
+    /// this process itself, for instance by a timeout around the layer. One from `http` begins with
+    /// `false`: behind it stand visitors, who leave for reasons of their own and must not lower the
+    /// limit of all others. Set it there only where no client's leaving gets through.
+    #[must_use]
+    pub fn count_abandoned(mut self, yes: bool) -> Self {
+        self.count_abandoned = yes;
+        self
     }
 }
 
-/// Errors and responses of status 429, 503 and 504 are failures: that is how overload looks from
-/// here. Other responses of status 5xx say nothing: they tell of a defect, and are often the fastest
-/// of all. What [`ConcurrencyLimitLayer::http`] starts with.
+/// Errors and responses of status 503 and 504 are failures: that is how overload looks from here. What
+/// [`ConcurrencyLimitLayer::http`] starts with.
+///
+/// What the layers of this crate refuse further in says nothing: they protect what is behind them
+/// themselves, and one client at its rate limit must not lower the limit of all. Nor does status
+/// 429, which is about one client, too; around a client's service, where it is about this process,
+/// judge it as [`Outcome::Throttled`]. Other responses of status 5xx tell of a defect, and are often
+/// the fastest of all.
 #[cfg(feature = "axum")]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OverloadFails;
@@ -117,10 +141,10 @@ pub struct OverloadFails;
 impl<B, E> crate::Classify<http::Response<B>, E> for OverloadFails {
     fn classify(&self, result: Result<&http::Response<B>, &E>) -> Judgement {
         let Ok(response) = result else { return Outcome::Failure.into() };
+        let refused = || response.extensions().get::<crate::problem::OwnRefusal>().is_some();
         let outcome = match response.status().as_u16() {
-            429 => Outcome::Throttled,
-            503 | 504 => Outcome::Failure,
-            500.. => Outcome::Ignored,
+            503 | 504 if !refused() => Outcome::Failure,
+            429 | 500.. => Outcome::Ignored,
             _ => Outcome::Success,
         };
         outcome.into()
@@ -131,14 +155,16 @@ impl<S, C: Clone, A> Layer<S> for ConcurrencyLimitLayer<C, A> {
     type Service = ConcurrencyLimitService<S, C, A>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        ConcurrencyLimitService::new(inner, self.limit.clone(), self.classify.clone())
+        let (limit, classify) = (self.limit.clone(), self.classify.clone());
+        ConcurrencyLimitService::new(inner, limit, classify, self.count_abandoned)
     }
 }
 
 impl<C: Clone, A> Clone for ConcurrencyLimitLayer<C, A> {
     fn clone(&self) -> Self {
-        let classify = self.classify.clone();
-        Self { limit: self.limit.clone(), classify, answer: PhantomData }
+        let Self { limit, classify, count_abandoned, .. } = self;
+        let (limit, classify) = (limit.clone(), classify.clone());
+        Self { limit, classify, count_abandoned: *count_abandoned, answer: PhantomData }
     }
 }
 

@@ -12,8 +12,8 @@ use crate::Outcome;
 ///
 /// Say how the call ended with one of the methods, or keep the permit and drop it after
 /// [`record`](Self::record). One that is dropped without a word counts as given up: an adaptive limit
-/// takes it as a sign of overload if that happens
-/// [`abandoned_after`](crate::AdaptiveConfig::abandoned_after) the call began, or later.
+/// takes it as a sign of overload if that happens late, see
+/// [`abandoned_after`](crate::AdaptiveConfig::abandoned_after).
 #[must_use = "a permit that is dropped counts as a call given up"]
 pub struct ConcurrencyPermit {
     core: Arc<Core>,
@@ -21,11 +21,19 @@ pub struct ConcurrencyPermit {
     began: Option<Instant>,
     /// How it ended, once that is known.
     end: Option<End>,
+    /// Whether it says anything if it is given up late.
+    count_abandoned: bool,
 }
 
 impl ConcurrencyPermit {
     pub(super) fn new(core: Arc<Core>, began: Option<Instant>) -> Self {
-        Self { core, began, end: None }
+        Self { core, began, end: None, count_abandoned: true }
+    }
+
+    /// Whether it says anything if it is given up late.
+    pub(super) fn count_abandoned(mut self, yes: bool) -> Self {
+        self.count_abandoned = yes;
+        self
     }
 
     /// The call did its work, and took the time it needed.
@@ -33,7 +41,9 @@ impl ConcurrencyPermit {
         self.learn(End::Succeeded);
     }
 
-    /// The call failed, as it does when there are too many.
+    /// The call failed, as it does when there are too many. One that failed in less than half of the
+    /// [`min_latency`](crate::ConcurrencyLimitStats::min_latency) met no queue, and says nothing to
+    /// an adaptive limit.
     pub fn failed(mut self) {
         self.learn(End::Failed);
     }
@@ -48,7 +58,9 @@ impl ConcurrencyPermit {
     pub fn record(&mut self, outcome: Outcome) {
         self.learn(match outcome {
             Outcome::Success => End::Succeeded,
-            Outcome::Failure | Outcome::Throttled => End::Failed,
+            Outcome::Failure => End::Failed,
+            // The backend says it in so many words, however soon.
+            Outcome::Throttled => End::Throttled,
             Outcome::Ignored => End::Ignored,
         });
     }
@@ -67,7 +79,8 @@ impl Drop for ConcurrencyPermit {
     #[inline]
     fn drop(&mut self) {
         let end = self.end.unwrap_or_else(|| {
-            let end = self.core.given_up(self.began);
+            let began = self.began.filter(|_| self.count_abandoned);
+            let end = self.core.given_up(began);
             self.core.learn(end, self.began);
             end
         });

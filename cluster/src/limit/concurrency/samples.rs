@@ -9,9 +9,10 @@ use crate::histogram::Histogram;
 /// Writers never wait; one that meets the end of a window may land in either.
 #[derive(Debug)]
 pub(super) struct Samples {
-    /// Calls that count: those with a latency, and the dropped ones.
+    /// Calls that count: those with a latency, the dropped and the abandoned ones.
     count: AtomicU64,
     dropped: AtomicU64,
+    abandoned: AtomicU64,
     peak: AtomicU64,
     latencies: Histogram,
 }
@@ -19,7 +20,8 @@ pub(super) struct Samples {
 impl Samples {
     pub(super) fn new() -> Self {
         let zero = || AtomicU64::new(0);
-        Self { count: zero(), dropped: zero(), peak: zero(), latencies: Histogram::new() }
+        let (count, dropped, abandoned, peak) = (zero(), zero(), zero(), zero());
+        Self { count, dropped, abandoned, peak, latencies: Histogram::new() }
     }
 
     /// So many calls were under way.
@@ -43,17 +45,24 @@ impl Samples {
         self.count.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    /// A call was given up late.
+    pub(super) fn record_abandoned(&self) -> u64 {
+        self.abandoned.fetch_add(1, Ordering::Relaxed);
+        self.count.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
     /// Ends the window; the next one begins with `in_flight` under way.
     pub(super) fn take(&self, in_flight: u64) -> Window {
         self.count.store(0, Ordering::Relaxed);
         let dropped = self.dropped.swap(0, Ordering::Relaxed);
+        let abandoned = self.abandoned.swap(0, Ordering::Relaxed);
         let peak = self.peak.swap(in_flight, Ordering::Relaxed);
         let latencies = self.latencies.take();
         let latency = latencies
             .percentile(0.5)
             .zip(latencies.percentile(0.9))
             .map(|(median, ninetieth)| Latency { median, ninetieth });
-        Window { latency, succeeded: latencies.total(), dropped, peak }
+        Window { latency, succeeded: latencies.total(), dropped, abandoned, peak }
     }
 }
 
@@ -65,12 +74,12 @@ mod tests {
     fn the_next_window_begins_empty_but_for_what_is_under_way() {
         let samples = Samples::new();
         assert_eq!(samples.record(Duration::from_millis(1)), 1);
-        assert_eq!(samples.record_drop(), 2);
+        assert_eq!((samples.record_drop(), samples.record_abandoned()), (2, 3));
         samples.saw(9);
         let window = samples.take(4);
-        assert_eq!((window.succeeded, window.dropped, window.peak), (1, 1, 9));
+        assert_eq!((window.succeeded, window.dropped, window.abandoned, window.peak), (1, 1, 1, 9));
         let window = samples.take(0);
-        assert_eq!((window.succeeded, window.dropped, window.peak), (0, 0, 4));
+        assert_eq!((window.succeeded, window.dropped, window.abandoned, window.peak), (0, 0, 0, 4));
         assert_eq!(window.latency, None);
         assert_eq!(samples.record(Duration::ZERO), 1);
     }

@@ -17,14 +17,20 @@ pub struct ConcurrencyLimitService<S, C, A> {
     inner: S,
     limit: ConcurrencyLimit,
     classify: C,
+    count_abandoned: bool,
     /// Whether the inner service has said that it is ready and was not called since.
     inner_ready: bool,
     answer: PhantomData<fn() -> A>,
 }
 
 impl<S, C, A> ConcurrencyLimitService<S, C, A> {
-    pub(super) fn new(inner: S, limit: ConcurrencyLimit, classify: C) -> Self {
-        Self { inner, limit, classify, inner_ready: false, answer: PhantomData }
+    pub(super) fn new(
+        inner: S,
+        limit: ConcurrencyLimit,
+        classify: C,
+        count_abandoned: bool,
+    ) -> Self {
+        Self { inner, limit, classify, count_abandoned, inner_ready: false, answer: PhantomData }
     }
 
     /// The limit it obeys.
@@ -60,6 +66,7 @@ where
         {
             self.inner_ready = false;
             let inner = self.inner.call(request);
+            let permit = permit.count_abandoned(self.count_abandoned);
             return ConcurrencyLimitFuture::admitted(inner, permit, self.classify.clone());
         }
         if std::mem::take(&mut self.inner_ready) {
@@ -69,7 +76,8 @@ where
             drop(std::mem::replace(&mut self.inner, unready));
         }
         if core.may_wait() {
-            let (turn, inner) = (Turn::new(Arc::clone(core)), self.inner.clone());
+            let turn = Turn::new(Arc::clone(core)).count_abandoned(self.count_abandoned);
+            let inner = self.inner.clone();
             return ConcurrencyLimitFuture::waiting(turn, inner, request, self.classify.clone());
         }
         // Also if a place has become free since `poll_ready` found none: the inner service was not
@@ -81,7 +89,8 @@ where
 impl<S: Clone, C: Clone, A> Clone for ConcurrencyLimitService<S, C, A> {
     /// The clone shares the limit, not the readiness: that belongs to one inner service.
     fn clone(&self) -> Self {
-        Self::new(self.inner.clone(), self.limit.clone(), self.classify.clone())
+        let (limit, classify) = (self.limit.clone(), self.classify.clone());
+        Self::new(self.inner.clone(), limit, classify, self.count_abandoned)
     }
 }
 

@@ -6,6 +6,7 @@
 //! sees the mark.
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::task::Waker;
 
 use super::primitives::{AcqRel, Acquire, AtomicU64, Mutex, Relaxed};
@@ -113,7 +114,10 @@ impl Slots {
     pub(crate) fn poll(&self, number: u64, waker: &Waker) -> bool {
         let mut queue = self.queue.lock();
         let Some(waiting) = queue.waiting.get_mut(&number) else { return true };
-        waiting.clone_from(waker);
+        let old = (!waiting.will_wake(waker)).then(|| mem::replace(waiting, waker.clone()));
+        // The old one goes outside the lock: it may hold the last of a task, and run anything.
+        drop(queue);
+        drop(old);
         false
     }
 
@@ -123,6 +127,8 @@ impl Slots {
         let mut queue = self.queue.lock();
         let left = queue.waiting.remove(&number);
         self.unmark(&queue);
+        // Outside the lock, as in `poll`.
+        drop(queue);
         left.is_none()
     }
 

@@ -15,6 +15,7 @@ use super::{ConcurrencyPermit, Overloaded};
 pub(super) struct Turn {
     core: Arc<Core>,
     place: Place,
+    count_abandoned: bool,
 }
 
 enum Place {
@@ -28,7 +29,13 @@ enum Place {
 
 impl Turn {
     pub(super) fn new(core: Arc<Core>) -> Self {
-        Self { core, place: Place::Before }
+        Self { core, place: Place::Before, count_abandoned: true }
+    }
+
+    /// For the permit.
+    pub(super) fn count_abandoned(mut self, yes: bool) -> Self {
+        self.count_abandoned = yes;
+        self
     }
 
     fn enter(&mut self, cx: &mut Context<'_>) -> Poll<Result<ConcurrencyPermit, Overloaded>> {
@@ -62,7 +69,7 @@ impl Turn {
     }
 
     fn permit(&self, began: Option<tokio::time::Instant>) -> ConcurrencyPermit {
-        ConcurrencyPermit::new(Arc::clone(&self.core), began)
+        ConcurrencyPermit::new(Arc::clone(&self.core), began).count_abandoned(self.count_abandoned)
     }
 }
 

@@ -59,7 +59,9 @@ use crate::AsResponse;
 /// # Readiness and clones
 /// `poll_ready` asks the inner service: nobody knows a request's key before it is there. A limit
 /// holds nothing for an idle clone. A store that has to be waited for takes the ready service along
-/// and leaves a clone of it.
+/// and leaves a clone of it. A refused call leaves an inner service that is ready as it is: drop
+/// clones that are not in use, as axum and `oneshot` do, if the inner one hands out places
+/// (`ConcurrencyLimit`, a pool), or put that one outside.
 ///
 /// # State
 /// In the [`RateLimiter`](crate::RateLimiter)s: one layer applied to twenty routes by

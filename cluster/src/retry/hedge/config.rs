@@ -30,7 +30,8 @@ pub struct HedgeConfig {
     /// percentile asks for, so that a backend which is late altogether is not asked everything
     /// twice.
     pub requests_per_hedge: u32,
-    /// Second copies per second that need not be earned, at most 1,000,000. 1.
+    /// Second copies per second that need not be earned, at most 1,000,000. 1: ten in any ten
+    /// seconds, all at once if they are late at once.
     pub hedges_per_second: u32,
 }
 

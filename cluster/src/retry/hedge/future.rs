@@ -11,7 +11,7 @@ use tokio::time::{Instant, Sleep};
 use tower_service::Service;
 
 use super::Shared;
-use crate::{Retry, RetryRules};
+use crate::RetryRules;
 
 pin_project! {
     /// The response of a [`HedgeService`](crate::HedgeService).
@@ -21,7 +21,7 @@ pin_project! {
         S: Service<Req>,
     {
         #[pin]
-        first: S::Future,
+        first: First<S::Future>,
         // A failure of the first, while the second is under way.
         failure: Option<Result<S::Response, S::Error>>,
         #[pin]
@@ -35,9 +35,20 @@ pin_project! {
 }
 
 pin_project! {
+    #[project = FirstProjection]
+    enum First<F> {
+        Sent {
+            #[pin]
+            future: F,
+        },
+        Over,
+    }
+}
+
+pin_project! {
     #[project = SecondProjection]
     enum Second<S, F> {
-        // Not sent, or failed.
+        // Not sent, failed, or no longer needed.
         Never,
         Delayed {
             #[pin]
@@ -66,6 +77,7 @@ impl<S: Service<Req>, Req, R> HedgeFuture<S, Req, R> {
             }
             _ => Second::Never,
         };
+        let first = First::Sent { future: first };
         Self { first, failure: None, second, request, began: Instant::now(), shared, rules }
     }
 }
@@ -79,25 +91,26 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let Some(request) = this.request else { return this.first.poll(cx) };
-        let is_good =
-            |rules: &R, result: &Self::Output| rules.judge(request, result.as_ref()) == Retry::No;
-        if this.failure.is_none()
-            && let Poll::Ready(result) = this.first.as_mut().poll(cx)
+        if let FirstProjection::Sent { future } = this.first.as_mut().project()
+            && let Poll::Ready(result) = future.poll(cx)
         {
-            if is_good(this.rules, &result) {
+            this.first.set(First::Over);
+            let is_good = match this.request {
+                Some(request) => this.rules.is_good(request, result.as_ref()),
+                None => true,
+            };
+            if is_good && this.request.is_some() {
                 this.shared.record(this.began.elapsed());
+            }
+            let is_sent = matches!(this.second.as_mut().project(), SecondProjection::Sent { .. });
+            if is_good || !is_sent {
+                // The loser must hold nothing once there is an answer.
+                this.second.set(Second::Never);
                 return Poll::Ready(result);
             }
-            match this.second.as_mut().project() {
-                SecondProjection::Never | SecondProjection::Delayed { .. } => {
-                    return Poll::Ready(result);
-                }
-                SecondProjection::Readying { .. } | SecondProjection::Sent { .. } => {
-                    *this.failure = Some(result);
-                }
-            }
+            *this.failure = Some(result);
         }
+        let Some(request) = this.request else { return Poll::Pending };
         loop {
             match this.second.as_mut().project() {
                 SecondProjection::Never => {
@@ -118,7 +131,10 @@ where
                         Poll::Pending => return Poll::Pending,
                         Poll::Ready(Err(_)) => Second::Never,
                         Poll::Ready(Ok(())) => match this.rules.copy(request) {
-                            Some(copy) => Second::Sent { future: service.call(copy) },
+                            Some(copy) => {
+                                this.shared.hedges.fetch_add(1, Relaxed);
+                                Second::Sent { future: service.call(copy) }
+                            }
                             None => Second::Never,
                         },
                     };
@@ -126,14 +142,15 @@ where
                 }
                 SecondProjection::Sent { future } => {
                     let Poll::Ready(result) = future.poll(cx) else { return Poll::Pending };
-                    if is_good(this.rules, &result) {
+                    this.second.set(Second::Never);
+                    if this.rules.is_good(request, result.as_ref()) {
+                        this.first.set(First::Over);
                         this.shared.won.fetch_add(1, Relaxed);
                         // The first one takes longer than this, which is all that matters: it is
                         // among the late ones in any case.
                         this.shared.record(this.began.elapsed());
                         return Poll::Ready(result);
                     }
-                    this.second.set(Second::Never);
                 }
             }
         }

@@ -27,6 +27,10 @@ use crate::histogram::Histogram;
 /// Use it for reads from a backend with several servers behind it, of which one may be slow. Do not
 /// use it around a backend that is slow because it is busy.
 ///
+/// Its place is inside the breaker and the concurrency limit: those see one call for each request
+/// then. Around them, each copy that lost and is dropped late looks to them like a call given up, and
+/// enough of these open a circuit although every request was answered well.
+///
 /// # Example
 /// ```
 /// use escala_cluster::{HedgeConfig, HedgeLayer, Retry, RetryWhen};
@@ -57,12 +61,15 @@ use crate::histogram::Histogram;
 /// services made from it.
 ///
 /// # Cancellation
-/// When one copy is answered well the other's future is dropped; both are when this one's is.
+/// When one copy is answered well the other's future is dropped, before the answer is handed out;
+/// both are when this one's is.
 ///
 /// # Errors
 /// Those of the inner service. While one copy is under way the other's failure is not taken for an
-/// answer; if both fail, the first one's result is returned. A request that fails before it is late
-/// is not sent again: that is a retry, for [`RetryPolicy`](crate::RetryPolicy).
+/// answer, be it an error or a response that [`RetryRules::is_good`](crate::RetryRules::is_good) does
+/// not take; if both fail, the first one's result is returned. A request that fails before its second
+/// copy is sent, because it is not late or the inner service is not ready for it, is not sent again:
+/// that is a retry, for [`RetryPolicy`](crate::RetryPolicy).
 ///
 /// # Limits
 /// Only requests that can be copied and are idempotent are sent twice, at most as many as the budget
@@ -146,10 +153,13 @@ impl Shared {
         (nanos > 0).then(|| Duration::from_nanos(nanos))
     }
 
-    /// Whether a late request may be sent again; it is paid for then.
+    /// Whether a late request may be sent again; it is paid for then, and stays so if it is answered
+    /// before the inner service is ready for the second copy.
     fn withdraw(&self) -> bool {
         let paid = self.budget.withdraw();
-        (if paid { &self.hedges } else { &self.out_of_budget }).fetch_add(1, Relaxed);
+        if !paid {
+            self.out_of_budget.fetch_add(1, Relaxed);
+        }
         paid
     }
 

@@ -171,13 +171,13 @@ impl Steps {
         self.now += Duration::from_secs(1);
         let seconds = millis / 1e3;
         let latency = Some(Latency { median: seconds, ninetieth: seconds });
-        let window = Window { latency, succeeded: 100 - dropped, dropped, peak };
+        let window = Window { latency, succeeded: 100 - dropped, dropped, abandoned: 0, peak };
         self.gradient.step(self.now, &window, 0.5)
     }
 
     fn all_dropped(&mut self, peak: u64) -> Plan {
         self.now += Duration::from_secs(1);
-        let window = Window { latency: None, succeeded: 0, dropped: 100, peak };
+        let window = Window { dropped: 100, ..Window::empty(peak) };
         self.gradient.step(self.now, &window, 0.5)
     }
 }
@@ -266,6 +266,45 @@ fn a_probe_halves_the_limit_for_one_window() {
     // The next one is due after the interval of 30 s, though the latency is never confirmed.
     let until_next = (1..100).find(|_| !steady(steps.step(11.5, 0, 100)));
     assert_eq!(until_next, Some(30));
+}
+
+#[test]
+fn a_probe_in_which_nothing_comes_leaves_the_limit_as_it_was() {
+    let config = AdaptiveConfig::default().initial(100).smoothing(0.01).jitter(0.0);
+    let mut steps = Steps::new(config);
+    let (before, until) = (0..100)
+        .find_map(|_| {
+            let before = steps.gradient.limit;
+            steps.step(100.0, 0, 100).probe_until.map(|until| (before, until))
+        })
+        .expect("after five windows");
+    // Twice the window, and twice what twenty calls of 100 ms take, 45 at a time.
+    let patience = (until - steps.now).as_millis();
+    assert!((550..650).contains(&patience), "{patience}");
+    let plan = steps.gradient.step(until, &Window::empty(0), 0.5);
+    assert_eq!((plan.probe_until, plan.counts_from), (None, Some(until)));
+    assert!(f64::from(plan.limit) > before - 1.0, "{plan:?}");
+}
+
+#[test]
+fn calls_given_up_count_unless_those_that_end_well_show_no_queue() {
+    // Millis of those that ended well, how many there were, how many were given up.
+    for (millis, succeeded, abandoned, lowered) in [
+        (10.0, 50, 50, false),
+        (12.0, 10, 90, false),
+        (10.0, 1, 90, true),
+        (40.0, 50, 50, true),
+        (10.0, 0, 50, true),
+    ] {
+        let mut steps = Steps::new(AdaptiveConfig::default().initial(100));
+        steps.step(10.0, 0, 100);
+        steps.now += Duration::from_secs(1);
+        let latency = Latency { median: millis / 1e3, ninetieth: millis / 1e3 };
+        let latency = (succeeded > 0).then_some(latency);
+        let window = Window { latency, succeeded, dropped: 0, abandoned, peak: 100 };
+        let plan = steps.gradient.step(steps.now, &window, 0.5);
+        assert_eq!(plan.limit < 100, lowered, "{millis} {succeeded} {abandoned}: {plan:?}");
+    }
 }
 
 #[test]
