@@ -1,12 +1,15 @@
 //! Who asks: an administrator, a tenant, or anybody.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::extract::{ConnectInfo, Request};
 use axum::http::{HeaderMap, header};
+use escala_cluster::ClientIp;
 use subtle::ConstantTimeEq as _;
 
 use super::problem::Problem;
-use super::settings::{Secret, Settings};
+use super::settings::{Secret, Settings, SettingsError};
 
 /// The header in which the gateway names the tenant.
 const TENANT: &str = "x-tenant";
@@ -17,12 +20,16 @@ const BEARER: &str = "bearer ";
 pub(super) struct Access {
     admin_token: Option<Secret>,
     tenants: Arc<[String]>,
+    gateways: Arc<ClientIp>,
 }
 
 impl Access {
-    pub(super) fn new(settings: &Settings) -> Self {
-        let tenants = settings.tenants.as_slice().into();
-        Self { admin_token: settings.admin_token.clone(), tenants }
+    pub(super) fn new(settings: &Settings) -> Result<Self, SettingsError> {
+        Ok(Self {
+            admin_token: settings.admin_token.clone(),
+            tenants: settings.tenants.as_slice().into(),
+            gateways: settings.rate_limits.client_ip()?.into(),
+        })
     }
 
     /// Does the request bear the administrators' token? Compared in constant time; without
@@ -43,6 +50,21 @@ impl Access {
         if self.is_administrator(headers) { Ok(()) } else { Err(Problem::not_an_administrator()) }
     }
 
+    /// Takes the tenant's name off what does not come from one of `TRUSTED_PROXIES`: it would speak
+    /// for whomever it likes. Without that setting all of them are believed, and whoever stands in
+    /// front must replace what clients send.
+    pub(super) fn only_gateways_name_tenants(&self, mut request: Request) -> Request {
+        let gateways = &self.gateways.trusted;
+        if !gateways.is_empty() {
+            let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+            let peer = peer.map(|ConnectInfo(peer)| peer.ip().to_canonical());
+            if !peer.is_some_and(|peer| gateways.iter().any(|ours| ours.contains(&peer))) {
+                request.headers_mut().remove(TENANT);
+            }
+        }
+        request
+    }
+
     /// The tenant that the gateway in front names, if it is one of `TENANTS`: a name that somebody
     /// made up gets what is nobody's, and cannot fill the cache.
     pub(super) fn tenant(&self, headers: &HeaderMap) -> Option<String> {
@@ -59,7 +81,7 @@ mod tests {
 
     fn access(arguments: &[&str]) -> Access {
         let arguments = ["enterprise"].iter().chain(arguments).map(Into::into);
-        Access::new(&Settings::read(arguments).expect("settings"))
+        Access::new(&Settings::read(arguments).expect("settings")).expect("networks")
     }
 
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {

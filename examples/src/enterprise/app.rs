@@ -144,6 +144,8 @@ impl App {
             Some(url) => Some(Redis::connect(url, &breakers.redis).await.context("REDIS_URL")?),
             None => None,
         };
+        let limits = Limits::new(&settings)?;
+        limits.can_be_asked().await.context("REDIS_URL")?;
         let app = Self(Arc::new(Parts {
             db,
             nodes,
@@ -154,8 +156,8 @@ impl App {
             sessions: sessions::layer(&settings)?,
             database_reads: AtomicU64::new(0),
             caches: Caches::new(redis.as_ref(), &settings.tenants)?,
-            access: Access::new(&settings),
-            limits: Limits::new(&settings)?,
+            access: Access::new(&settings)?,
+            limits,
             redis,
             queue: queue(&settings)?,
             lanes,

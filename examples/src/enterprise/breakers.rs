@@ -46,19 +46,24 @@ pub struct Breakers {
 
 impl Breakers {
     pub(super) fn new() -> Result<Self, ConfigError> {
-        let database = BreakerConfig::default()
+        // Who hangs up says nothing about what he waited for: a place in the pool, or a service whose
+        // time is not over yet. Everything behind these breakers has a timeout of its own, and a
+        // server that is frozen shows in the calls under way.
+        let config = BreakerConfig::default().abandoned_after(None);
+        let database = config
+            .clone()
             .slow_call_rate(0.5)
             .slow_call(FROZEN)
             .minimum_calls(FEW)
             .open_for(DATABASE_OPEN.0)
             .open_for_max(DATABASE_OPEN.1);
-        let redis = BreakerConfig::default().open_for(REDIS_OPEN.0).open_for_max(REDIS_OPEN.1);
-        let area = |name| Breaker::new(name, BreakerConfig::default());
+        let redis = config.clone().open_for(REDIS_OPEN.0).open_for_max(REDIS_OPEN.1);
+        let area = |name| Breaker::new(name, config.clone());
         Ok(Self {
             reads: Breaker::new("database reads", database.clone())?,
             writes: Breaker::new("database writes", database)?,
             redis: Breaker::new("redis", redis)?,
-            rates: Breaker::new("exchange rates", BreakerConfig::default())?,
+            rates: Breaker::new("exchange rates", config.clone())?,
             trading: area("trading")?,
             financial: area("financial")?,
             affiliate: area("affiliate")?,

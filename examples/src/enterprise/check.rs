@@ -74,6 +74,13 @@ fn environment(settings: &Settings) -> Line {
         Ok(()) if settings.environment == "production" && settings.metrics_user.is_none() => {
             Err("set METRICS_USER and METRICS_PASSWORD: the dashboard would be open".to_owned())
         }
+        Ok(())
+            if settings.environment == "production"
+                && !settings.tenants.is_empty()
+                && settings.rate_limits.trusted_proxies.is_empty() =>
+        {
+            Err("set TRUSTED_PROXIES: anybody could speak for a tenant".to_owned())
+        }
         Ok(()) => Ok(format!("{}, every variable is valid", settings.environment)),
     };
     Line { what: "environment", outcome }

@@ -11,8 +11,8 @@ use axum::extract::Request;
 use clap::ValueEnum;
 use escala_cluster::{
     AsResponse, ClientIp, KeyBy, Limit, MissingKey, Quota, RateLimitConfig, RateLimitLayer,
-    RateLimitStats, RateLimiter, RedisRateConfig, RedisRateLimiter, RedisRateStore, RefundRefusals,
-    StoreFailure,
+    RateLimitStats, RateLimiter, RedisRateConfig, RedisRateError, RedisRateLimiter, RedisRateStore,
+    RefundRefusals, StoreFailure,
 };
 
 use escala_observability::Observability;
@@ -50,12 +50,18 @@ pub struct RateLimits {
         default_value = "share"
     )]
     pub rate_limit_without_redis: WithoutRedis,
-    /// Processes among which the limits are divided then.
+    /// Processes among which the limits are divided then (default: CLUSTER_MAX_WORKERS, so that
+    /// together they never give more).
     #[arg(long, env = "RATE_LIMIT_PROCESSES", value_name = "RATE_LIMIT_PROCESSES",
-          default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4_096))]
-    pub rate_limit_processes: u32,
+          value_parser = clap::value_parser!(u32).range(1..=4_096))]
+    pub rate_limit_processes: Option<u32>,
+    /// How long a request waits for Redis to decide, such as "50ms": 1ms to 10s.
+    #[arg(long, env = "RATE_LIMIT_TIMEOUT", value_name = "RATE_LIMIT_TIMEOUT",
+          default_value = "50ms", value_parser = humantime::parse_duration)]
+    pub rate_limit_timeout: Duration,
     /// Networks of the proxies in front, such as "10.0.0.0/8,192.0.2.7": of a request from one of
-    /// them, X-Forwarded-For says whose it is. Anybody else's is not believed.
+    /// them, X-Forwarded-For says whose it is, and X-Tenant which tenant's. Anybody else's is not
+    /// believed.
     #[arg(long, env = "TRUSTED_PROXIES", value_name = "TRUSTED_PROXIES", value_delimiter = ',')]
     pub trusted_proxies: Vec<String>,
 }
@@ -120,10 +126,14 @@ pub enum WithoutRedis {
 
 impl RateLimits {
     pub(super) fn validate(&self) -> Result<(), SettingsError> {
+        if RedisRateConfig::default().timeout(self.rate_limit_timeout).validate().is_err() {
+            let value = humantime::format_duration(self.rate_limit_timeout);
+            return Err(SettingsError::new("RATE_LIMIT_TIMEOUT", &value, "must be 1ms to 10s"));
+        }
         self.client_ip().map(drop)
     }
 
-    fn client_ip(&self) -> Result<ClientIp, SettingsError> {
+    pub(super) fn client_ip(&self) -> Result<ClientIp, SettingsError> {
         let mut client = ClientIp::default();
         for text in &self.trusted_proxies {
             // A single address is a network of one.
@@ -139,9 +149,12 @@ impl RateLimits {
         Ok(client)
     }
 
-    fn config(&self, quota: Quota) -> RateLimitConfig {
+    fn config(&self, quota: Quota, workers: u32) -> RateLimitConfig {
         RateLimitConfig::new(quota).store_failure(match self.rate_limit_without_redis {
-            WithoutRedis::Share => StoreFailure::Local { processes: self.rate_limit_processes },
+            WithoutRedis::Share => {
+                let processes = self.rate_limit_processes.unwrap_or(workers);
+                StoreFailure::Local { processes }
+            }
             WithoutRedis::Allow => StoreFailure::Allow,
             WithoutRedis::Refuse => StoreFailure::Reject,
         })
@@ -169,14 +182,16 @@ impl Limits {
         let limits = &settings.rate_limits;
         let store = match &settings.redis_url {
             Some(url) => {
-                let config = RedisRateConfig::new(url.as_str()).namespace("enterprise");
+                let config = RedisRateConfig::new(url.as_str())
+                    .namespace("enterprise")
+                    .timeout(limits.rate_limit_timeout);
                 Some(RedisRateStore::new(config).context("REDIS_URL")?)
             }
             None => None,
         };
         let limiter = |variable, name: &'static str, allowance: Allowance, missing| {
             let Allowance(Some(quota)) = allowance else { return Ok(None) };
-            let config = limits.config(quota).missing_key(missing);
+            let config = limits.config(quota, settings.workers().1).missing_key(missing);
             let limiter = match &store {
                 Some(store) => RedisRateLimiter::new(name, config, store).map(Limiter::Redis),
                 None => RateLimiter::new(name, config).map(Limiter::Memory),
@@ -195,6 +210,20 @@ impl Limits {
             store,
             client: limits.client_ip()?,
         })
+    }
+
+    /// Asks Redis once, if the limits are there: a user who may not run scripts would otherwise be
+    /// told of by a warning only, while each process keeps limits of its own. One that is only slow
+    /// may be well soon.
+    pub(super) async fn can_be_asked(&self) -> Result<(), RedisRateError> {
+        let Some(store) = &self.store else { return Ok(()) };
+        match store.ping().await {
+            Err(RedisRateError::TimedOut) => {
+                tracing::warn!("redis does not answer in time: rate limits are not shared");
+                Ok(())
+            }
+            answer => answer,
+        }
     }
 
     /// In front of everything that is measured as a request.

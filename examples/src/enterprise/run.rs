@@ -125,6 +125,7 @@ async fn sweep_until(app: App, stop: impl Future<Output = ()>) {
 pub fn router(app: &App) -> Router {
     let [financial, affiliate] =
         [&app.breakers.financial, &app.breakers.affiliate].map(around_area);
+    let access = app.access.clone();
     // Outermost first. One stack, and whole paths instead of `nest`: each further `layer` or level
     // is a box that axum clones for every request.
     let stack = ServiceBuilder::new()
@@ -132,6 +133,7 @@ pub fn router(app: &App) -> Router {
         .layer(app.obs.http_layer())
         // Inside the metrics, so that a panic is counted as the 500 it becomes.
         .layer(CatchPanicLayer::custom(|_| Problem::internal().into_response()))
+        .map_request(move |request| access.only_gateways_name_tenants(request))
         // Before anything is done for a request, and behind the metrics, which count what is refused.
         .layer(app.limits.layer(&app.access))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))

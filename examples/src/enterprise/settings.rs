@@ -2,12 +2,14 @@
 
 mod monitoring;
 
+use std::ffi::OsStr;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::http::Uri;
-use clap::{Parser, ValueEnum};
+use clap::builder::Resettable;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
 
 use super::limits::RateLimits;
 use monitoring::Monitoring;
@@ -83,7 +85,8 @@ pub struct Settings {
     #[arg(long, env = "ADMIN_TOKEN", value_name = "ADMIN_TOKEN", hide_env_values = true)]
     pub admin_token: Option<Secret>,
     /// Tenants whose cached answers are kept apart. The gateway in front must set X-Tenant to one of
-    /// them, and take it off what clients send.
+    /// them; it is believed of TRUSTED_PROXIES alone. Without those it is believed of anybody, and
+    /// the gateway must take it off what clients send.
     #[arg(long, env = "TENANTS", value_name = "TENANTS", value_delimiter = ',')]
     pub tenants: Vec<String>,
 
@@ -147,7 +150,7 @@ pub struct Settings {
     #[arg(long, env = "USE_EXTERNAL_REDIS", value_name = "USE_EXTERNAL_REDIS", default_value_t = false,
           action = clap::ArgAction::Set)]
     pub use_external_redis: bool,
-    /// A balancer stands in front.
+    /// A balancer stands in front: TRUSTED_PROXIES must name it.
     #[arg(long, env = "USE_EXTERNAL_LB", value_name = "USE_EXTERNAL_LB", default_value_t = false,
           action = clap::ArgAction::Set)]
     pub use_external_lb: bool,
@@ -245,36 +248,22 @@ impl std::fmt::Debug for Settings {
 }
 
 impl Settings {
-    /// Reads arguments and environment; an empty variable counts as absent.
+    /// Reads arguments and environment; an empty variable, as compose files pass on what is not set,
+    /// counts as absent.
     ///
     /// # Errors
     /// clap's, whose text names option, value and rule (also holds `--help` and `--version`).
     pub fn read(
         arguments: impl IntoIterator<Item = std::ffi::OsString>,
     ) -> Result<Self, clap::Error> {
-        let mut settings = Self::try_parse_from(arguments)?;
-        for url in [
-            &mut settings.database_url,
-            &mut settings.db_read_replica_1,
-            &mut settings.db_read_replica_2,
-            &mut settings.db_read_replica_3,
-            &mut settings.redis_url,
-            &mut settings.exchange_rates_url,
-            &mut settings.metrics_user,
-        ] {
-            if url.as_deref().is_some_and(str::is_empty) {
-                *url = None;
+        let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+        let command = Self::command().mut_args(|argument| {
+            if argument.get_env().is_some_and(is_empty) {
+                return argument.env(Resettable::Reset);
             }
-        }
-        for secret in [
-            &mut settings.metrics_password,
-            &mut settings.admin_token,
-            &mut settings.session_secret,
-        ] {
-            if secret.as_ref().is_some_and(|secret| secret.0.is_empty()) {
-                *secret = None;
-            }
-        }
+            argument
+        });
+        let mut settings = Self::from_arg_matches(&command.try_get_matches_from(arguments)?)?;
         settings.tenants.retain(|tenant| !tenant.is_empty());
         settings.rate_limits.trusted_proxies.retain(|proxy| !proxy.is_empty());
         Ok(settings)
@@ -307,6 +296,10 @@ impl Settings {
         }
         if self.use_external_redis && self.redis_url.is_none() {
             return fail("USE_EXTERNAL_REDIS", &true, "needs REDIS_URL");
+        }
+        if self.use_external_lb && self.rate_limits.trusted_proxies.is_empty() {
+            let rule = "needs TRUSTED_PROXIES: all clients would share one limit";
+            return fail("USE_EXTERNAL_LB", &true, rule);
         }
         if self.use_k8s_scaling && self.scaling_mode != ScalingMode::K8s {
             return fail("USE_K8S_SCALING", &true, "needs SCALING_MODE=k8s");

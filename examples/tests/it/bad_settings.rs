@@ -34,6 +34,8 @@ async fn values_that_cannot_be() {
     check(&[("RATE_LIMIT_WITHOUT_REDIS", "hope")], &["RATE_LIMIT_WITHOUT_REDIS", "share"], None)
         .await;
     check(&[("RATE_LIMIT_PROCESSES", "0")], &["RATE_LIMIT_PROCESSES", "0 is not in"], None).await;
+    check(&[("RATE_LIMIT_TIMEOUT", "1h")], &["RATE_LIMIT_TIMEOUT", "1h", "10s"], None).await;
+    check(&[("USE_EXTERNAL_LB", "true")], &["USE_EXTERNAL_LB", "TRUSTED_PROXIES"], None).await;
     check(&[("TRUSTED_PROXIES", "10.0.0.0/40")], &["TRUSTED_PROXIES", "10.0.0.0/40"], None).await;
     check(&[("METRICS_USER", "ops")], &["METRICS_PASSWORD"], None).await;
     check(&[("SCALE_DOWN_THRESHOLD", "80")], &["SCALE_DOWN_THRESHOLD", "80", "below"], None).await;
@@ -68,6 +70,23 @@ async fn a_port_in_use_is_named() {
 }
 
 #[tokio::test]
+async fn a_variable_that_is_empty_counts_as_absent() {
+    let folder = tempfile::tempdir().expect("folder");
+    let mut command = command(folder.path());
+    command.arg("--check");
+    for variable in ["RATE_LIMIT_IP", "RATE_LIMIT_PROCESSES", "DB_POOL_SIZE", "SCALING_MODE"] {
+        command.env(variable, "");
+    }
+    for variable in ["DATABASE_URL", "REDIS_URL", "ADMIN_TOKEN", "TENANTS", "TRUSTED_PROXIES"] {
+        command.env(variable, "");
+    }
+    let (_, out, err) = output(command).await;
+    let environment = out.lines().find(|line| line.contains("environment")).unwrap_or_default();
+    assert!(environment.starts_with("pass"), "{out}{err}");
+    assert!(out.contains("embedded in"), "{out}");
+}
+
+#[tokio::test]
 async fn help_names_every_variable() {
     let folder = tempfile::tempdir().expect("folder");
     let mut command = command(folder.path());
@@ -80,7 +99,7 @@ async fn help_names_every_variable() {
         CLUSTER_MAX_WORKERS SCALE_UP_THRESHOLD SCALE_DOWN_THRESHOLD SCALING_MODE \
         USE_EXTERNAL_REDIS USE_EXTERNAL_LB USE_K8S_SCALING USE_PROMETHEUS METRICS_USER \
         METRICS_PASSWORD ADMIN_TOKEN TENANTS SESSION_SECRET RATE_LIMIT_IP \
-        RATE_LIMIT_TENANT RATE_LIMIT_WITHOUT_REDIS RATE_LIMIT_PROCESSES TRUSTED_PROXIES MONITORING_ALERT_COOLDOWN \
+        RATE_LIMIT_TENANT RATE_LIMIT_WITHOUT_REDIS RATE_LIMIT_PROCESSES RATE_LIMIT_TIMEOUT TRUSTED_PROXIES MONITORING_ALERT_COOLDOWN \
         MONITORING_METRICS_INTERVAL MONITORING_CPU_WARNING MONITORING_MEMORY_CRITICAL \
         MONITORING_QUEUE_SIZE_WARNING";
     for variable in documented.split_whitespace() {
@@ -99,6 +118,13 @@ async fn the_checklist_passes_embedded_and_says_what_to_do_otherwise() {
     {
         assert!(out.lines().any(|l| l.starts_with("pass") && l.contains(line)), "{line}: {out}");
     }
+
+    let mut open = command(folder.path());
+    open.arg("--check").env("ENVIRONMENT", "production").env("TENANTS", "acme");
+    open.env("METRICS_USER", "ops").env("METRICS_PASSWORD", "hunter2");
+    let (status, out, _) = output(open).await;
+    assert!(!status.success(), "{out}");
+    assert!(out.lines().any(|l| l.starts_with("FAIL") && l.contains("TRUSTED_PROXIES")), "{out}");
 
     let mut bad = command(folder.path());
     bad.arg("--check").env("ENVIRONMENT", "production");

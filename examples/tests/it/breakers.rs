@@ -192,6 +192,31 @@ async fn a_service_outside_that_hangs_costs_two_seconds_five_times() {
     assert_eq!(outside.asked(), 5);
 }
 
+/// Longer than what a breaker takes for the haste of a client, by its default.
+const HASTE: Duration = Duration::from_millis(600);
+
+#[tokio::test]
+async fn clients_that_hang_up_close_no_area_and_no_service_to_others() {
+    let (outside, url) = Outside::start().await;
+    let server = Arc::new(Server::start(&["--exchange-rates-url", &url]).await);
+    outside.set(Mood::Hangs);
+    let mut calls = JoinSet::new();
+    for _ in 0..20 {
+        let server = Arc::clone(&server);
+        calls.spawn(async move { timeout(HASTE, rate(&server, "EUR")).await.is_err() });
+    }
+    let hung_up = calls.join_all().await.into_iter().filter(|hung_up| *hung_up).count();
+    assert!(hung_up >= 10, "{hung_up}");
+    let breakers = &server.app.breakers;
+    for breaker in [&breakers.rates, &breakers.financial] {
+        let stats = breaker.stats();
+        assert_eq!((stats.abandoned_total, stats.opened_total), (0, 0), "{stats:?}");
+    }
+    outside.set(Mood::Well);
+    assert_eq!(rate(&server, "EUR").await.json["rate"], 0.92);
+    assert_eq!(server.get("/api/financial/balance/7").await.status, StatusCode::OK);
+}
+
 #[tokio::test]
 async fn without_a_service_for_rates_there_are_none() {
     let server = Server::start(&[]).await;
@@ -304,6 +329,29 @@ mod postgres {
         assert!(stats.ignored_total >= 20, "{stats:?}");
         assert_eq!(shown(&server, "trading", "failed_total").await, 0.0);
         assert_eq!(buy(&server).await.status, StatusCode::CREATED);
+    }
+
+    #[tokio::test]
+    async fn clients_that_hang_up_while_the_pool_is_busy_are_no_failure() {
+        let cluster = Arc::new(PgCluster::start(0).await.expect("cluster"));
+        let server = over(&cluster, &["--db-pool-size", "2"]).await;
+        let held = "lock table users in access exclusive mode; select pg_sleep(4)";
+        let holder = Arc::clone(&cluster);
+        let lock = tokio::spawn(async move { holder.sql(holder.primary(), held).await });
+        sleep(Duration::from_millis(300)).await;
+        let mut calls = JoinSet::new();
+        for _ in 0..40 {
+            let server = Arc::clone(&server);
+            calls.spawn(async move { timeout(HASTE, balance(&server)).await.is_err() });
+        }
+        let hung_up = calls.join_all().await.into_iter().filter(|hung_up| *hung_up).count();
+        assert!(hung_up >= 20, "{hung_up}");
+        for breaker in [&server.app.breakers.reads, &server.app.breakers.financial] {
+            let stats = breaker.stats();
+            assert_eq!((stats.abandoned_total, stats.opened_total), (0, 0), "{stats:?}");
+        }
+        lock.await.expect("no panic").expect("held");
+        assert_eq!(balance(&server).await.status, StatusCode::OK);
     }
 
     #[tokio::test]

@@ -80,6 +80,36 @@ async fn an_address_is_that_of_the_client_as_far_as_proxies_are_ours() {
 }
 
 #[tokio::test]
+async fn a_tenant_is_named_by_our_proxies_alone() {
+    let limits = ["--tenants", "acme", "--rate-limit-tenant", "2/hour"];
+    let server = Server::start(&[&limits[..], &["--trusted-proxies", "10.0.0.0/8"]].concat()).await;
+    let ask = |peer| server.send(request(peer, &[("x-tenant", "acme")]));
+    for _ in 0..5 {
+        assert_eq!(ask("192.0.2.1").await.status, 200, "it is nobody's, and uses nothing up");
+    }
+    for _ in 0..2 {
+        assert_eq!(ask("10.1.2.3").await.status, 200);
+    }
+    ask("10.1.2.3").await.is_limited("tenant");
+    assert_eq!(ask("192.0.2.1").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_handler_that_has_worked_in_vain_has_used_the_limit() {
+    // Nobody listens there.
+    let outside = ["--exchange-rates-url", "http://127.0.0.1:1/latest"];
+    let server = Server::start(&[&outside[..], &["--rate-limit-ip", "8/hour"]].concat()).await;
+    let mut statuses = Vec::new();
+    for _ in 0..10 {
+        let answer = server.get("/api/financial/rates/EUR").await;
+        assert!(answer.headers.contains_key("retry-after"));
+        statuses.push(answer.status.as_u16());
+    }
+    // Also those for which the breaker has spoken: the handler has asked it.
+    assert_eq!(statuses, [[503; 8].as_slice(), &[429; 2]].concat());
+}
+
+#[tokio::test]
 async fn health_metrics_and_dashboard_are_answered_whatever_was_used() {
     let server = Server::start(&["--rate-limit-ip", "1/hour"]).await;
     assert_eq!(server.get(QUOTE).await.status, 200);
@@ -102,7 +132,7 @@ mod redis {
     use tokio::time::Instant;
 
     use super::QUOTE;
-    use crate::process::{Enterprise, command};
+    use crate::process::{Enterprise, command, output};
 
     /// Asks both in turns; how many answers had which status.
     async fn ask(servers: [&Enterprise; 2], times: usize) -> Vec<(u16, usize)> {
@@ -121,6 +151,8 @@ mod redis {
             let mut command = command(folders[n].path());
             command.env("REDIS_URL", redis.url()).env("RATE_LIMIT_IP", "20/hour");
             command.env("RATE_LIMIT_PROCESSES", "2");
+            // However busy the machine is: one that is away refuses connections at once.
+            command.env("RATE_LIMIT_TIMEOUT", "10s");
             Enterprise::start(command)
         };
         let (one, two) = tokio::join!(start(0), start(1));
@@ -148,5 +180,20 @@ mod redis {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         assert!(one.terminate().await.success() && two.terminate().await.success());
+    }
+
+    #[tokio::test]
+    async fn a_redis_that_refuses_the_script_ends_the_start() {
+        let redis = Redis::start().await.expect("redis");
+        // All that the caches need, and what they ask of the limits nobody may.
+        let rules = ["ACL", "SETUSER", "app", "on", ">hunter2", "~*", "&*", "+@all", "-evalsha"];
+        redis.cli(&rules).await.expect("user");
+        let folder = tempfile::tempdir().expect("folder");
+        let mut command = command(folder.path());
+        command.env("REDIS_URL", redis.url().replace("//", "//app:hunter2@"));
+        let (status, out, err) = output(command).await;
+        assert!(!status.success(), "{out}");
+        assert!(err.contains("REDIS_URL") && err.contains("evalsha"), "{err}");
+        assert!(!err.contains("hunter2") && !out.contains("hunter2"), "{err}");
     }
 }

@@ -9,16 +9,17 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{SLACK, TIMEOUT, store};
+use super::{SLACK, TIMEOUT, hasty, store};
 
-/// Holds the URL of the Redis and how many milliseconds to run.
+/// Holds the URL of the Redis, how many milliseconds to run, and how patiently.
 const ROLE: &str = "ESCALA_CLUSTER_TEST_CLIENT";
 /// Begins each line that is an answer, among those that the test runner prints.
 const MARK: &str = "> ";
 const PROCESSES: usize = 4;
 const TASKS: usize = 4;
 const RATE: u32 = 500;
-const BURST: u32 = 100;
+/// Two seconds of the pace: so long, the machine may let all of them wait and nothing is lost.
+const BURST: u32 = 1_000;
 /// No child lives longer, whatever happens to its parent.
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -44,11 +45,13 @@ impl std::ops::AddAssign for Got {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_child_of_another_test_takes_what_it_can_get() {
     let Ok(role) = std::env::var(ROLE) else { return };
-    let (url, millis) = role.split_once(' ').unwrap();
+    let parts: Vec<&str> = role.split(' ').collect();
+    let [url, millis, patience] = parts[..] else { panic!("{role}") };
+    let store = if patience == "hasty" { hasty(url) } else { store(url) };
     let config = RateLimitConfig::new(Quota::per_second(RATE).burst(BURST))
         .store_failure(StoreFailure::Reject);
-    let limiter = RedisRateLimiter::new("shared", config, &store(url)).unwrap();
-    limiter.check_n("key", 0).await.unwrap();
+    let limiter = RedisRateLimiter::new("shared", config, &store).unwrap();
+    store.ping().await.unwrap();
     answer("ready");
     std::io::stdin().read_line(&mut String::new()).unwrap();
     let end = Instant::now() + Duration::from_millis(millis.parse().unwrap());
@@ -97,11 +100,11 @@ struct Client {
 
 impl Client {
     /// A process that is ready. It is killed when this is dropped, and ends by itself when we do.
-    async fn start(url: &str, time: Duration) -> Self {
+    async fn start(url: &str, time: Duration, patience: &str) -> Self {
         let name = "redis::processes::a_child_of_another_test_takes_what_it_can_get";
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args([name, "--exact", "--nocapture"])
-            .env(ROLE, format!("{url} {}", time.as_millis()))
+            .env(ROLE, format!("{url} {} {patience}", time.as_millis()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -136,10 +139,10 @@ impl Client {
     }
 }
 
-async fn clients(redis: &Redis, time: Duration) -> Vec<Client> {
+async fn clients(redis: &Redis, time: Duration, patience: &str) -> Vec<Client> {
     let mut clients = Vec::new();
     for _ in 0..PROCESSES {
-        clients.push(Client::start(&redis.url(), time).await);
+        clients.push(Client::start(&redis.url(), time, patience).await);
     }
     clients
 }
@@ -154,7 +157,7 @@ async fn clock(redis: &Redis) -> f64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn four_processes_on_one_key_get_the_exact_total() {
     let redis = Redis::start().await.unwrap();
-    let mut clients = clients(&redis, Duration::from_secs(10)).await;
+    let mut clients = clients(&redis, Duration::from_secs(10), "patient").await;
     let begun = clock(&redis).await;
     for client in &mut clients {
         client.go().await;
@@ -175,7 +178,7 @@ async fn four_processes_on_one_key_get_the_exact_total() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_happens_to_redis_no_process_waits_longer_or_gets_more() {
     let redis = Redis::builder().append_only(true).start().await.unwrap();
-    let mut clients = clients(&redis, Duration::from_secs(8)).await;
+    let mut clients = clients(&redis, Duration::from_secs(8), "hasty").await;
     let begun = clock(&redis).await;
     for client in &mut clients {
         client.go().await;
@@ -202,7 +205,7 @@ async fn whatever_happens_to_redis_no_process_waits_longer_or_gets_more() {
     println!("{total:?} of at most {most:.1}");
     assert!(total.allowed as f64 <= most, "{total:?} of at most {most}");
     assert!(total.failed > 0, "{total:?}");
-    assert!(total.allowed > u64::from(RATE) * 2, "{total:?}: it went on each time");
+    assert!(total.allowed > u64::from(BURST), "{total:?}: it went on");
     let longest = Duration::from_millis(total.longest_ms);
     assert!(longest < TIMEOUT + SLACK, "{longest:?}");
 }

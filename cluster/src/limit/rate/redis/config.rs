@@ -47,7 +47,8 @@ pub struct RedisRateConfig {
     /// comes from few clients or finds no room, and costs round trips again.
     pub denials: u32,
     /// Longest such memory. Default: 1 s: what was given back in another process, or removed by
-    /// hand, is heard of within a second, and a flood asks once a second.
+    /// hand, is heard of within a second, and a flood asks once a second. A quota that is changed
+    /// counts at once.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub denial_max: Duration,
     /// When Redis is left alone, and for how long. Default: after 5 failures in a row for 1 s, and

@@ -7,6 +7,8 @@ use ahash::RandomState;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::units::Units;
+
 /// Keys are spread over this many locks.
 const SHARDS: usize = 16;
 
@@ -25,6 +27,8 @@ type Shard = HashMap<Box<str>, Denial, RandomState>;
 /// What Redis has refused, and what it said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Denial {
+    /// By which quota it was refused; by another one it may fit.
+    pub(super) units: Units,
     /// Units that were refused; less may fit.
     pub(super) cost: u32,
     /// When they fit.
@@ -63,8 +67,8 @@ impl Denials {
         });
     }
 
-    /// What is known to be refused still.
-    pub(super) fn get(&self, key: &str, cost: u32, now: Instant) -> Option<Denial> {
+    /// What is known to be refused still, by this quota.
+    pub(super) fn get(&self, key: &str, cost: u32, units: Units, now: Instant) -> Option<Denial> {
         if self.is_empty() {
             return None;
         }
@@ -73,7 +77,7 @@ impl Denials {
             self.remove(key);
             return None;
         }
-        (cost >= denial.cost).then_some(denial)
+        (cost >= denial.cost && units == denial.units).then_some(denial)
     }
 
     /// Forgets a key, because Redis may allow it by now.
@@ -117,20 +121,40 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn denial(cost: u32, until: Instant) -> Denial {
-        Denial { cost, fits: until, whole: until, remaining: 0, until }
+        Denial { units: units(2), cost, fits: until, whole: until, remaining: 0, until }
+    }
+
+    fn units(burst: u32) -> Units {
+        Units::new(1, SECOND, burst)
+    }
+
+    impl Denials {
+        fn known(&self, key: &str, cost: u32, now: Instant) -> Option<Denial> {
+            self.get(key, cost, units(2), now)
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_nothing_about_another_quota() {
+        let (denials, now) = (Denials::new(100), Instant::now());
+        let refused = denial(1, now + SECOND);
+        denials.insert("a", refused, now);
+        assert_eq!(denials.get("a", 1, units(3), now), None);
+        assert_eq!(denials.get("a", 1, Units::new(3, SECOND, 2), now), None);
+        assert_eq!(denials.get("a", 1, units(2), now), Some(refused));
     }
 
     #[test]
     fn a_refusal_ends_at_its_time_and_is_for_this_cost_and_more() {
         let (denials, now) = (Denials::new(100), Instant::now());
-        assert_eq!(denials.get("a", 1, now), None);
+        assert_eq!(denials.known("a", 1, now), None);
         let refused = denial(2, now + SECOND);
         denials.insert("a", refused, now);
-        assert_eq!(denials.get("a", 2, now), Some(refused));
-        assert_eq!(denials.get("a", 3, now + SECOND / 4), Some(refused));
-        assert_eq!(denials.get("a", 1, now), None, "less may fit");
-        assert_eq!(denials.get("b", 2, now), None);
-        assert_eq!(denials.get("a", 2, now + SECOND), None);
+        assert_eq!(denials.known("a", 2, now), Some(refused));
+        assert_eq!(denials.known("a", 3, now + SECOND / 4), Some(refused));
+        assert_eq!(denials.known("a", 1, now), None, "less may fit");
+        assert_eq!(denials.known("b", 2, now), None);
+        assert_eq!(denials.known("a", 2, now + SECOND), None);
         assert_eq!(denials.len(), 0, "what is over is forgotten when it is asked for");
         denials.insert("a", denial(1, now), now);
         assert!(denials.is_empty(), "over before it began");
@@ -142,7 +166,7 @@ mod tests {
         denials.insert("a", denial(1, now + SECOND), now);
         denials.remove("a");
         denials.remove("a");
-        assert_eq!((denials.get("a", 1, now), denials.len()), (None, 0));
+        assert_eq!((denials.known("a", 1, now), denials.len()), (None, 0));
     }
 
     #[test]
@@ -157,7 +181,7 @@ mod tests {
             denials.insert(&key.to_string(), denial(1, later + SECOND), later);
         }
         assert_eq!(denials.len(), 160);
-        let kept = |key: &i32| denials.get(&key.to_string(), 1, later).is_some();
+        let kept = |key: &i32| denials.known(&key.to_string(), 1, later).is_some();
         assert_eq!((10_000..20_000).filter(kept).count(), 160);
     }
 
@@ -165,6 +189,6 @@ mod tests {
     fn with_no_room_nothing_is_remembered() {
         let (denials, now) = (Denials::new(0), Instant::now());
         denials.insert("a", denial(1, now + SECOND), now);
-        assert_eq!(denials.get("a", 1, now), None);
+        assert_eq!(denials.known("a", 1, now), None);
     }
 }

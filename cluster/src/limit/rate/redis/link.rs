@@ -73,7 +73,8 @@ impl Link {
     }
 
     /// Asks Redis. A connection that turns out to be lost is made anew once: what was written to
-    /// it may have been done, so a question must bear to be asked twice.
+    /// it may have been done, so a question must bear to be asked twice. Others go through
+    /// [`ask_once`](Self::ask_once).
     pub(super) async fn ask<T: FromRedisValue>(
         self: &Arc<Self>,
         question: &Cmd,
@@ -86,7 +87,8 @@ impl Link {
         }
     }
 
-    async fn ask_once<T: FromRedisValue>(
+    /// Asks Redis, and leaves open whether it was done if the connection turns out to be lost.
+    pub(super) async fn ask_once<T: FromRedisValue>(
         self: &Arc<Self>,
         question: &Cmd,
     ) -> Result<T, RedisError> {

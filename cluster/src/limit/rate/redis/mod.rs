@@ -227,7 +227,7 @@ impl Inner {
 
     /// The verdicts on all of them if one is known to be refused.
     fn denied(&self, asks: &[Ask], now: Instant) -> Option<Verdicts> {
-        let known = |ask: &Ask| self.denials.get(&ask.key, ask.cost, now);
+        let known = |ask: &Ask| self.denials.get(&ask.key, ask.cost, ask.units, now);
         let (at, denial) = asks
             .iter()
             .enumerate()
@@ -288,7 +288,7 @@ impl Inner {
     ) -> Verdicts {
         let mut end = End::Allowed;
         let mut verdicts = Verdicts::new();
-        for (Ask { key, cost, shadow, .. }, answer) in asks.iter().zip(answers) {
+        for (Ask { key, units, cost, shadow, .. }, answer) in asks.iter().zip(answers) {
             let script::Answer { limited, remaining, wait, reset } = *answer;
             let remaining = u32::try_from(remaining).unwrap_or(u32::MAX);
             if !limited {
@@ -298,9 +298,12 @@ impl Inner {
             if !shadow {
                 end = End::Limited;
                 let until = begun + wait.min(self.config.denial_max);
-                let (cost, fits, whole) = (*cost, begun + wait, begun + reset);
-                let denial = Denial { cost, fits, whole, remaining, until };
-                self.denials.insert(key, denial, Instant::now());
+                let (units, cost, fits, whole) = (*units, *cost, begun + wait, begun + reset);
+                let denial = Denial { units, cost, fits, whole, remaining, until };
+                // Asked for twice, less than both may fit.
+                if asks.iter().filter(|ask| ask.key == *key).count() == 1 {
+                    self.denials.insert(key, denial, Instant::now());
+                }
             }
             let retry_after = Some(wait);
             verdicts.push(Verdict::Decided(Decision::Limited { retry_after, remaining, reset }));

@@ -42,11 +42,15 @@ pub(super) struct Answer {
 }
 
 /// Asks about all of them in one step: unless one of them refuses, all are charged.
+///
+/// What is charged may be charged twice, if the connection breaks before the answer: to the safe
+/// side. What is given back is so at most once, and lost then.
 pub(super) async fn run(link: &Arc<Link>, asks: &[Ask]) -> Result<Vec<Answer>, RedisError> {
-    let known = link.ask::<Vec<i64>>(&command("EVALSHA", &HASH, asks)).await;
+    let once = asks.iter().any(|ask| ask.price < 0);
+    let known = put(link, &command("EVALSHA", &HASH, asks), once).await;
     let figures = match known {
         Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-            link.ask::<Vec<i64>>(&command("EVAL", TEXT, asks)).await?
+            put(link, &command("EVAL", TEXT, asks), once).await?
         }
         known => known?,
     };
@@ -54,6 +58,10 @@ pub(super) async fn run(link: &Arc<Link>, asks: &[Ask]) -> Result<Vec<Answer>, R
     answers.filter(|answers| answers.len() == asks.len()).ok_or_else(|| {
         (ErrorKind::UnexpectedReturnType, "the script answered something else").into()
     })
+}
+
+async fn put(link: &Arc<Link>, question: &Cmd, once: bool) -> Result<Vec<i64>, RedisError> {
+    if once { link.ask_once(question).await } else { link.ask(question).await }
 }
 
 fn command(name: &str, script: &str, asks: &[Ask]) -> Cmd {

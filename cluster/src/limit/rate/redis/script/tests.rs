@@ -129,9 +129,24 @@ async fn of_several_limits_all_are_charged_or_none() {
         assert_eq!((wide.limited, wide.remaining), (false, 8), "the other limit has refused");
         assert!(narrow.limited);
     }
-    // The same key twice in one question counts twice.
-    let twice = [ask("twice", slow(3), 2), ask("twice", slow(3), 2)];
-    assert!(world.ask(&twice).await.iter().all(|answer| !answer.limited));
+}
+
+#[tokio::test]
+async fn a_key_that_is_asked_for_twice_in_one_step_is_charged_twice() {
+    let world = World::new().await;
+    let twice = |cost| [ask("k", slow(5), cost), ask("k", slow(5), cost)];
+    let seen = |answers: Vec<Answer>| {
+        answers.iter().map(|answer| (answer.limited, answer.remaining)).collect::<Vec<_>>()
+    };
+    assert_eq!(seen(world.ask(&twice(2)).await), [(false, 3), (false, 1)]);
+    // One of them fits, and both do not: neither is charged.
+    assert_eq!(seen(world.ask(&twice(1)).await), [(false, 1), (true, 1)]);
+    assert_eq!(world.one("k", slow(5), 0).await.remaining, 1);
+    assert_eq!(seen(world.ask(&twice(-1)).await), [(false, 2), (false, 3)]);
+    // What is given back is, whatever becomes of the others.
+    let mixed = [ask("k", slow(5), 3), ask("k", slow(5), -1), ask("k", slow(5), 4)];
+    assert_eq!(seen(world.ask(&mixed).await), [(false, 3), (false, 4), (true, 4)]);
+    assert_eq!(world.one("k", slow(5), 0).await.remaining, 4);
 }
 
 #[tokio::test]
@@ -161,6 +176,31 @@ async fn a_clock_that_is_set_back_takes_nothing_and_gives_nothing() {
     world.set("behind", now - 2_000_000, 6_000_000, units).await;
     let behind = world.one("behind", units, 1).await;
     assert!(!behind.limited && behind.reset <= 5 * SECOND, "{behind:?}");
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_keeps_a_full_key_out_no_longer_than_its_quota_does() {
+    let world = World::new().await;
+    let (units, hour) = (Units::new(2, SECOND, 10), 3_600_000_000);
+    let now = world.clock().await;
+    world.set("full", now + hour, 10 * units.unit, units).await;
+    let refused = world.one("full", units, 1).await;
+    assert_eq!((refused.limited, refused.wait, refused.reset), (true, SECOND / 2, 5 * SECOND));
+    let left: u64 = world.cli(&["PTTL", "full"]).await.parse().unwrap();
+    assert!(left <= 5_001, "{left}");
+    tokio::time::sleep(refused.wait).await;
+    assert!(!world.one("full", units, 1).await.limited);
+    // Nothing is charged beside a limit that refuses, and a look charges nothing.
+    world.set("full", now + hour, 10 * units.unit, units).await;
+    world.set("beside", now + hour, 5 * units.unit, units).await;
+    world.set("looked at", now + hour, 5 * units.unit, units).await;
+    world.ask(&[ask("beside", units, 1), ask("full", units, 1)]).await;
+    assert_eq!(world.one("looked at", units, 0).await.remaining, 5);
+    for key in ["beside", "looked at"] {
+        let state = world.cli(&["GET", key]).await;
+        let since: i64 = state.split(' ').next().unwrap().parse().unwrap();
+        assert!(since < now + hour / 2, "{key}: {state}");
+    }
 }
 
 #[tokio::test]
