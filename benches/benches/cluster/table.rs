@@ -8,13 +8,15 @@
 //!   which both ran side by side and all the time; a `-` where hardly any did, because the callers put
 //!   each other to sleep.
 //! - **C**: a runtime of two threads with 64 tasks: time on the CPU of the whole process per call, over
-//!   the bare service.
+//!   the bare service. `stuck`: a call was never woken again, and was given up after ten seconds.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use escala_benches::table::{median, row, title};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinSet;
+use tokio::time::{Duration, timeout};
 
 use crate::Effort;
 use crate::subject::Subject;
@@ -25,6 +27,8 @@ const BATCH: f64 = 60_000.0;
 /// The same for all tasks of one round of C together, whose start and end cost more.
 const TASKS_BATCH: f64 = 2_000_000.0;
 const TASKS: u64 = 64;
+/// A round of C takes milliseconds, and on a machine that is busy with other things a second.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Bursts of B for which two threads are started once.
 const BURSTS: usize = 20;
 /// Bursts that must be undisturbed for their median to mean something.
@@ -39,6 +43,8 @@ struct Measured {
     /// The undisturbed bursts of B.
     together: Vec<f64>,
     tasks: Vec<f64>,
+    /// Whether a call of a task never came back.
+    stuck: bool,
 }
 
 /// Measures all and prints a table. The first subject is the bare service, with which the others are
@@ -67,7 +73,12 @@ pub(crate) fn run(heading: &str, subjects: &[Subject], effort: Effort) -> anyhow
             let at = shared[turn];
             let once = median(&measured[at].alone).max(1.0);
             let calls = effort.of((TASKS_BATCH / once) as u64 / TASKS, 3).max(1);
-            measured[at].tasks.push(many_tasks(&subjects[at], calls, &workers)?);
+            if !measured[at].stuck {
+                match many_tasks(&subjects[at], calls, &workers)? {
+                    Some(each) => measured[at].tasks.push(each),
+                    None => measured[at].stuck = true,
+                }
+            }
         }
     }
     title(heading);
@@ -166,17 +177,25 @@ fn two_threads(subject: &Subject, measured: &mut Measured, effort: Effort) -> an
 }
 
 /// Nanoseconds on the CPU per call of the whole process.
-fn many_tasks(subject: &Subject, calls: u64, runtime: &Runtime) -> anyhow::Result<f64> {
+/// `None`: a call never came back.
+fn many_tasks(subject: &Subject, calls: u64, runtime: &Runtime) -> anyhow::Result<Option<f64>> {
     let futures: Vec<_> = (0..TASKS).map(|_| subject.calls(calls)).collect();
     let begun = now(ClockId::ProcessCPUTime);
-    let tasks: Vec<_> = futures.into_iter().map(|future| runtime.spawn(future)).collect();
-    runtime.block_on(async {
-        for task in tasks {
-            task.await?;
-        }
-        anyhow::Ok(())
-    })?;
-    Ok((now(ClockId::ProcessCPUTime) - begun) / (calls * TASKS) as f64)
+    let ended = runtime.block_on(async {
+        let mut tasks: JoinSet<()> = futures.into_iter().collect();
+        let all = async {
+            while let Some(task) = tasks.join_next().await {
+                task?;
+            }
+            anyhow::Ok(())
+        };
+        timeout(PATIENCE, all).await
+    });
+    let took = now(ClockId::ProcessCPUTime) - begun;
+    match ended {
+        Ok(ended) => ended.map(|()| Some(took / (calls * TASKS) as f64)),
+        Err(_) => Ok(None),
+    }
 }
 
 /// What this thread has had of the CPU, in nanoseconds.
@@ -217,7 +236,8 @@ fn print(subjects: &[Subject], measured: &[Measured], effort: Effort) {
             let known = own.together.len() >= effort.of(ENOUGH, 1);
             let known = |number| if known { short(number) } else { "-".to_owned() };
             cells.extend([known(both), known(both / median(&own.alone))]);
-            cells.push(over(|it| median(&it.tasks)));
+            let stuck = "stuck".to_owned();
+            cells.push(if own.stuck { stuck } else { over(|it| median(&it.tasks)) });
         }
         row(&subject.name, &cells);
     }
