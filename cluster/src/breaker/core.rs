@@ -68,7 +68,7 @@ struct Hot {
 }
 
 /// A call that was let in.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Call {
     // The ticket's parts one by one, and whole words only: what is moved as one piece goes through
     // memory on the way to where the permit stays, and the processor waits for that longer than for
@@ -93,7 +93,7 @@ impl Call {
         Self { tag, ..Self::new(epoch, since) }
     }
 
-    fn ticket(&self) -> Ticket {
+    fn ticket(self) -> Ticket {
         Ticket { epoch: self.epoch, probe: NonZeroU32::new(self.tag as u32) }
     }
 
@@ -104,11 +104,11 @@ impl Call {
     }
 
     #[inline]
-    fn is_probe(&self) -> bool {
+    fn is_probe(self) -> bool {
         self.tag as u32 != 0
     }
 
-    fn is_excused(&self) -> bool {
+    fn is_excused(self) -> bool {
         self.tag & EXCUSED != 0
     }
 

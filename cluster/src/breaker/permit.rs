@@ -105,30 +105,31 @@ impl Permit {
             shard.core().settle(shard.cell(), &self.call, end, retry_after);
         }
     }
-
-    #[cold]
-    #[inline(never)]
-    fn panicked(&mut self) {
-        self.end(End::Panicked, None);
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn give_up(&mut self) {
-        if let Some(shard) = &self.shard {
-            let end = shard.core().end_unsaid(&self.call);
-            self.end(end, None);
-        }
-    }
 }
 
 impl Drop for Permit {
     #[inline]
     fn drop(&mut self) {
-        if self.shard.is_some() {
-            self.give_up();
+        if let Some(shard) = self.shard.take() {
+            give_up(shard, self.call);
         }
     }
+}
+
+// By value: a function that is not inlined and takes the permit's address, if only on a path that
+// is never gone, keeps the permit, and so the whole future, in memory on its way to its place.
+
+#[cold]
+#[inline(never)]
+fn give_up(shard: Arc<Shard>, call: Call) {
+    let end = shard.core().end_unsaid(&call);
+    shard.core().settle(shard.cell(), &call, end, None);
+}
+
+#[cold]
+#[inline(never)]
+fn panicked(shard: Arc<Shard>, call: Call) {
+    shard.core().settle(shard.cell(), &call, End::Panicked, None);
 }
 
 /// Ends a call that is left by a panic.
@@ -145,8 +146,10 @@ impl<'a> PanicGuard<'a> {
 impl Drop for PanicGuard<'_> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(permit) = self.0.take() {
-            permit.panicked();
+        if let Some(permit) = self.0.take()
+            && let Some(shard) = permit.shard.take()
+        {
+            panicked(shard, permit.call);
         }
     }
 }
