@@ -41,8 +41,7 @@ where
     S::Future: Send,
     S::Error: Send,
 {
-    let right = |number, answer: &Result<u64, S::Error>| matches!(answer, Ok(it) if *it == number);
-    Subject::service(name, service, |number| number, right)
+    subject(name, service, true)
 }
 
 /// A service that lets no call through.
@@ -52,7 +51,23 @@ where
     S::Future: Send,
     S::Error: Send,
 {
-    Subject::service(name, service, |number| number, |_, answer| answer.is_err())
+    subject(name, service, false)
+}
+
+/// One caller for both, so that each service is called from one place, as in a stack of layers, and
+/// its call can be compiled into that: called from two, ours costs some 20 ns more, which its future
+/// takes to be moved out of a function.
+fn subject<S>(name: &str, service: S, passes: bool) -> Subject
+where
+    S: Service<u64, Response = u64> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+{
+    let right = move |number, answer: &Result<u64, S::Error>| match answer {
+        Ok(it) => passes && *it == number,
+        Err(_) => !passes,
+    };
+    Subject::service(name, service, |number| number, right)
 }
 
 fn ours() -> anyhow::Result<Vec<Subject>> {

@@ -1,12 +1,12 @@
 //! The bodies of a request and of its response, watched.
 
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::Response;
 use http::header::CONTENT_LENGTH;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::conn::{Conn, ConnectionEnd};
 use super::request::InFlight;
 use super::stats::count_start;
-use super::streams::Stream;
+use super::streams::{Part, WeakStream, parts, weak};
 use crate::BoxError;
 
 /// Bytes that give a second of patience back: Apache's `RequestReadTimeout body=20,MinRate=500`.
@@ -35,7 +35,7 @@ pin_project! {
         body: Incoming,
         conn: Arc<Conn>,
         // Weak, because it may be kept for longer than the response takes.
-        stream: Option<Weak<Stream>>,
+        stream: Option<WeakStream>,
         ended: bool,
         // Time for which it may still be waited for.
         patience: Duration,
@@ -59,7 +59,7 @@ impl Upload {
             return Body::empty();
         }
         let conn = Arc::clone(in_flight.conn());
-        let stream = in_flight.stream().map(Arc::downgrade);
+        let stream = in_flight.stream().map(weak);
         let patience = conn.server().config().body_read_timeout;
         let upload = Self { body, conn, stream, ended: false, patience, waits: None, timer: None };
         upload.uploads(true);
@@ -148,32 +148,6 @@ impl HttpBody for Upload {
     }
 }
 
-/// Bytes of a response that hyper has been handed. HTTP/2 may hold them for long: hyper drops the body
-/// with the last of them, and what the client's window keeps back is known by these alone.
-pub(super) struct Part {
-    bytes: Bytes,
-    stream: Option<Arc<Stream>>,
-}
-
-impl Buf for Part {
-    fn remaining(&self) -> usize {
-        self.bytes.len()
-    }
-
-    fn chunk(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    fn advance(&mut self, count: usize) {
-        self.bytes.advance(count);
-        if let Some(stream) = &self.stream
-            && count > 0
-        {
-            stream.is_taken();
-        }
-    }
-}
-
 /// A response body that ends its request when the last of it has been handed over.
 pub(super) struct CountedBody {
     body: Body,
@@ -194,22 +168,19 @@ enum Left {
 
 impl CountedBody {
     #[inline]
-    pub(super) fn wrap(response: Response<Body>, in_flight: InFlight) -> Response<Self> {
+    pub(super) fn wrap(response: Response<Body>, mut in_flight: InFlight) -> Response<Self> {
         let left = match response.body().size_hint().exact() {
             Some(left) => Left::Exact(left),
             None => stated(&response).map_or(Left::Unknown, Left::Stated),
         };
-        response.map(|body| {
-            let mut counted = Self { body, in_flight, left };
-            if !matches!(left, Left::Exact(1..)) {
-                counted.finish_if_whole();
-            }
-            counted
-        })
+        if !matches!(left, Left::Exact(1..)) && is_whole(response.body(), left) {
+            in_flight.finish();
+        }
+        response.map(|body| Self { body, in_flight, left })
     }
 
     fn finish_if_whole(&mut self) {
-        if matches!(self.left, Left::Exact(0) | Left::Stated(0)) || self.body.is_end_stream() {
+        if is_whole(&self.body, self.left) {
             self.in_flight.finish();
         }
     }
@@ -219,6 +190,10 @@ impl CountedBody {
             *left = left.saturating_sub(length);
         }
     }
+}
+
+fn is_whole(body: &Body, left: Left) -> bool {
+    matches!(left, Left::Exact(0) | Left::Stated(0)) || body.is_end_stream()
 }
 
 /// The length that the head states.
@@ -235,23 +210,23 @@ impl HttpBody for CountedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Part>, axum::Error>>> {
         self.in_flight.stream().inspect(|stream| stream.asks());
-        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
-            self.in_flight.waits();
-            return Poll::Pending;
-        };
-        let stream = self.in_flight.stream().cloned();
-        stream.as_ref().inspect(|stream| stream.is_handed());
-        match &frame {
-            None => self.in_flight.finish(),
-            Some(Ok(frame)) => {
+        let answer = Pin::new(&mut self.body).poll_frame(cx);
+        match &answer {
+            Poll::Pending => {
+                self.in_flight.waits();
+                return Poll::Pending;
+            }
+            Poll::Ready(None) => self.in_flight.finish(),
+            Poll::Ready(Some(Ok(frame))) => {
                 self.passes(frame.data_ref().map_or(0, |data| data.len() as u64));
                 self.finish_if_whole();
             }
             // The request ends as cancelled when hyper drops the body.
-            Some(Err(_)) => {}
+            Poll::Ready(Some(Err(_))) => {}
         }
-        let part = |frame: Frame<Bytes>| frame.map_data(|bytes| Part { bytes, stream });
-        Poll::Ready(frame.map(|frame| frame.map(part)))
+        let stream = self.in_flight.stream().cloned();
+        stream.as_ref().inspect(|stream| stream.is_handed());
+        parts(answer, stream)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -23,7 +23,7 @@ use super::conn::Conn;
 use super::label::Asked;
 use super::report::{Cut, CutKind};
 use super::server::Mode;
-use super::streams::Stream;
+use super::streams::{Stream, StreamRef};
 use super::tally::Way;
 use crate::problem::{refusal, unavailable};
 
@@ -44,16 +44,14 @@ impl hyper::service::Service<Request<Incoming>> for RequestService {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let in_flight = InFlight::begin(Arc::clone(&self.conn), &request);
+        if let Some(refusal) = self.refusal(&request) {
+            return RequestFuture::refused(refusal, in_flight);
+        }
         let connect = request.method() == Method::CONNECT;
-        let refusal = self.refusal(&request);
-        let inner = refusal.is_none().then(|| {
-            let mut request = request.map(|body| Upload::body(body, &in_flight));
-            request.extensions_mut().insert(ConnectInfo(self.peer));
-            // A router is always ready, and its clone is one count up.
-            self.router.clone().call(request)
-        });
-        let in_flight = Some(in_flight);
-        RequestFuture { inner, refusal, in_flight, connect, timer: None }
+        let mut request = request.map(|body| Upload::body(body, &in_flight));
+        request.extensions_mut().insert(ConnectInfo(self.peer));
+        // A router is always ready, and its clone is one count up.
+        RequestFuture::passed_on(self.router.clone().call(request), in_flight, connect)
     }
 }
 
@@ -109,51 +107,85 @@ pin_project! {
 }
 
 impl<F> RequestFuture<F> {
-    /// Answers for the handler, which waits, once it has taken too long.
-    fn poll_timeout(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response<Body>> {
-        let mut this = self.project();
-        let in_flight = this.in_flight.as_ref().expect("not polled after it has ended");
-        let since = in_flight.waits();
-        let Some(time) = in_flight.conn.server().config().request_timeout else {
-            return Poll::Pending;
-        };
-        let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(since + time)));
-        ready!(timer.as_mut().poll(cx));
-        in_flight.asked().times_out();
-        let (uploading, h2) = (in_flight.is_uploading(), in_flight.conn.is_h2());
-        // The handler goes before its client hears.
-        this.inner.set(None);
-        Poll::Ready(timed_out(uploading, h2))
+    #[inline]
+    fn passed_on(inner: F, in_flight: InFlight, connect: bool) -> Self {
+        let in_flight = Some(in_flight);
+        Self { inner: Some(inner), refusal: None, in_flight, connect, timer: None }
     }
 
-    #[inline]
-    fn respond(self: Pin<&mut Self>, mut response: Response<Body>) -> Response<CountedBody> {
-        let this = self.project();
-        let in_flight = this.in_flight.take().expect("not polled after it has ended");
-        let upgrades = response.status() == StatusCode::SWITCHING_PROTOCOLS
-            || *this.connect && response.status().is_success();
-        if upgrades {
-            in_flight.conn.upgrade();
-        } else if in_flight.conn.server().mode() >= Mode::Closing && !in_flight.conn.is_h2() {
-            // For the response that is ready at once: hyper would only be told after it.
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        CountedBody::wrap(response, in_flight)
+    fn refused(refusal: Refusal, in_flight: InFlight) -> Self {
+        let (refusal, in_flight) = (Some(refusal), Some(in_flight));
+        Self { inner: None, refusal, in_flight, connect: false, timer: None }
     }
+
+    /// What is answered for the handler: at once if it was not asked, else once it has taken too long.
+    #[inline(never)]
+    fn poll_instead(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response<CountedBody>> {
+        let mut this = self.project();
+        let in_flight = this.in_flight.as_ref().expect(NOT_AGAIN);
+        let response = match this.refusal.take() {
+            Some(refusal) => refusal.response(),
+            None => {
+                ready!(poll_timeout(in_flight, this.timer, cx));
+                in_flight.asked().times_out();
+                let (uploading, h2) = (in_flight.is_uploading(), in_flight.conn.is_h2());
+                // The handler goes before its client hears.
+                this.inner.set(None);
+                timed_out(uploading, h2)
+            }
+        };
+        Poll::Ready(respond(response, this.in_flight.take().expect(NOT_AGAIN), *this.connect))
+    }
+}
+
+const NOT_AGAIN: &str = "not polled after it has ended";
+
+/// The handler waits: ends once it has done so for too long.
+fn poll_timeout(
+    in_flight: &InFlight,
+    timer: &mut Option<Pin<Box<Sleep>>>,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
+    let since = in_flight.waits();
+    let Some(time) = in_flight.conn.server().config().request_timeout else {
+        return Poll::Pending;
+    };
+    timer.get_or_insert_with(|| Box::pin(sleep_until(since + time))).as_mut().poll(cx)
+}
+
+#[expect(clippy::inline_always, reason = "the response is moved once less")]
+#[inline(always)]
+fn respond(
+    mut response: Response<Body>,
+    in_flight: InFlight,
+    connect: bool,
+) -> Response<CountedBody> {
+    let conn = &*in_flight.conn;
+    let status = response.status();
+    if status == StatusCode::SWITCHING_PROTOCOLS || connect && status.is_success() {
+        conn.upgrade();
+    } else if conn.server().mode() >= Mode::Closing && !conn.is_h2() {
+        // For the response that is ready at once: hyper would only be told after it.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    CountedBody::wrap(response, in_flight)
 }
 
 impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for RequestFuture<F> {
     type Output = Result<Response<CountedBody>, Infallible>;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let response = match self.as_mut().project().inner.as_pin_mut() {
-            Some(inner) => match inner.poll(cx) {
-                Poll::Ready(Ok(response)) => response,
-                Poll::Pending => ready!(self.as_mut().poll_timeout(cx)),
-            },
-            None => self.refusal.unwrap_or(Refusal::TwoLengths).response(),
-        };
-        Poll::Ready(Ok(self.respond(response)))
+        let this = self.as_mut().project();
+        // One way from here to the response, and no other that joins it: what has two origins is
+        // moved once more.
+        if let Some(inner) = this.inner.as_pin_mut()
+            && let Poll::Ready(Ok(response)) = inner.poll(cx)
+        {
+            let in_flight = this.in_flight.take().expect(NOT_AGAIN);
+            return Poll::Ready(Ok(respond(response, in_flight, *this.connect)));
+        }
+        self.poll_instead(cx).map(Ok)
     }
 }
 
@@ -177,7 +209,7 @@ fn timed_out(uploading: bool, h2: bool) -> Response<Body> {
 /// connection, of which HTTP/1 has one for each request at a time.
 pub(super) struct InFlight {
     conn: Arc<Conn>,
-    stream: Option<Arc<Stream>>,
+    stream: Option<StreamRef>,
     ended: bool,
 }
 
@@ -193,6 +225,7 @@ impl InFlight {
     }
 
     /// What is known of the request.
+    #[inline]
     fn asked(&self) -> &Asked {
         match &self.stream {
             Some(stream) => stream.asked(),
@@ -205,7 +238,7 @@ impl InFlight {
     }
 
     /// `None` on HTTP/1.
-    pub(super) fn stream(&self) -> Option<&Arc<Stream>> {
+    pub(super) fn stream(&self) -> Option<&StreamRef> {
         self.stream.as_ref()
     }
 
@@ -231,32 +264,35 @@ impl InFlight {
         }
     }
 
-    /// Given up before that.
-    #[cold]
-    fn give_up(&self) {
-        let way = if self.asked().has_timed_out() {
-            Way::TimedOut
-        } else if std::thread::panicking() {
-            Way::Panicked
-        } else if self.conn.server().mode() == Mode::Cutting {
-            Way::Cut
-        } else {
-            Way::Cancelled
-        };
-        if way == Way::Cut {
-            let (name, age) = (self.asked().label().to_string(), self.asked().age(&self.conn));
-            let cut = || Cut { kind: CutKind::Request, name, age };
-            self.conn.server().account().open.cut_request(cut);
-        }
-        self.conn.request_ends(way);
+}
+
+/// The request was given up before its end.
+#[cold]
+#[inline(never)]
+fn give_up(conn: &Conn, asked: &Asked) {
+    let way = if asked.has_timed_out() {
+        Way::TimedOut
+    } else if std::thread::panicking() {
+        Way::Panicked
+    } else if conn.server().mode() == Mode::Cutting {
+        Way::Cut
+    } else {
+        Way::Cancelled
+    };
+    if way == Way::Cut {
+        let (name, age) = (asked.label().to_string(), asked.age(conn));
+        let cut = || Cut { kind: CutKind::Request, name, age };
+        conn.server().account().open.cut_request(cut);
     }
+    conn.request_ends(way);
 }
 
 impl Drop for InFlight {
     #[inline]
     fn drop(&mut self) {
         if !self.ended {
-            self.give_up();
+            // Not by its own address, for which it would have to stay in memory wherever it is moved.
+            give_up(&self.conn, self.asked());
         }
     }
 }
@@ -273,13 +309,8 @@ mod tests {
     /// does.
     fn track(conn: &Arc<Conn>, request: &Request<()>, response: Response<Body>) {
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        let future = RequestFuture {
-            inner: Some(std::future::ready(Ok(response))),
-            refusal: None,
-            in_flight: Some(InFlight::begin(Arc::clone(conn), request)),
-            connect: false,
-            timer: None,
-        };
+        let in_flight = InFlight::begin(Arc::clone(conn), request);
+        let future = RequestFuture::passed_on(std::future::ready(Ok(response)), in_flight, false);
         let Poll::Ready(Ok(mut response)) = std::pin::pin!(future).poll(&mut cx) else {
             panic!("it is ready");
         };

@@ -1,26 +1,46 @@
 //! The streams of an HTTP/2 connection: how many there are, and which of them wait for the client.
 
 #[cfg(not(feature = "http2"))]
-pub(super) use self::none::Stream;
+pub(super) use self::none::{Part, Stream, StreamRef, WeakStream, parts, weak};
 #[cfg(feature = "http2")]
-pub(super) use self::some::{Preface, Stream, Streams};
+pub(super) use self::some::{Part, Preface, Stream, StreamRef, Streams, WeakStream, parts, weak};
 
 #[cfg(not(feature = "http2"))]
 mod none {
     use std::sync::Arc;
 
+    use bytes::Bytes;
     use http::Request;
 
     use crate::drain::conn::Conn;
     use crate::drain::label::Asked;
 
-    /// There is none in HTTP/1.
+    /// There is none in HTTP/1, and what may hold one takes no space.
+    #[derive(Clone)]
     pub(in crate::drain) enum Stream {}
+
+    pub(in crate::drain) type StreamRef = Stream;
+    pub(in crate::drain) type WeakStream = Stream;
+    pub(in crate::drain) type Part = Bytes;
+
+    pub(in crate::drain) fn weak(stream: &Stream) -> Stream {
+        match *stream {}
+    }
+
+    /// They are what they are: to move them would cost as much as all else that is done for them.
+    #[inline]
+    pub(in crate::drain) fn parts<A>(answer: A, _: Option<Stream>) -> A {
+        answer
+    }
 
     impl Stream {
         #[inline]
-        pub(in crate::drain) fn on<B>(_: &Arc<Conn>, _: &Request<B>) -> Option<Arc<Self>> {
+        pub(in crate::drain) fn on<B>(_: &Arc<Conn>, _: &Request<B>) -> Option<Self> {
             None
+        }
+
+        pub(in crate::drain) fn upgrade(&self) -> Option<Self> {
+            match *self {}
         }
 
         pub(in crate::drain) fn asked(&self) -> &Asked {
@@ -32,10 +52,6 @@ mod none {
         }
 
         pub(in crate::drain) fn is_handed(&self) {
-            match *self {}
-        }
-
-        pub(in crate::drain) fn is_taken(&self) {
             match *self {}
         }
 
@@ -52,11 +68,14 @@ mod none {
 #[cfg(feature = "http2")]
 mod some {
     use std::collections::BTreeMap;
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{Arc, Weak};
+    use std::task::Poll;
     use std::time::Duration;
 
+    use bytes::{Buf, Bytes};
     use http::Request;
+    use http_body::Frame;
     use parking_lot::Mutex;
     use tokio::time::Instant;
 
@@ -99,10 +118,53 @@ mod some {
         uploading: AtomicBool,
     }
 
+    pub(in crate::drain) type StreamRef = Arc<Stream>;
+    pub(in crate::drain) type WeakStream = Weak<Stream>;
+
+    pub(in crate::drain) fn weak(stream: &StreamRef) -> WeakStream {
+        Arc::downgrade(stream)
+    }
+
+    /// Bytes of a response that hyper has been handed. HTTP/2 may hold them for long: hyper drops the body
+    /// with the last of them, and what the client's window keeps back is known by these alone.
+    pub(in crate::drain) struct Part {
+        bytes: Bytes,
+        stream: Option<StreamRef>,
+    }
+
+    /// What a body has given, as hyper is handed it.
+    #[inline]
+    pub(in crate::drain) fn parts<E>(
+        answer: Poll<Option<Result<Frame<Bytes>, E>>>,
+        stream: Option<StreamRef>,
+    ) -> Poll<Option<Result<Frame<Part>, E>>> {
+        let part = |frame: Frame<Bytes>| frame.map_data(|bytes| Part { bytes, stream });
+        answer.map(|frame| frame.map(|frame| frame.map(part)))
+    }
+
+    impl Buf for Part {
+        fn remaining(&self) -> usize {
+            self.bytes.len()
+        }
+
+        fn chunk(&self) -> &[u8] {
+            &self.bytes
+        }
+
+        fn advance(&mut self, count: usize) {
+            self.bytes.advance(count);
+            if let Some(stream) = &self.stream
+                && count > 0
+            {
+                stream.is_taken();
+            }
+        }
+    }
+
     impl Stream {
         /// `None` on a connection that speaks HTTP/1.
         #[inline]
-        pub(in crate::drain) fn on<B>(conn: &Arc<Conn>, request: &Request<B>) -> Option<Arc<Self>> {
+        pub(in crate::drain) fn on<B>(conn: &Arc<Conn>, request: &Request<B>) -> Option<StreamRef> {
             conn.is_h2().then(|| {
                 let asked = Asked::default();
                 asked.begin(request);
@@ -132,7 +194,7 @@ mod some {
 
         /// Some of that frame has been written. Changes nothing once a further one has been asked for: then
         /// it is the handler that is waited for.
-        pub(in crate::drain) fn is_taken(&self) {
+        fn is_taken(&self) {
             let mut live = self.conn.streams().0.lock();
             if let Some(Some(since)) = live.handed.get_mut(&self.number) {
                 *since = Instant::now();
