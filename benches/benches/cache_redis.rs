@@ -79,7 +79,7 @@ fn main() -> anyhow::Result<()> {
 async fn compare(measuring: bool) -> anyhow::Result<()> {
     let server = testkit::Redis::start().await?;
     let (mut contenders, caches) = contenders(&server.url()).await?;
-    let (rounds, reads) = if measuring { (15, 200) } else { (1, 2) };
+    let (rounds, reads) = if measuring { (45, 200) } else { (1, 2) };
     for _ in 0..rounds {
         for contender in &mut contenders {
             let (rate, spent) = measure(contender, reads).await?;
@@ -98,15 +98,17 @@ async fn compare(measuring: bool) -> anyhow::Result<()> {
     }
     title("Redis hit, one connection, values of 300 bytes: keys per second");
     row("", &["keys/s", "ratio", "CPU us/key"].map(ToOwned::to_owned));
-    let mut first = f64::NAN;
+    let mut first = &[][..];
     for Contender { name, tasks, rates, spent, .. } in &contenders {
-        let (rate, spent) = (median(rates), median(spent));
         // Each group begins with the bare client.
         if name.starts_with("redis-rs") {
-            first = rate;
+            first = rates;
         }
+        // Of each round by itself: the machine has faster and slower times, longer than a round.
+        let ratios: Vec<_> = rates.iter().zip(first).map(|(rate, first)| rate / first).collect();
         let name = if *tasks > 1 { format!("{name}, {tasks} tasks") } else { (*name).to_owned() };
-        row(&name, &[format!("{rate:.0}"), format!("{:.2}", rate / first), format!("{spent:.2}")]);
+        let [rate, ratio, spent] = [rates, &ratios, spent].map(|all| median(all));
+        row(&name, &[format!("{rate:.0}"), format!("{ratio:.2}"), format!("{spent:.2}")]);
     }
     Ok(())
 }

@@ -263,7 +263,6 @@ impl InFlight {
             self.conn.request_ends(if timed_out { Way::TimedOut } else { Way::Finished });
         }
     }
-
 }
 
 /// The request was given up before its end.
