@@ -119,7 +119,10 @@ impl Drop for Permit {
 // By value: a function that is not inlined and takes the permit's address, if only on a path that
 // is never gone, keeps the permit, and so the whole future, in memory on its way to its place.
 
-#[expect(clippy::needless_pass_by_value, reason = "its address would be the permit's")]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "by reference each call costs as if it took the permit's"
+)]
 #[cold]
 #[inline(never)]
 fn give_up(shard: Arc<Shard>, call: Call) {
@@ -127,7 +130,10 @@ fn give_up(shard: Arc<Shard>, call: Call) {
     shard.core().settle(shard.cell(), &call, end, None);
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "its address would be the permit's")]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "by reference each call costs as if it took the permit's"
+)]
 #[cold]
 #[inline(never)]
 fn panicked(shard: Arc<Shard>, call: Call) {
