@@ -150,14 +150,14 @@ impl HttpBody for Upload {
 
 /// A response body that ends its request when the last of it has been handed over.
 pub(super) struct CountedBody {
-    body: Body,
-    in_flight: InFlight,
-    left: Left,
+    pub(super) body: Body,
+    pub(super) in_flight: InFlight,
+    pub(super) left: Left,
 }
 
 /// Bytes of a body still to come: hyper drops it after the last of them, without asking for its end.
 #[derive(Debug, Clone, Copy)]
-enum Left {
+pub(super) enum Left {
     Unknown,
     /// The head says so.
     Stated(u64),
@@ -166,34 +166,30 @@ enum Left {
     Exact(u64),
 }
 
-impl CountedBody {
+impl Left {
     #[inline]
-    pub(super) fn wrap(response: Response<Body>, mut in_flight: InFlight) -> Response<Self> {
-        let left = match response.body().size_hint().exact() {
-            Some(left) => Left::Exact(left),
-            None => stated(&response).map_or(Left::Unknown, Left::Stated),
-        };
-        if !matches!(left, Left::Exact(1..)) && is_whole(response.body(), left) {
-            in_flight.finish();
-        }
-        response.map(|body| Self { body, in_flight, left })
-    }
-
-    fn finish_if_whole(&mut self) {
-        if is_whole(&self.body, self.left) {
-            self.in_flight.finish();
+    pub(super) fn of(response: &Response<Body>) -> Self {
+        match response.body().size_hint().exact() {
+            Some(left) => Self::Exact(left),
+            None => stated(response).map_or(Self::Unknown, Self::Stated),
         }
     }
 
     fn passes(&mut self, length: u64) {
-        if let Left::Stated(left) | Left::Exact(left) = &mut self.left {
+        if let Self::Stated(left) | Self::Exact(left) = self {
             *left = left.saturating_sub(length);
         }
     }
-}
 
-fn is_whole(body: &Body, left: Left) -> bool {
-    matches!(left, Left::Exact(0) | Left::Stated(0)) || body.is_end_stream()
+    /// Whether nothing is to come.
+    #[inline]
+    pub(super) fn is_whole(self, body: &Body) -> bool {
+        match self {
+            Self::Stated(0) | Self::Exact(0) => true,
+            Self::Exact(_) => false,
+            Self::Unknown | Self::Stated(_) => body.is_end_stream(),
+        }
+    }
 }
 
 /// The length that the head states.
@@ -209,24 +205,23 @@ impl HttpBody for CountedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Part>, axum::Error>>> {
-        self.in_flight.stream().inspect(|stream| stream.asks());
-        let answer = Pin::new(&mut self.body).poll_frame(cx);
+        let Self { body, in_flight, left } = &mut *self;
+        in_flight.stream().inspect(|stream| stream.asks());
+        let answer = Pin::new(&mut *body).poll_frame(cx);
         match &answer {
             Poll::Pending => {
-                self.in_flight.waits();
+                in_flight.waits();
                 return Poll::Pending;
             }
-            Poll::Ready(None) => self.in_flight.finish(),
+            Poll::Ready(None) => in_flight.finish(),
             Poll::Ready(Some(Ok(frame))) => {
-                self.passes(frame.data_ref().map_or(0, |data| data.len() as u64));
-                self.finish_if_whole();
+                left.passes(frame.data_ref().map_or(0, |data| data.len() as u64));
+                in_flight.finish_if_whole(body, *left);
             }
             // The request ends as cancelled when hyper drops the body.
             Poll::Ready(Some(Err(_))) => {}
         }
-        let stream = self.in_flight.stream().cloned();
-        stream.as_ref().inspect(|stream| stream.is_handed());
-        parts(answer, stream)
+        parts(answer, in_flight.stream())
     }
 
     fn is_end_stream(&self) -> bool {

@@ -29,7 +29,7 @@ mod none {
 
     /// They are what they are: to move them would cost as much as all else that is done for them.
     #[inline]
-    pub(in crate::drain) fn parts<A>(answer: A, _: Option<Stream>) -> A {
+    pub(in crate::drain) fn parts<A>(answer: A, _: Option<&Stream>) -> A {
         answer
     }
 
@@ -48,10 +48,6 @@ mod none {
         }
 
         pub(in crate::drain) fn asks(&self) {
-            match *self {}
-        }
-
-        pub(in crate::drain) fn is_handed(&self) {
             match *self {}
         }
 
@@ -136,10 +132,28 @@ mod some {
     #[inline]
     pub(in crate::drain) fn parts<E>(
         answer: Poll<Option<Result<Frame<Bytes>, E>>>,
-        stream: Option<StreamRef>,
+        stream: Option<&StreamRef>,
     ) -> Poll<Option<Result<Frame<Part>, E>>> {
-        let part = |frame: Frame<Bytes>| frame.map_data(|bytes| Part { bytes, stream });
-        answer.map(|frame| frame.map(|frame| frame.map(part)))
+        stream.inspect(|stream| stream.is_handed());
+        let frame = match answer {
+            Poll::Ready(Some(Ok(frame))) => frame,
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Pending => return Poll::Pending,
+        };
+        match frame.into_data() {
+            Ok(bytes) => {
+                let stream = stream.map(Arc::clone);
+                Poll::Ready(Some(Ok(Frame::data(Part { bytes, stream }))))
+            }
+            Err(frame) => trailers(frame),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn trailers<E>(frame: Frame<Bytes>) -> Poll<Option<Result<Frame<Part>, E>>> {
+        Poll::Ready(Some(Ok(frame.map_data(|bytes| Part { bytes, stream: None }))))
     }
 
     impl Buf for Part {
@@ -188,7 +202,7 @@ mod some {
         }
 
         /// A frame has been handed over.
-        pub(in crate::drain) fn is_handed(&self) {
+        fn is_handed(&self) {
             self.set(Some(Instant::now()));
         }
 
