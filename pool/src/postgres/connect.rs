@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::lookup_host;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::config::{Config, Host, SslMode as DriverMode, SslNegotiation};
 use tokio_postgres::error::SqlState;
@@ -34,6 +34,8 @@ pub(super) struct Connected {
     pub(super) task: AbortHandle,
     pub(super) wire: Arc<Wire>,
     pub(super) endpoint: Endpoint,
+    /// The [port](super::socket::Socket::port) at this end.
+    pub(super) port: Option<u16>,
     /// Where its notifications go.
     pub(super) mailbox: Arc<Mailbox>,
 }
@@ -91,6 +93,13 @@ impl Connector {
             }
             result => result,
         }
+    }
+
+    /// One more connection to where there is one already, of whatever role.
+    pub(super) async fn connect_again(&self, endpoint: Endpoint) -> Result<Connected, ServerError> {
+        let server = endpoint.to_string();
+        let connect = self.connect_endpoint(endpoint, Role::Any);
+        within(Instant::now() + self.timeout, &server, connect).await
     }
 
     async fn round(&self, role: Role, deadline: Instant) -> Result<Connected, ServerError> {
@@ -190,14 +199,15 @@ impl Connector {
         endpoint: Endpoint,
         role: Role,
     ) -> Result<Connected, BoxError> {
-        let stream = endpoint.open().await?;
+        let (stream, port) = endpoint.open().await?;
         let (tap, wire) = Tap::new(stream);
         let (client, connection) = self.driver.connect_raw(tap, Done).await?;
         // It ends with the client, or with the server: then every caller learns it by its own call.
         let mailbox = Arc::new(Mailbox::default());
         let task = tokio::spawn(drive(connection, Arc::clone(&mailbox)));
-        let connected = Connected { client, task: task.abort_handle(), wire, endpoint, mailbox };
-        let mut abandoned = AbortOnDrop(Some(connected.task.clone()));
+        let task = task.abort_handle();
+        let connected = Connected { client, task, wire, endpoint, port, mailbox };
+        let mut abandoned = AbortOnDrop::of(&connected);
         let checked = connected.check(role).await;
         // From here on it ends with the client.
         abandoned.0 = None;
@@ -243,7 +253,23 @@ impl Connected {
 
 /// Ends a task, unless it was disarmed. A task that waits for an answer does not end with its
 /// client.
-struct AbortOnDrop(Option<AbortHandle>);
+pub(super) struct AbortOnDrop(Option<AbortHandle>);
+
+impl AbortOnDrop {
+    pub(super) fn new(task: &JoinHandle<()>) -> Self {
+        Self(Some(task.abort_handle()))
+    }
+
+    /// For the task that drives its socket.
+    pub(super) fn of(connected: &Connected) -> Self {
+        Self(Some(connected.task.clone()))
+    }
+
+    /// Leaves nothing to be ended here.
+    pub(super) fn take(&mut self) -> Self {
+        Self(self.0.take())
+    }
+}
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {

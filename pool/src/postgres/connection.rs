@@ -11,10 +11,10 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, CopyInSink, CopyOutStream, Error, Row, RowStream};
 
-use super::cancel;
+use super::cancel::Backend;
 use super::connect::Connected;
 use super::endpoint::Endpoint;
-use super::error::{BoxError, ServerError};
+use super::error::ServerError;
 use super::prepared::{Known, Prepared, Types};
 use super::statements::Cache;
 use super::wire::{TransactionStatus, Wire};
@@ -34,6 +34,7 @@ pub(crate) struct PgConnection {
     task: AbortHandle,
     /// Where the connection really went, so that a cancel goes there too.
     endpoint: Endpoint,
+    port: Option<u16>,
     statements: Mutex<Cache<Prepared>>,
     /// `Some` if statements have no names.
     unnamed: Option<Known>,
@@ -52,12 +53,13 @@ impl PgConnection {
         statement_cache: usize,
         unnamed: Option<Known>,
     ) -> Self {
-        let Connected { client, task, wire, endpoint, mailbox: _ } = connected;
+        let Connected { client, task, wire, endpoint, port, mailbox: _ } = connected;
         Self {
             client,
             wire,
             task,
             endpoint,
+            port,
             statements: Mutex::new(Cache::new(statement_cache)),
             unnamed,
             preparing: tokio::sync::Mutex::new(()),
@@ -101,10 +103,15 @@ impl PgConnection {
         self.interrupted.store(false, Ordering::Relaxed);
     }
 
-    /// Cancels what the server does. Returns when the backend was signalled; until then, and until
-    /// everything is answered, the connection must not be used.
-    pub(super) async fn cancel(&self) -> Result<(), BoxError> {
-        cancel::cancel(&self.endpoint, &self.client.cancel_token()).await
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// How other sessions of the server find this one; `None` where that is known to be in vain.
+    pub(super) fn backend(&self) -> Option<Backend> {
+        // Without names for statements there is a pooler, and each transaction is on some backend.
+        let port = self.port.filter(|_| self.unnamed.is_none())?;
+        Some(Backend { pid: self.wire.backend()?, port })
     }
 
     /// A bare Sync: one round trip, nothing to parse or plan.

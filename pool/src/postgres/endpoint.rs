@@ -38,9 +38,14 @@ pub(super) enum Encryption {
 }
 
 impl Endpoint {
-    /// Opens a stream on which the protocol can begin.
-    pub(super) async fn open(&self) -> Result<Stream, BoxError> {
-        let mut socket = Socket::connect(&self.address, &self.tcp).await?;
+    /// Opens a stream on which the protocol can begin; with the [port](Socket::port) it has.
+    pub(super) async fn open(&self) -> Result<(Stream, Option<u16>), BoxError> {
+        let socket = Socket::connect(&self.address, &self.tcp).await?;
+        let port = socket.port();
+        Ok((self.encrypt(socket).await?, port))
+    }
+
+    async fn encrypt(&self, mut socket: Socket) -> Result<Stream, BoxError> {
         let Encryption::Tls { tls, name, required, direct } = &self.encryption else {
             return Ok(Stream::Plain(socket));
         };

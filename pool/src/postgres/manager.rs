@@ -1,11 +1,13 @@
 //! Makes PostgreSQL connections from a checked connection string.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use bb8::ManageConnection;
 use parking_lot::Mutex;
 use tokio_postgres::Config;
 
+use super::cancel::Canceller;
 use super::connect::{Connected, Connector};
 use super::connection::PgConnection;
 use super::error::ServerError;
@@ -16,7 +18,8 @@ use crate::config::{ConfigError, PoolConfig, Statements};
 
 /// Makes connections; bb8 calls it through the limits of the pool.
 pub(crate) struct PgManager {
-    connector: Connector,
+    connector: Arc<Connector>,
+    canceller: Arc<Canceller>,
     statement_cache: usize,
     /// `Some` if statements have no names.
     unnamed: Option<Known>,
@@ -26,10 +29,15 @@ impl PgManager {
     pub(super) fn new(pool: &PoolConfig) -> Result<Self, ConfigError> {
         let mut settings = Settings::parse(&pool.url)?;
         session(pool, &mut settings.driver);
-        let connector = Connector::new(settings, pool.connect_timeout)?;
+        let connector = Arc::new(Connector::new(settings, pool.connect_timeout)?);
+        let canceller = Canceller::new(Arc::clone(&connector));
         let unnamed = (pool.statements == Statements::Unnamed)
             .then(|| Known::new(Mutex::new(Cache::new(pool.statement_cache))));
-        Ok(Self { connector, statement_cache: pool.statement_cache, unnamed })
+        Ok(Self { connector, canceller, statement_cache: pool.statement_cache, unnamed })
+    }
+
+    pub(super) fn canceller(&self) -> &Arc<Canceller> {
+        &self.canceller
     }
 
     /// A connection that the pool knows nothing of.

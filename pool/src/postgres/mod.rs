@@ -303,7 +303,9 @@ impl PgPool {
             pipelines.close();
         }
         self.listeners.close();
-        self.pool.close_within(deadline).await
+        let report = self.pool.close_within(deadline).await;
+        self.pool.shared.manager.manager.canceller().close();
+        report
     }
 }
 

@@ -14,11 +14,12 @@ use super::wire::TransactionStatus;
 use crate::lease::Lease;
 use crate::stats::CloseReason;
 
-/// How long a query may end by itself before it is cancelled. A cancel costs a connection of its
-/// own, some milliseconds, and most statements that are dropped on the way end sooner.
+/// How long a query may end by itself before it is cancelled. Most statements that are dropped on the
+/// way end sooner, and the first cancels cost a connection each.
 const GRACE: Duration = Duration::from_millis(3);
 
-/// The longest time between two cancels of the same statement.
+/// The longest time between two cancels of the same statement, and what a COPY from the client has to
+/// end by itself.
 const SLOWEST: Duration = Duration::from_millis(200);
 
 /// Cancels and rolls back in a task that keeps the lease, so that nobody else gets the connection
@@ -30,13 +31,17 @@ pub(super) fn spawn(mut lease: Lease<PgManager>) {
     let runtime = shared.runtime.clone();
     runtime.spawn(async move {
         let began = Instant::now();
-        let repaired = timeout(shared.config.recovery_timeout, repair(&lease)).await;
+        let repaired = timeout(recovery_timeout(&lease), repair(&lease)).await;
         let fit = matches!(repaired, Ok(Ok(())));
         if fit {
             lease.spare();
         }
         shared.recovered(fit, began.elapsed());
     });
+}
+
+fn recovery_timeout(lease: &Lease<PgManager>) -> Duration {
+    lease.shared().config.recovery_timeout
 }
 
 /// Leaves the connection idle, without a transaction, or fails.
@@ -61,17 +66,26 @@ async fn drain(lease: &Lease<PgManager>) -> Result<(), BoxError> {
     // It is answered last. An empty query and not a bare Sync, since its answer tells whether one
     // too many came before it; see `State::doubtful`.
     let mut last = pin!(lease.client.batch_execute(""));
-    let (mut patience, mut cancelled, mut answered) = (GRACE, false, lease.wire.answered());
+    let canceller = lease.shared().manager.manager.canceller();
+    let (mut patience, mut backoff, mut answered) = (GRACE, GRACE, lease.wire.answered());
+    let (mut cancelled, mut spared) = (false, false);
     loop {
         match timeout(patience, last.as_mut()).await {
             Ok(answer) => break ready(answer)?,
+            // The driver has ended it, so it ends by itself soon. If a cancel hits the server before
+            // that has read what was sent ahead of the data, it answers once too often, and the
+            // connection is lost. As it may be yet if the COPY begins only now.
+            Err(_) if !spared && lease.wire.state().copying => {
+                (spared, patience) = (true, SLOWEST.min(recovery_timeout(lease) / 2));
+            }
             // A pipeline may have left several behind, and one cancel ends one.
             Err(_) if lease.wire.is_busy() => {
-                lease.cancel().await?;
+                canceller.cancel(lease, cancelled).await?;
                 cancelled = true;
                 // A backend that does not hear is not shouted at.
                 let stuck = lease.wire.answered() == answered;
-                patience = if stuck { (2 * patience).min(SLOWEST) } else { GRACE };
+                backoff = if stuck { (2 * backoff).min(SLOWEST) } else { GRACE };
+                patience = backoff;
                 answered = lease.wire.answered();
             }
             Err(_) => {}

@@ -67,6 +67,17 @@ impl Socket {
     }
 }
 
+impl Socket {
+    /// Our port, by which a server knows the connection if nobody stands between.
+    pub(super) fn port(&self) -> Option<u16> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok().map(|address| address.port()),
+            #[cfg(unix)]
+            Self::Unix(_) => None,
+        }
+    }
+}
+
 impl TcpOptions {
     fn apply(&self, stream: &TcpStream) -> io::Result<()> {
         // The driver writes whole requests; to wait for more would only delay them.

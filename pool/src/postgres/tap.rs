@@ -38,7 +38,8 @@ impl<S> Tap<S> {
     }
 
     fn publish(&self) {
-        self.wire.publish(self.session.state(), self.session.answered());
+        let Self { session, wire, .. } = self;
+        wire.publish(session.state(), session.answered(), session.backend());
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is known of a connection without asking the server.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
@@ -98,6 +99,7 @@ fn answer(bits: u64) -> Option<bool> {
 pub(crate) struct Wire {
     state: AtomicU64,
     answered: AtomicU64,
+    backend: OnceLock<i32>,
     /// Tasks in [`answered_all`](Self::answered_all), so that the tap wakes nobody for nothing.
     waiting: AtomicUsize,
     changed: Notify,
@@ -124,6 +126,12 @@ impl Wire {
         self.answered.load(Ordering::SeqCst)
     }
 
+    /// The id of the process that serves the connection, as far as it can be believed: a pooler in
+    /// between makes up its own.
+    pub(crate) fn backend(&self) -> Option<i32> {
+        self.backend.get().copied()
+    }
+
     /// Returns when the server owes no answer, or the stream is gone. In a COPY that waits for
     /// its client the server owes none.
     pub(crate) async fn answered_all(&self) {
@@ -141,12 +149,16 @@ impl Wire {
     }
 
     /// Only the tap calls this, so nobody else stores in between.
-    pub(super) fn publish(&self, state: State, answered: u64) {
+    pub(super) fn publish(&self, state: State, answered: u64, backend: Option<i32>) {
         let word = state.pack();
         if word == self.state.load(Ordering::Relaxed)
             && answered == self.answered.load(Ordering::Relaxed)
         {
             return;
+        }
+        if let Some(backend) = backend {
+            // Told once, before the first answer.
+            let _ = self.backend.set(backend);
         }
         self.answered.store(answered, Ordering::SeqCst);
         self.store(word);
@@ -214,16 +226,17 @@ mod tests {
         let wire = Wire::default();
         let busy = State { outstanding: 2, ..State::default() };
         for last in [State::default(), State { closed: true, ..busy }] {
-            wire.publish(busy, 0);
+            wire.publish(busy, 0, None);
             let waited = wire.answered_all();
             let acted = async {
-                wire.publish(State { outstanding: 1, ..busy }, 1);
+                wire.publish(State { outstanding: 1, ..busy }, 1, None);
                 tokio::task::yield_now().await;
                 assert_eq!(wire.waiting.load(Ordering::SeqCst), 1);
-                wire.publish(last, 2);
+                wire.publish(last, 2, Some(7));
             };
             tokio::join!(waited, acted);
             assert_eq!((wire.waiting.load(Ordering::SeqCst), wire.answered()), (0, 2));
+            assert_eq!(wire.backend(), Some(7));
         }
     }
 }

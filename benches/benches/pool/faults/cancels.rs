@@ -16,13 +16,24 @@ use crate::Effort;
 
 /// Milliseconds that a query after a cancelled one may take.
 const MOST: f64 = 10.0;
-/// Each cancel makes the server start a process, so more callers measure the processors.
+/// More callers measure the processors.
 const CALLERS: usize = 2;
+const CONNECTIONS: usize = 10;
+/// For connections to open, and to come back.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) async fn measure(effort: Effort) -> anyhow::Result<Vec<Bound>> {
     let pg = PgCluster::start(0).await?;
-    let pool = PgPool::connect(PoolConfig::new(pg.primary().url()).max_size(10)).await?;
+    let config = PoolConfig::new(pg.primary().url()).max_size(CONNECTIONS).min_idle(CONNECTIONS);
+    let pool = PgPool::connect(config).await?;
     pool.batch_execute("create table t (id int8)").await?;
+    // A query that waits for the first connect of its connection waits for no cancel.
+    let open = async {
+        while pool.stats().size < CONNECTIONS {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, open).await.context("all connections open")?;
     let calls = effort.of(10_000, 40) / CALLERS;
     let mut bounds = Vec::new();
     for (cancelled, reads, writes) in [
@@ -44,7 +55,7 @@ pub(super) async fn measure(effort: Effort) -> anyhow::Result<Vec<Bound>> {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), idle).await.context("connections come back")?;
+    tokio::time::timeout(PATIENCE, idle).await.context("connections come back")?;
     let stats = pool.stats();
     ensure!(stats.recovery_failures_total == 0, "{stats:?}");
     pool.close().await;

@@ -27,7 +27,7 @@ impl Session {
     pub(crate) fn new() -> Self {
         Self {
             client: Frames::after_startup(),
-            server: Frames::typed(b"SZ"),
+            server: Frames::typed(b"KSZ"),
             counts: Counts::new(),
         }
     }
@@ -91,6 +91,11 @@ impl Session {
         }
     }
 
+    /// The process that serves this connection, once it has said so.
+    pub(crate) fn backend(&self) -> Option<i32> {
+        self.counts.backend
+    }
+
     /// `ReadyForQuery` messages so far, the one that ends the handshake included.
     pub(crate) fn answered(&self) -> u64 {
         self.counts.answered
@@ -151,6 +156,7 @@ struct Counts {
     /// What it said was an error.
     refused: bool,
     lost: bool,
+    backend: Option<i32>,
     status: TransactionStatus,
     in_hot_standby: Option<bool>,
     default_read_only: Option<bool>,
@@ -169,6 +175,7 @@ impl Counts {
             content: false,
             refused: false,
             lost: false,
+            backend: None,
             status: TransactionStatus::Idle,
             in_hot_standby: None,
             default_read_only: None,
@@ -230,6 +237,10 @@ impl Counts {
         match kind {
             b'S' => return self.parameter(body),
             b'N' | b'A' => return,
+            b'K' => {
+                self.backend = body.first_chunk().map(|bytes| i32::from_be_bytes(*bytes));
+                return;
+            }
             b'Z' => return self.ready(body),
             b'G' => self.copy_begins(),
             b'C' if self.copy != Copying::None => {

@@ -114,3 +114,170 @@ async fn a_quick_query_that_is_dropped_needs_no_cancel() {
     // A busy machine may keep one or the other longer than the grace.
     assert!(proxy.accepted() - before < 15, "{} cancels", proxy.accepted() - before);
 }
+
+/// The sessions that cancel for others: their processes.
+const SIGNALLERS: &str = "select coalesce(string_agg(pid::text, ','), '') from pg_stat_activity \
+     where query like '%pg_cancel_backend(pid)%' and pid <> pg_backend_pid()";
+
+async fn signallers(pg: &PgCluster) -> String {
+    pg.sql(pg.primary(), SIGNALLERS).await.unwrap()
+}
+
+/// Gives up until there is one, and returns its process.
+async fn signaller(pg: &PgCluster, pool: &PgPool) -> i32 {
+    for _ in 0..50 {
+        give_up(pool).await;
+        sleep(Duration::from_millis(100)).await;
+        if let Ok(pid) = signallers(pg).await.parse() {
+            return pid;
+        }
+    }
+    panic!("no session cancels for others");
+}
+
+async fn none_is_left(pg: &PgCluster) {
+    while !signallers(pg).await.is_empty() {
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Drops a statement in the middle, and waits until that is repaired.
+async fn give_up(pool: &PgPool) {
+    let repaired = |pool: &PgPool| {
+        let stats = pool.stats();
+        stats.recovered_total + stats.recovery_failures_total
+    };
+    let before = repaired(pool);
+    let lease = pool.acquire().await.unwrap();
+    // In one message, so that the server has it.
+    let slow = timeout(Duration::from_millis(5), lease.batch_execute("select pg_sleep(20)"));
+    assert!(slow.await.is_err());
+    drop(lease);
+    while repaired(pool) == before {
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn where_callers_give_up_often_one_session_cancels_for_all() {
+    let pg = cluster().await;
+    let pool = PgPool::connect(exclusive(&pg, 2)).await.unwrap();
+    give_up(&pool).await;
+    assert_eq!(signallers(&pg).await, "", "a single cancel is not worth one");
+    let pid = signaller(&pg, &pool).await;
+    let quiet = pg.sql(pg.primary(), "select clock_timestamp()").await.unwrap();
+    for _ in 0..20 {
+        give_up(&pool).await;
+    }
+    let cancelled =
+        format!("select state, query_start > '{quiet}' from pg_stat_activity where pid = {pid}");
+    assert_eq!(pg.sql(pg.primary(), &cancelled).await.unwrap(), "idle|t");
+    let stats = pool.stats();
+    assert!(stats.recovered_total > 20 && stats.recovery_failures_total == 0, "{stats:?}");
+    assert!(stats.connects_total <= 2, "none was closed: {stats:?}");
+    pool.close().await;
+    // Sooner than for want of work.
+    timeout(Duration::from_secs(3), none_is_left(&pg)).await.unwrap();
+}
+
+/// There the server sees another port than ours.
+#[tokio::test]
+async fn behind_a_proxy_nobody_is_signalled_by_what_is_not_its_number() {
+    let pg = cluster().await;
+    let proxy = FaultProxy::start(pg.primary().addr()).await.unwrap();
+    let url = format!("postgres://postgres@{}/postgres", proxy.addr());
+    let pool = PgPool::connect(PoolConfig::new(url).max_size(2).min_idle(0).pipelines(0));
+    let pool = pool.await.unwrap();
+    // Tried once, and closed.
+    signaller(&pg, &pool).await;
+    give_up(&pool).await;
+    timeout(Duration::from_secs(3), none_is_left(&pg)).await.unwrap();
+    let before = proxy.accepted();
+    for _ in 0..20 {
+        give_up(&pool).await;
+    }
+    assert!(proxy.accepted() - before >= 20, "a socket for each cancel");
+    assert_eq!(signallers(&pg).await, "");
+    let stats = pool.stats();
+    assert!(stats.recovered_total > 20 && stats.recovery_failures_total == 0, "{stats:?}");
+}
+
+#[tokio::test]
+async fn a_signal_that_may_be_late_costs_the_connection() {
+    for recovery_timeout in [Duration::from_millis(50), Duration::from_secs(1)] {
+        let pg = cluster().await;
+        let config = exclusive(&pg, 2).recovery_timeout(recovery_timeout);
+        let pool = PgPool::connect(config).await.unwrap();
+        let pid = signaller(&pg, &pool).await;
+        let before = pool.stats().recovery_failures_total;
+        pg.freeze_session(pg.primary(), pid).unwrap();
+        give_up(&pool).await;
+        assert_eq!(pool.stats().recovery_failures_total - before, 1);
+        // The others are cancelled as before, in time if there is enough.
+        let repaired = pool.stats().recovered_total;
+        for _ in 0..5 {
+            give_up(&pool).await;
+        }
+        assert!(pool.stats().recovered_total > repaired, "{:?}", pool.stats());
+        let leases = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
+        let sleeping =
+            leases.each_ref().map(|lease| lease.query_one("select 7 from pg_sleep(0.3)", &[]));
+        let thawed = async {
+            sleep(Duration::from_millis(100)).await;
+            pg.thaw_session(pg.primary(), pid).unwrap();
+        };
+        let (answers, ()) = tokio::join!(futures_util::future::join_all(sleeping), thawed);
+        for answer in answers {
+            let answer = answer.unwrap_or_else(|error| panic!("{}", chain(&error)));
+            assert_eq!(answer.get::<_, i32>(0), 7);
+        }
+    }
+}
+
+/// Longer than anybody waits for a signal, and shorter than for a recovery.
+#[tokio::test]
+async fn a_server_that_pauses_loses_no_connection() {
+    let pg = cluster().await;
+    let pool = PgPool::connect(exclusive(&pg, 8)).await.unwrap();
+    signaller(&pg, &pool).await;
+    let leases = futures_util::future::join_all((0..8).map(|_| pool.acquire())).await;
+    let before = pool.stats().recovered_total;
+    let slow =
+        leases.iter().map(|lease| lease.as_ref().unwrap().batch_execute("select pg_sleep(20)"));
+    let patience = Duration::from_millis(20);
+    assert!(timeout(patience, futures_util::future::join_all(slow)).await.is_err());
+    pg.freeze_node(pg.primary()).unwrap();
+    drop(leases);
+    sleep(Duration::from_millis(1_500)).await;
+    pg.thaw_node(pg.primary()).unwrap();
+    while pool.stats().available < 8 {
+        sleep(Duration::from_millis(5)).await;
+    }
+    let stats = pool.stats();
+    assert_eq!(
+        (stats.recovered_total - before, stats.recovery_failures_total),
+        (8, 0),
+        "{stats:?}"
+    );
+}
+
+/// It waits for a lock, so it does not end by itself although its client has ended it.
+#[tokio::test]
+async fn a_copy_that_cannot_end_is_cancelled_in_the_end() {
+    let pg = cluster().await;
+    let pool = PgPool::connect(exclusive(&pg, 2)).await.unwrap();
+    pool.batch_execute("create table t (id int8 primary key)").await.unwrap();
+    let mut tx = pool.begin().await.unwrap();
+    tx.execute("insert into t values (1)", &[]).await.unwrap();
+    let mut copy = pool.copy_in("copy t from stdin").await.unwrap();
+    copy.send("1\n").await.unwrap();
+    assert!(timeout(Duration::from_millis(50), copy.finish()).await.is_err());
+    while pool.stats().recovered_total == 0 {
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(pool.stats().recovery_failures_total, 0);
+    tx.commit().await.unwrap();
+    let count = pool.query_one("select count(*) from t", &[]).await.unwrap();
+    assert_eq!(count.get::<_, i64>(0), 1);
+    assert_eq!(pool.stats().connects_total, 2, "none was closed");
+}

@@ -57,6 +57,18 @@ const DOUBTFUL: State = State { doubtful: true, ..QUIET };
 const COPIES: State = State { copying: true, ..QUIET };
 
 #[test]
+fn the_server_tells_its_process_once_however_it_arrives() {
+    let key = [1234_i32.to_be_bytes(), [9; 4]].concat();
+    for size in [1, 3, 100] {
+        let mut session = Session::new();
+        session.sent(b"\0\0\0\x08\0\x03\0\0");
+        assert_eq!(session.backend(), None);
+        message(b'K', &key).chunks(size).for_each(|bytes| session.received(bytes));
+        assert_eq!(session.backend(), Some(1234));
+    }
+}
+
+#[test]
 fn each_request_is_owed_one_answer() {
     for (script, state) in [
         ("", QUIET),
