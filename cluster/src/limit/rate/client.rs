@@ -170,7 +170,7 @@ impl ClientIp {
     }
 
     #[inline]
-    fn trusts(&self, address: IpAddr) -> bool {
+    pub(super) fn trusts(&self, address: IpAddr) -> bool {
         self.trusted.iter().any(|network| match (network, address) {
             // IPv4 in IPv6 clothes. A wider network that has it in is meant for IPv6.
             (IpNet::V6(network), IpAddr::V4(v4)) if network.prefix_len() >= 96 => {

@@ -1,6 +1,6 @@
 //! Keys of HTTP requests.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, MatchedPath};
@@ -21,6 +21,15 @@ impl<B: 'static> KeyBy<Request<B>> {
             let Some(peer) = request.extensions().get::<ConnectInfo<SocketAddr>>() else {
                 return false;
             };
+            // Apart from the rest: four bytes stay in a register, an address of either family goes
+            // through memory, and that takes as long as a quarter of the check.
+            if let SocketAddr::V4(v4) = peer.0 {
+                let address = IpAddr::V4(*v4.ip());
+                if !client.trusts(address) {
+                    parts.address(address);
+                    return true;
+                }
+            }
             let address = client.resolve(peer.0.ip(), request.headers());
             parts.address(client.network(address));
             true

@@ -124,7 +124,7 @@ impl Buckets {
         let mut state = self.shard(hash).state.lock();
         let (mut taken, mut bucket) = state.take(hash, cost, now.nanos(), self.overflow);
         if !taken.allowed && now.refine() {
-            (taken, bucket) = state.take(hash, cost, now.nanos(), self.overflow);
+            (taken, bucket) = state.take_again(hash, cost, now.nanos(), self.overflow);
         }
         let State { counts, rate, .. } = &mut *state;
         let gcra::Taken { allowed, used, .. } = taken;
@@ -199,6 +199,8 @@ impl Buckets {
 }
 
 impl State {
+    #[expect(clippy::inline_always, reason = "what it returns goes through memory otherwise")]
+    #[inline(always)]
     fn take(
         &mut self,
         hash: u64,
@@ -214,6 +216,18 @@ impl State {
             return (taken, Bucket::Own);
         }
         self.take_new(hash, cost, now, overflow)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn take_again(
+        &mut self,
+        hash: u64,
+        cost: u32,
+        now: u64,
+        overflow: Overflow,
+    ) -> (gcra::Taken, Bucket) {
+        self.take(hash, cost, now, overflow)
     }
 
     /// For a key that is not known.
