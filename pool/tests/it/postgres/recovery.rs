@@ -161,23 +161,30 @@ async fn give_up(pool: &PgPool) {
 #[tokio::test]
 async fn where_callers_give_up_often_one_session_cancels_for_all() {
     let pg = cluster().await;
-    let pool = PgPool::connect(exclusive(&pg, 2)).await.unwrap();
-    give_up(&pool).await;
-    assert_eq!(signallers(&pg).await, "", "a single cancel is not worth one");
-    let pid = signaller(&pg, &pool).await;
-    let quiet = pg.sql(pg.primary(), "select clock_timestamp()").await.unwrap();
-    for _ in 0..20 {
+    pg.sql(pg.primary(), "create role app login").await.unwrap();
+    // One who may do anything, and one who may only signal its own.
+    for user in ["postgres", "app"] {
+        let url = format!("postgres://{user}@{}/postgres", pg.primary().addr());
+        let config = PoolConfig::new(url).max_size(2).min_idle(0).pipelines(0);
+        let pool = PgPool::connect(config).await.unwrap();
         give_up(&pool).await;
+        assert_eq!(signallers(&pg).await, "", "a single cancel is not worth one");
+        let pid = signaller(&pg, &pool).await;
+        let quiet = pg.sql(pg.primary(), "select clock_timestamp()").await.unwrap();
+        for _ in 0..20 {
+            give_up(&pool).await;
+        }
+        let cancelled = format!(
+            "select state, query_start > '{quiet}' from pg_stat_activity where pid = {pid}"
+        );
+        assert_eq!(pg.sql(pg.primary(), &cancelled).await.unwrap(), "idle|t", "{user}");
+        let stats = pool.stats();
+        assert!(stats.recovered_total > 20 && stats.recovery_failures_total == 0, "{stats:?}");
+        assert!(stats.connects_total <= 2, "none was closed: {stats:?}");
+        pool.close().await;
+        // Sooner than for want of work.
+        timeout(Duration::from_secs(3), none_is_left(&pg)).await.unwrap();
     }
-    let cancelled =
-        format!("select state, query_start > '{quiet}' from pg_stat_activity where pid = {pid}");
-    assert_eq!(pg.sql(pg.primary(), &cancelled).await.unwrap(), "idle|t");
-    let stats = pool.stats();
-    assert!(stats.recovered_total > 20 && stats.recovery_failures_total == 0, "{stats:?}");
-    assert!(stats.connects_total <= 2, "none was closed: {stats:?}");
-    pool.close().await;
-    // Sooner than for want of work.
-    timeout(Duration::from_secs(3), none_is_left(&pg)).await.unwrap();
 }
 
 /// There the server sees another port than ours.
