@@ -56,7 +56,8 @@ pub struct PoolConfig {
     #[cfg_attr(feature = "serde", serde(skip_serializing))]
     pub url: String,
     /// Most connections open at a time. Default 10 (documented). Twice the cores of the
-    /// *server*, divided by the number of processes that share it, is a good start.
+    /// *server*, divided by the number of processes that share it, is a good start. Beside them are
+    /// those of `reserved` and of listeners, and one while callers give up statements often.
     pub max_size: usize,
     /// Connections kept open although idle, and tested meanwhile. Default 2 (documented). Capped
     /// at `max_size`.

@@ -216,6 +216,14 @@ pub(crate) fn listener_lost(error: &crate::error::PoolError) {
     tracing::warn!(?error, "a listener could not connect again");
 }
 
+/// The session that cancels for others could not be opened (then with the error), or was of no use.
+#[cfg(feature = "postgres")]
+#[cfg_attr(not(feature = "tracing"), expect(unused_variables, reason = "nobody to tell"))]
+pub(crate) fn signaller_dismissed(error: Option<&(dyn std::error::Error + Send + Sync)>) {
+    #[cfg(feature = "tracing")]
+    tracing::info!(?error, "each cancel takes a connection of its own for a while");
+}
+
 /// The server or the network ended a connection.
 #[cfg(feature = "postgres")]
 #[cfg_attr(not(feature = "tracing"), expect(unused_variables, reason = "nobody to tell"))]

@@ -121,7 +121,7 @@ impl Drop for Permit {
 
 #[expect(
     clippy::needless_pass_by_value,
-    reason = "by reference each call costs as if it took the permit's"
+    reason = "a reference to its parts is the permit's address as well"
 )]
 #[cold]
 #[inline(never)]
@@ -132,7 +132,7 @@ fn give_up(shard: Arc<Shard>, call: Call) {
 
 #[expect(
     clippy::needless_pass_by_value,
-    reason = "by reference each call costs as if it took the permit's"
+    reason = "a reference to its parts is the permit's address as well"
 )]
 #[cold]
 #[inline(never)]

@@ -23,6 +23,7 @@ use super::endpoint::Endpoint;
 use super::error::BoxError;
 use super::socket::Address;
 use super::stream::Done;
+use crate::event;
 
 /// Two cancels within this time are many.
 const OFTEN: Duration = Duration::from_secs(1);
@@ -79,7 +80,9 @@ impl Signalling {
         Self::Without { last: None, rests: None }
     }
 
-    fn resting() -> Self {
+    /// After a session was of no use, or for this reason could not be opened.
+    fn resting(error: Option<&(dyn std::error::Error + Send + Sync)>) -> Self {
+        event::signaller_dismissed(error);
         Self::Without { last: None, rests: Some(Instant::now() + REST) }
     }
 }
@@ -168,7 +171,7 @@ impl Canceller {
                     let (signaller, used) = (Arc::new(signaller), Instant::now());
                     Signalling::Open { signaller, used, _task: task.take() }
                 }
-                Err(_) => Signalling::resting(),
+                Err(error) => Signalling::resting(Some(&*error)),
             };
         }
     }
@@ -179,7 +182,7 @@ impl Canceller {
         if let Signalling::Open { signaller: current, .. } = &*session
             && Arc::ptr_eq(current, signaller)
         {
-            *session = Signalling::resting();
+            *session = Signalling::resting(None);
         }
     }
 

@@ -18,8 +18,10 @@ use crate::stats::CloseReason;
 /// way end sooner, and the first cancels cost a connection each.
 const GRACE: Duration = Duration::from_millis(3);
 
-/// The longest time between two cancels of the same statement, and what a COPY from the client has to
-/// end by itself.
+/// The same for a COPY from the client, once it has begun; at most half of `recovery_timeout`.
+const COPY_GRACE: Duration = Duration::from_millis(200);
+
+/// The longest time between two cancels of the same statement.
 const SLOWEST: Duration = Duration::from_millis(200);
 
 /// Cancels and rolls back in a task that keeps the lease, so that nobody else gets the connection
@@ -74,9 +76,9 @@ async fn drain(lease: &Lease<PgManager>) -> Result<(), BoxError> {
             Ok(answer) => break ready(answer)?,
             // The driver has ended it, so it ends by itself soon. If a cancel hits the server before
             // that has read what was sent ahead of the data, it answers once too often, and the
-            // connection is lost. As it may be yet if the COPY begins only now.
+            // connection is lost. A COPY that begins only after this look may still be hit so.
             Err(_) if !spared && lease.wire.state().copying => {
-                (spared, patience) = (true, SLOWEST.min(recovery_timeout(lease) / 2));
+                (spared, patience) = (true, COPY_GRACE.min(recovery_timeout(lease) / 2));
             }
             // A pipeline may have left several behind, and one cancel ends one.
             Err(_) if lease.wire.is_busy() => {

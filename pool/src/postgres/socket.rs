@@ -65,9 +65,7 @@ impl Socket {
             Address::Unix(path) => UnixStream::connect(path).await.map(Self::Unix),
         }
     }
-}
 
-impl Socket {
     /// Our port, by which a server knows the connection if nobody stands between.
     pub(super) fn port(&self) -> Option<u16> {
         match self {

@@ -22,7 +22,7 @@ impl<B: 'static> KeyBy<Request<B>> {
                 return false;
             };
             // Apart from the rest: four bytes stay in a register, an address of either family goes
-            // through memory, and that takes as long as a quarter of the check.
+            // through memory, for which the processor waits.
             if let SocketAddr::V4(v4) = peer.0 {
                 let address = IpAddr::V4(*v4.ip());
                 if !client.trusts(address) {

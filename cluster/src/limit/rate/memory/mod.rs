@@ -122,10 +122,12 @@ impl Buckets {
     #[inline(always)]
     pub(super) fn take(&self, hash: u64, cost: u32, now: &mut Moment) -> (Taken, Rate) {
         let mut state = self.shard(hash).state.lock();
-        let (mut taken, mut bucket) = state.take(hash, cost, now.nanos(), self.overflow);
-        if !taken.allowed && now.refine() {
-            (taken, bucket) = state.take_again(hash, cost, now.nanos(), self.overflow);
-        }
+        let (taken, bucket) = loop {
+            let (taken, bucket) = state.take(hash, cost, now.nanos(), self.overflow);
+            if taken.allowed || !now.refine() {
+                break (taken, bucket);
+            }
+        };
         let State { counts, rate, .. } = &mut *state;
         let gcra::Taken { allowed, used, .. } = taken;
         *(if allowed { &mut counts.allowed } else { &mut counts.limited }) += 1;
@@ -216,18 +218,6 @@ impl State {
             return (taken, Bucket::Own);
         }
         self.take_new(hash, cost, now, overflow)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn take_again(
-        &mut self,
-        hash: u64,
-        cost: u32,
-        now: u64,
-        overflow: Overflow,
-    ) -> (gcra::Taken, Bucket) {
-        self.take(hash, cost, now, overflow)
     }
 
     /// For a key that is not known.
