@@ -5,12 +5,13 @@
 //! pushes the oldest of its queue out, so they age by what is asked, without a clock and without a
 //! sweep. It is the first question that TinyLFU's doorkeeper answers (Einziger, Friedman, Manes,
 //! ACM Transactions on Storage 2017) and the ghost queue of S3-FIFO, for two bytes a key.
+//!
+//! As many keys are remembered as memory holds, as in S3-FIFO (Yang et al., SOSP 2023). With more of
+//! them a full memory of moka hits less on every trace of the bench but one, where it is even, and
+//! takes in, which costs more than the find itself, up to six times as many.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-
-/// Keys remembered for each that memory holds: the sample that TinyLFU counts over.
-const SAMPLE: u64 = 10;
 
 /// Fingerprints in one word.
 const LANES: u64 = 4;
@@ -73,7 +74,7 @@ impl Doorkeeper {
 }
 
 fn words(entries: u64) -> u64 {
-    (entries.saturating_mul(SAMPLE) / LANES).clamp(WORDS.0, WORDS.1)
+    (entries / LANES).clamp(WORDS.0, WORDS.1)
 }
 
 fn empty(words: u64) -> Queues {
@@ -112,21 +113,23 @@ mod tests {
     }
 
     #[test]
-    fn a_key_outlasts_three_times_the_entries_and_not_a_hundred_times() {
+    fn a_key_outlasts_a_quarter_of_the_entries_and_not_ten_times_as_many() {
         let door = Doorkeeper::default();
-        let entries = 1_000;
-        let known =
-            |from: u64, to: u64| (from..to).filter(|key| door.knows(hash(*key), || entries));
-        assert!(known(0, entries).count() < 10);
-        assert!(known(10 * entries, 13 * entries).count() < 10, "one-hit wonders");
-        assert!(known(0, entries).count() > 900);
-        assert!(known(20 * entries, 120 * entries).count() < 1_000);
-        assert!(known(0, entries).count() < 10, "long forgotten");
+        let entries = 1_200;
+        let known = |from: u64, to: u64| {
+            (from..to).filter(|key| door.knows(hash(*key), || entries)).count()
+        };
+        assert!(known(0, entries / 4) < 10);
+        assert!(known(10 * entries, 10 * entries + entries / 4) < 10, "one-hit wonders");
+        let still = known(0, entries / 4);
+        assert!(still > 225, "{still} of 300");
+        assert!(known(20 * entries, 30 * entries) < 100);
+        assert!(known(0, entries / 4) < 10, "long forgotten");
     }
 
     #[test]
     fn it_is_bounded_however_much_memory_holds() {
-        for (entries, words) in [(0, 64), (1, 64), (1_000, 2_500), (u64::MAX, 1 << 21)] {
+        for (entries, words) in [(0, 64), (1, 64), (1_000, 250), (u64::MAX, 1 << 21)] {
             let door = Doorkeeper::default();
             door.knows(7, || entries);
             assert_eq!(lengths(&door), [words]);
@@ -140,7 +143,7 @@ mod tests {
     #[test]
     fn it_grows_with_what_memory_holds_and_no_further_than_its_bound() {
         let door = Doorkeeper::default();
-        let entries = 1_000;
+        let entries = 10_000;
         let known = |keys: std::ops::Range<u64>, entries: u64| {
             keys.filter(|key| door.knows(hash(*key), || entries)).count()
         };
@@ -148,21 +151,21 @@ mod tests {
         known(0..100, 10);
         assert_eq!(lengths(&door), [64]);
         known(1_000_000..1_010_000, 10);
-        known(2_000_000..2_010_000, 102);
+        known(2_000_000..2_010_000, 1_020);
         assert_eq!(lengths(&door), [64], "less than four times as many words");
         known(3_000_000..3_010_000, entries);
         assert_eq!(lengths(&door), [64, 2_500], "one in 256 of them looked");
-        known(0..3 * entries, entries);
-        assert!(known(0..entries, entries) > 900, "as if it had been so from the beginning");
+        known(0..entries / 3, entries);
+        assert!(known(0..entries / 3, entries) > 3_000, "as if it had been so from the beginning");
         let mut new = 4_000_000;
-        for entries in [4_000, 16_000, 64_000, 256_000, u64::MAX, u64::MAX] {
+        for entries in [40_000, 160_000, 640_000, 2_560_000, u64::MAX, u64::MAX] {
             known(new..new + 10_000, entries);
             new += 10_000;
         }
         assert_eq!(lengths(&door), [64, 2_500, 10_000, 40_000, 160_000, 640_000], "and no further");
         let steps = Doorkeeper::default();
         for step in 0..20 {
-            let entries = (26_u64 << (2 * step)).min(1 << 40);
+            let entries = (260_u64 << (2 * step)).min(1 << 40);
             for key in step * 10_000..(step + 1) * 10_000 {
                 steps.knows(hash(key), || entries);
             }
