@@ -289,21 +289,28 @@ where
     {
         coherence::listen(&self.core).await;
         let mut found = HashMap::with_capacity(keys.len());
-        let mut waiting = Vec::new();
-        let mut leads = Vec::new();
+        let mut missing = Vec::new();
+        let mut flying = Vec::new();
         for key in load::distinct(keys) {
-            match self.core.memory.read(&key, &self.core.removals) {
+            let read = self.core.memory.read(&key, &self.core.removals);
+            let held = read.is_held();
+            match read {
                 Read::Hit(content) | Read::Renew(content) => {
                     found.extend(content.map(|value| (key, value)));
-                    continue;
                 }
-                Read::StandIn(_) | Read::Suspect(_) | Read::Remains | Read::Miss => {}
+                Read::Remains | Read::Miss => missing.push((key, held)),
+                Read::StandIn(_) | Read::Suspect(_) => flying.push((key, None)),
             }
+        }
+        self.core.look_first_for_all(missing, &mut found, &mut flying).await;
+        let mut waiting = Vec::new();
+        let mut leads = Vec::new();
+        for (key, seen) in flying {
             match self.core.join(&key, false, Joins::Current) {
                 Join::Hit(content) => found.extend(content.map(|value| (key, value))),
                 Join::Wait(landing) => waiting.push((key, landing)),
                 Join::Lead(lead, landing) => {
-                    leads.push(lead);
+                    leads.push((lead, seen));
                     waiting.push((key, landing));
                 }
             }

@@ -2,6 +2,7 @@
 //! something old stand in, or reads the shared layer.
 
 use std::borrow::Borrow;
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,7 +19,7 @@ use crate::key::CacheKey;
 use crate::load::{self, Landed, Previous};
 use crate::memory::{Read, Slot};
 use crate::removals::Verdict;
-use crate::shared::{Found, View};
+use crate::shared::{Found, Looked, View};
 
 /// How often a caller may find that what it joined was removed before it asked. Flights of one
 /// key follow each other, so the second one it joins began after it asked.
@@ -218,22 +219,71 @@ where
         Q: CacheKey + ToOwned<Owned = K> + ?Sized,
     {
         let Some(shared) = &self.shared else { return First::Nothing(None) };
-        let ticket = match self.memory.admits(key, held) {
-            true => self.flights.promote_alone(&key.to_owned()).map(Some),
-            // Whoever flies for it has asked for it, so the doorkeeper would know it.
-            false => self.flights.trusts_shared(key).then_some(None),
-        };
-        let Some(ticket) = ticket else { return First::Nothing(None) };
+        let Some(ticket) = self.may_look(key, held) else { return First::Nothing(None) };
         let loaded = self.removals.now();
         let Ok(looked) = shared.look_key(key).await else {
             return First::Nothing(None);
         };
+        self.first(ticket.as_ref(), looked, loaded, wants_value)
+    }
+
+    /// As [`look_first`](Self::look_first), for all of `missing` in one round trip: adds what is there
+    /// to `found`, and the rest to `flying`, with what a load must know to write there.
+    pub(crate) async fn look_first_for_all(
+        &self,
+        missing: Vec<(K, bool)>,
+        found: &mut HashMap<K, V>,
+        flying: &mut Vec<(K, Option<View>)>,
+    ) {
+        let mut looking = Vec::with_capacity(missing.len());
+        for (key, held) in missing {
+            let ticket = self.shared.as_ref().and_then(|_| self.may_look(&key, held));
+            match ticket {
+                Some(ticket) => looking.push((key, ticket)),
+                None => flying.push((key, None)),
+            }
+        }
+        let Some(shared) = self.shared.as_ref().filter(|_| !looking.is_empty()) else { return };
+        let loaded = self.removals.now();
+        let Ok(looked) = shared.look_keys(looking.iter().map(|(key, _)| key)).await else {
+            flying.extend(looking.into_iter().map(|(key, _)| (key, None)));
+            return;
+        };
+        for ((key, ticket), looked) in looking.into_iter().zip(looked) {
+            match self.first(ticket.as_ref(), looked, loaded, false) {
+                First::Found(content) => found.extend(content.map(|value| (key, value))),
+                First::Nothing(view) => flying.push((key, view)),
+            }
+        }
+    }
+
+    /// Whether a first look may be had, and the ticket with which its find comes into memory, if it is
+    /// to.
+    fn may_look<Q>(&self, key: &Q, held: bool) -> Option<Option<Ticket<K, Landed<V>>>>
+    where
+        K: Borrow<Q>,
+        Q: CacheKey + ToOwned<Owned = K> + ?Sized,
+    {
+        match self.memory.admits(key, held) {
+            true => self.flights.promote_alone(&key.to_owned()).map(Some),
+            // Whoever flies for it has asked for it, so the doorkeeper would know it.
+            false => self.flights.trusts_shared(key).then_some(None),
+        }
+    }
+
+    fn first(
+        &self,
+        ticket: Option<&Ticket<K, Landed<V>>>,
+        looked: Looked<V>,
+        loaded: u64,
+        wants_value: bool,
+    ) -> First<V> {
         match looked.found {
             None => First::Nothing(Some(looked.view())),
             // A flight knows what to do with what may only stand in.
             Some(found) if found.fresh_left.is_zero() => First::Nothing(None),
             Some(found) if found.content.is_none() && wants_value => First::Nothing(None),
-            Some(found) => First::Found(self.settle(ticket.as_ref(), found, loaded).content),
+            Some(found) => First::Found(self.settle(ticket, found, loaded).content),
         }
     }
 

@@ -53,9 +53,7 @@ pub(crate) async fn fly<K, V, E, F, Fut>(
     F: FnOnce(Previous<V>) -> Fut,
     Fut: Future<Output = Result<Entry<V>, E>>,
 {
-    let mut duty = Duty::new(&core, lead, wants_value);
-    // What the caller has just seen need not be looked for again.
-    duty.view = seen.filter(|_| duty.trusts_shared && !duty.suspect);
+    let mut duty = Duty::new(&core, lead, wants_value).having_seen(seen);
     if duty.view.is_none() {
         let Digested::Load(consulted) = duty.consult().await else { return };
         duty = consulted;
@@ -127,6 +125,12 @@ where
             admitted: true,
             lead,
         }
+    }
+
+    /// What the caller has just seen in the shared layer need not be looked for again.
+    fn having_seen(mut self, seen: Option<View>) -> Self {
+        self.view = seen.filter(|_| self.trusts_shared && !self.suspect);
+        self
     }
 
     /// The load begins now, not when the shared layer was asked.

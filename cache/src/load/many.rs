@@ -1,22 +1,29 @@
 //! Many flights that share one look at the shared layer and one load.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::hash::Hash;
 use std::sync::Arc;
+
+use ahash::RandomState;
 
 use super::{Digested, Duty, Landed, source};
 use crate::cache::Core;
 use crate::entry::Entry;
 use crate::flight::Lead;
 use crate::key::CacheKey;
+use crate::shared::View;
+
+/// A flight to be flown, and what was just seen under its key.
+pub(crate) type Leading<K, V> = (Lead<K, Landed<V>>, Option<View>);
 
 /// Flies many flights at once: the keys that the shared layer does not have are loaded together.
 ///
-/// A key that the load does not bring is absent at the source.
+/// A key that the load does not bring is absent at the source. What has just been seen under a key
+/// need not be looked for again.
 pub(crate) async fn fly_many<K, V, T, E, F, Fut>(
     core: Arc<Core<K, V>>,
-    leads: Vec<Lead<K, Landed<V>>>,
+    leads: Vec<Leading<K, V>>,
     load: F,
 ) where
     K: CacheKey + Clone + Send + Sync + 'static,
@@ -26,7 +33,8 @@ pub(crate) async fn fly_many<K, V, T, E, F, Fut>(
     F: FnOnce(Vec<K>) -> Fut,
     Fut: Future<Output = Result<HashMap<K, T>, E>>,
 {
-    let duties: Vec<_> = leads.into_iter().map(|lead| Duty::new(&core, lead, false)).collect();
+    let duty = |(lead, seen)| Duty::new(&core, lead, false).having_seen(seen);
+    let duties: Vec<_> = leads.into_iter().map(duty).collect();
     let mut duties = consult(&core, duties).await;
     if duties.is_empty() {
         return;
@@ -58,7 +66,7 @@ where
 {
     let Some(shared) = &core.shared else { return duties };
     let (asking, mut loading): (Vec<_>, Vec<_>) =
-        duties.into_iter().partition(|duty| duty.trusts_shared);
+        duties.into_iter().partition(|duty| duty.trusts_shared && duty.view.is_none());
     if asking.is_empty() {
         return loading;
     }
@@ -90,6 +98,6 @@ async fn all<F: Future<Output = ()>>(futures: Vec<F>) {
 
 /// Keys that occur more than once are flown once.
 pub(crate) fn distinct<K: Hash + Eq + Clone>(keys: &[K]) -> Vec<K> {
-    let mut seen = std::collections::HashSet::with_capacity(keys.len());
+    let mut seen = HashSet::with_capacity_and_hasher(keys.len(), RandomState::default());
     keys.iter().filter(|key| seen.insert(*key)).cloned().collect()
 }

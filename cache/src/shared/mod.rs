@@ -170,6 +170,17 @@ impl<V> Shared<V> {
         self.look_at(texts.iter().map(|text| self.names.value(text)).collect()).await
     }
 
+    /// As [`look_many`](Self::look_many), without strings for the texts of their own.
+    ///
+    /// # Errors
+    /// As [`look`](Self::look).
+    pub(crate) async fn look_keys<'a, K: CacheKey + 'a>(
+        &self,
+        keys: impl Iterator<Item = &'a K>,
+    ) -> Result<Looks<V>, StoreError> {
+        self.look_at(keys.map(|key| self.names.value_of(key)).collect()).await
+    }
+
     async fn look_at(&self, keys: Keys) -> Result<Looks<V>, StoreError> {
         let asked = keys.len();
         if !self.is_trusted() {

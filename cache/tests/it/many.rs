@@ -58,8 +58,41 @@ async fn what_no_layer_has_is_loaded_together_and_once() {
         tokio::task::yield_now().await;
     }
     let other = builder("quotes").shared(store.clone()).build().unwrap();
+    let before = store.gets();
     assert_eq!(database.read(&other, &["a", "bb", "ccc", "nothing", "d"]).await.len(), 4);
     assert_eq!(database.asked(), [keys(&["d"])]);
+    assert_eq!(store.gets() - before, 1, "what is loaded has just been looked for");
+    // What was found lies in memory.
+    database.read(&other, &["a", "bb", "ccc", "nothing", "d"]).await;
+    assert_eq!(store.gets() - before, 1);
+}
+
+#[tokio::test]
+async fn what_is_removed_while_it_is_found_does_not_come_into_memory() {
+    let store = FakeStore::default();
+    let writer = builder("quotes").shared(store.clone()).build().unwrap();
+    writer.insert("a".to_owned(), 100).await;
+    writer.insert("b".to_owned(), 100).await;
+    let cache = builder("quotes").shared(store.clone()).build().unwrap();
+    let database = Database::default();
+    let gate = store.gate_gets();
+    let finding = tokio::spawn({
+        let (cache, database) = (cache.clone(), database.clone());
+        async move { database.read(&cache, &["a", "b"]).await }
+    });
+    gate.arrived().await;
+    let removing = store.gate_removes();
+    let removal = tokio::spawn({
+        let cache = cache.clone();
+        async move { cache.remove("a").await.is_complete() }
+    });
+    removing.arrived().await;
+    gate.open();
+    assert_eq!(finding.await.unwrap()["b"], 100);
+    removing.open();
+    assert!(removal.await.unwrap());
+    assert_eq!(cache.get("a").await, None);
+    assert_eq!(database.read(&cache, &["a", "b"]).await["a"], 1, "loaded anew");
 }
 
 #[tokio::test]
