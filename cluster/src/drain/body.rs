@@ -53,12 +53,12 @@ pin_project! {
 }
 
 impl Upload {
-    pub(super) fn body(body: Incoming, in_flight: &InFlight) -> Body {
+    pub(super) fn body(body: Incoming, conn: &Arc<Conn>, in_flight: &InFlight) -> Body {
         if body.is_end_stream() {
             // Takes no box, as the other one does.
             return Body::empty();
         }
-        let conn = Arc::clone(in_flight.conn());
+        let conn = Arc::clone(conn);
         let stream = in_flight.stream().map(weak);
         let patience = conn.server().config().body_read_timeout;
         let upload = Self { body, conn, stream, ended: false, patience, waits: None, timer: None };
@@ -152,11 +152,10 @@ impl HttpBody for Upload {
 pub(super) struct CountedBody {
     pub(super) body: Body,
     pub(super) in_flight: InFlight,
-    pub(super) left: Left,
 }
 
 /// Bytes of a body still to come: hyper drops it after the last of them, without asking for its end.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Left {
     Unknown,
     /// The head says so.
@@ -175,9 +174,32 @@ impl Left {
         }
     }
 
-    fn passes(&mut self, length: u64) {
-        if let Self::Stated(left) | Self::Exact(left) = self {
-            *left = left.saturating_sub(length);
+    /// After so many of them.
+    #[inline]
+    pub(super) fn after(self, length: u64) -> Self {
+        match self {
+            Self::Unknown => Self::Unknown,
+            Self::Stated(left) => Self::Stated(left.saturating_sub(length)),
+            Self::Exact(left) => Self::Exact(left.saturating_sub(length)),
+        }
+    }
+
+    /// As one word. A length of more than 63 bits is none.
+    #[inline]
+    pub(super) fn to_word(self) -> u64 {
+        match self {
+            Self::Stated(left) if left < UNKNOWN => left,
+            Self::Exact(left) if left < UNKNOWN => EXACT | left,
+            Self::Unknown | Self::Stated(_) | Self::Exact(_) => UNKNOWN,
+        }
+    }
+
+    #[inline]
+    pub(super) fn of_word(word: u64) -> Self {
+        match word {
+            UNKNOWN => Self::Unknown,
+            word if word & EXACT == 0 => Self::Stated(word),
+            word => Self::Exact(word & !EXACT),
         }
     }
 
@@ -192,6 +214,10 @@ impl Left {
     }
 }
 
+/// Marks a length that the body itself says.
+const EXACT: u64 = 1 << 63;
+const UNKNOWN: u64 = EXACT - 1;
+
 /// The length that the head states.
 fn stated(response: &Response<Body>) -> Option<u64> {
     response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
@@ -205,7 +231,7 @@ impl HttpBody for CountedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Part>, axum::Error>>> {
-        let Self { body, in_flight, left } = &mut *self;
+        let Self { body, in_flight } = &mut *self;
         in_flight.stream().inspect(|stream| stream.asks());
         let answer = Pin::new(&mut *body).poll_frame(cx);
         match &answer {
@@ -215,8 +241,7 @@ impl HttpBody for CountedBody {
             }
             Poll::Ready(None) => in_flight.finish(),
             Poll::Ready(Some(Ok(frame))) => {
-                left.passes(frame.data_ref().map_or(0, |data| data.len() as u64));
-                in_flight.finish_if_whole(body, *left);
+                in_flight.passes(frame.data_ref().map_or(0, |data| data.len() as u64), body);
             }
             // The request ends as cancelled when hyper drops the body.
             Poll::Ready(Some(Err(_))) => {}
@@ -226,13 +251,38 @@ impl HttpBody for CountedBody {
 
     fn is_end_stream(&self) -> bool {
         // After the last byte trailers may follow.
-        !matches!(self.left, Left::Exact(1..)) && self.body.is_end_stream()
+        !matches!(self.in_flight.left(), Left::Exact(1..)) && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self.left {
+        match self.in_flight.left() {
             Left::Exact(left) => SizeHint::with_exact(left),
             Left::Stated(_) | Left::Unknown => self.body.size_hint(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_fits_into_a_word() {
+        for left in [0, 1, 1 << 62, UNKNOWN - 1] {
+            for left in [Left::Stated(left), Left::Exact(left), Left::Unknown] {
+                assert_eq!(Left::of_word(left.to_word()), left);
+            }
+        }
+        for left in [UNKNOWN, EXACT, u64::MAX] {
+            assert_eq!(Left::of_word(Left::Stated(left).to_word()), Left::Unknown);
+            assert_eq!(Left::of_word(Left::Exact(left).to_word()), Left::Unknown);
+        }
+    }
+
+    #[test]
+    fn no_more_passes_than_is_left() {
+        assert_eq!(Left::Exact(5).after(3), Left::Exact(2));
+        assert_eq!(Left::Stated(5).after(6), Left::Stated(0));
+        assert_eq!(Left::Unknown.after(3), Left::Unknown);
     }
 }

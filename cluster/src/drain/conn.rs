@@ -42,7 +42,7 @@ pub(super) struct Conn {
     asked: Asked,
     since: Instant,
     activity: AtomicU8,
-    /// What has happened that ends idleness: a request, or more of the body of one that has been
+    /// What has happened that ends idleness besides requests, as more of the body of one that has been
     /// answered already.
     moves: AtomicU64,
     /// Odd while a write waits for the client; each even number means that bytes have gone out.
@@ -127,7 +127,7 @@ impl Conn {
     #[cfg(feature = "http2")]
     pub(super) fn speak_h2(&self) {
         self.h2.store(true, Ordering::Relaxed);
-        self.moves.store(self.moves() + 1, Ordering::Relaxed);
+        self.moves.fetch_add(1, Ordering::Relaxed);
     }
 
     #[cfg(feature = "http2")]
@@ -142,7 +142,7 @@ impl Conn {
 
     /// What has happened so far that ends idleness.
     pub(super) fn moves(&self) -> u64 {
-        self.moves.load(Ordering::Relaxed)
+        self.requests() + self.moves.load(Ordering::Relaxed)
     }
 
     /// Bytes have arrived; true if they begin a head, as those between requests do. Those of a body
@@ -213,7 +213,6 @@ impl Conn {
     #[inline]
     pub(super) fn request_begins(&self) {
         self.tally.start();
-        self.moves.store(self.moves() + 1, Ordering::Relaxed);
         self.activity.store(Activity::Busy as u8, Ordering::Relaxed);
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::{Method, Request};
 use tokio::time::Instant;
 
+use super::body::Left;
 use super::conn::Conn;
 
 /// As much as is kept of it, in words of eight bytes.
@@ -21,6 +22,8 @@ pub(super) struct Asked {
     /// yet.
     since: AtomicU64,
     timed_out: AtomicBool,
+    /// Of its response.
+    left: AtomicU64,
 }
 
 impl Asked {
@@ -28,7 +31,10 @@ impl Asked {
     pub(super) fn begin<B>(&self, request: &Request<B>) {
         self.label.set(request);
         self.since.store(0, Ordering::Relaxed);
-        self.timed_out.store(false, Ordering::Relaxed);
+        // Rarely so, and a store that is not made is one less to be waited for by the count down.
+        if self.has_timed_out() {
+            self.timed_out.store(false, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn label(&self) -> &Label {
@@ -50,6 +56,16 @@ impl Asked {
     pub(super) fn age(&self, conn: &Conn) -> Duration {
         let since = self.since.load(Ordering::Relaxed).checked_sub(1);
         since.map_or(Duration::ZERO, |since| (conn.since() + Duration::from_nanos(since)).elapsed())
+    }
+
+    #[inline]
+    pub(super) fn left(&self) -> Left {
+        Left::of_word(self.left.load(Ordering::Relaxed))
+    }
+
+    #[inline]
+    pub(super) fn set_left(&self, left: Left) {
+        self.left.store(left.to_word(), Ordering::Relaxed);
     }
 
     /// Its handler has taken too long.

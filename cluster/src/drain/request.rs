@@ -15,7 +15,7 @@ use http::header::{CONNECTION, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Sleep, sleep_until};
 use tower_service::Service as _;
 
 use super::body::{CountedBody, Left, Upload};
@@ -48,7 +48,7 @@ impl hyper::service::Service<Request<Incoming>> for RequestService {
             return RequestFuture::refused(refusal, in_flight);
         }
         let connect = request.method() == Method::CONNECT;
-        let mut request = request.map(|body| Upload::body(body, &in_flight));
+        let mut request = request.map(|body| Upload::body(body, &self.conn, &in_flight));
         request.extensions_mut().insert(ConnectInfo(self.peer));
         // A router is always ready, and its clone is one count up.
         RequestFuture::passed_on(self.router.clone().call(request), in_flight, connect)
@@ -125,21 +125,22 @@ impl<F> RequestFuture<F> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response<CountedBody>, Infallible>> {
         let mut this = self.project();
-        let in_flight = this.in_flight.as_ref().expect(NOT_AGAIN);
+        let (conn, asked) = this.in_flight.as_ref().and_then(InFlight::parts).expect(NOT_AGAIN);
         let mut response = match this.refusal.take() {
             Some(refusal) => refusal.response(),
             None => {
-                ready!(poll_timeout(in_flight, this.timer, cx));
-                in_flight.asked().times_out();
-                let (uploading, h2) = (in_flight.is_uploading(), in_flight.conn.is_h2());
+                ready!(poll_timeout(conn, asked, this.timer, cx));
+                asked.times_out();
+                let in_flight = this.in_flight.as_ref().expect(NOT_AGAIN);
+                let (uploading, h2) = (in_flight.is_uploading(), conn.is_h2());
                 // The handler goes before its client hears.
                 this.inner.set(None);
                 timed_out(uploading, h2)
             }
         };
         let mut in_flight = this.in_flight.take().expect(NOT_AGAIN);
-        let left = settle(&mut response, &mut in_flight, *this.connect);
-        Poll::Ready(Ok(response.map(|body| CountedBody { body, in_flight, left })))
+        settle(&mut response, &mut in_flight, *this.connect);
+        Poll::Ready(Ok(response.map(|body| CountedBody { body, in_flight })))
     }
 }
 
@@ -147,22 +148,23 @@ const NOT_AGAIN: &str = "not polled after it has ended";
 
 /// The handler waits: ends once it has done so for too long.
 fn poll_timeout(
-    in_flight: &InFlight,
+    conn: &Conn,
+    asked: &Asked,
     timer: &mut Option<Pin<Box<Sleep>>>,
     cx: &mut Context<'_>,
 ) -> Poll<()> {
-    let since = in_flight.waits();
-    let Some(time) = in_flight.conn.server().config().request_timeout else {
+    let since = asked.waits(conn);
+    let Some(time) = conn.server().config().request_timeout else {
         return Poll::Pending;
     };
     timer.get_or_insert_with(|| Box::pin(sleep_until(since + time))).as_mut().poll(cx)
 }
 
-/// What the response means for its connection, and what is to come of it.
+/// What the response means for its connection and its request.
 #[expect(clippy::inline_always, reason = "a call costs a part of what all of this may")]
 #[inline(always)]
-fn settle(response: &mut Response<Body>, in_flight: &mut InFlight, connect: bool) -> Left {
-    let conn = &*in_flight.conn;
+fn settle(response: &mut Response<Body>, in_flight: &mut InFlight, connect: bool) {
+    let Some((conn, asked)) = in_flight.parts() else { return };
     let status = response.status();
     if status == StatusCode::SWITCHING_PROTOCOLS || connect && status.is_success() {
         conn.upgrade();
@@ -171,8 +173,8 @@ fn settle(response: &mut Response<Body>, in_flight: &mut InFlight, connect: bool
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let left = Left::of(response);
+    asked.set_left(left);
     in_flight.finish_if_whole(response.body(), left);
-    left
 }
 
 impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for RequestFuture<F> {
@@ -187,9 +189,9 @@ impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for RequestF
             let mut answer = inner.poll(cx);
             if let Poll::Ready(Ok(response)) = &mut answer {
                 let mut in_flight = this.in_flight.take().expect(NOT_AGAIN);
-                let left = settle(response, &mut in_flight, *this.connect);
+                settle(response, &mut in_flight, *this.connect);
                 let Poll::Ready(Ok(response)) = answer else { unreachable!("it is ready") };
-                let counted = |body| CountedBody { body, in_flight, left };
+                let counted = |body| CountedBody { body, in_flight };
                 return Poll::Ready(Ok(response.map(counted)));
             }
         }
@@ -213,12 +215,13 @@ fn timed_out(uploading: bool, h2: bool) -> Response<Body> {
 
 /// One request under way. Dropped unfinished, it counts by why that was.
 ///
-/// Small, because it is moved from the future to the body: what is known of the request lies with the
-/// connection, of which HTTP/1 has one for each request at a time.
+/// One pointer on HTTP/1, because it is moved from the future to the body: a response is taken up by
+/// pairs of words, and two that were written one by one just before would be waited for. What is known of
+/// the request lies with the connection, which has one request at a time.
 pub(super) struct InFlight {
-    conn: Arc<Conn>,
+    // `None` once it has ended.
+    conn: Option<Arc<Conn>>,
     stream: Option<StreamRef>,
-    ended: bool,
 }
 
 impl InFlight {
@@ -229,20 +232,24 @@ impl InFlight {
         if stream.is_none() {
             conn.asked().begin(request);
         }
-        Self { conn, stream, ended: false }
+        Self { conn: Some(conn), stream }
     }
 
-    /// What is known of the request.
+    /// Its connection, and what is known of the request, until it has ended.
     #[inline]
-    fn asked(&self) -> &Asked {
-        match &self.stream {
+    fn parts(&self) -> Option<(&Conn, &Asked)> {
+        let conn = self.conn.as_deref()?;
+        let asked = match &self.stream {
             Some(stream) => stream.asked(),
-            None => self.conn.asked(),
-        }
+            None => conn.asked(),
+        };
+        Some((conn, asked))
     }
 
-    pub(super) fn conn(&self) -> &Arc<Conn> {
-        &self.conn
+    /// What is still to come of its response; not known any more once it has ended.
+    #[inline]
+    pub(super) fn left(&self) -> Left {
+        self.parts().map_or(Left::Unknown, |(_, asked)| asked.left())
     }
 
     /// `None` on HTTP/1.
@@ -253,19 +260,31 @@ impl InFlight {
     fn is_uploading(&self) -> bool {
         match &self.stream {
             Some(stream) => stream.is_uploading(),
-            None => self.conn.is_uploading(),
+            None => self.conn.as_deref().is_some_and(Conn::is_uploading),
         }
     }
 
     /// The handler has to wait, or the response's body. The first time it is noted when that was: a
     /// request that never waits needs no clock.
-    pub(super) fn waits(&self) -> Instant {
-        self.asked().waits(&self.conn)
+    pub(super) fn waits(&self) {
+        self.parts().inspect(|(conn, asked)| {
+            asked.waits(conn);
+        });
+    }
+
+    /// So many bytes of its response's body have been handed over.
+    #[inline]
+    pub(super) fn passes(&mut self, length: u64, body: &Body) {
+        if let Some((_, asked)) = self.parts() {
+            let left = asked.left().after(length);
+            asked.set_left(left);
+            self.finish_if_whole(body, left);
+        }
     }
 
     /// Ends it if nothing is to come of its response's body.
     #[inline]
-    pub(super) fn finish_if_whole(&mut self, body: &Body, left: Left) {
+    fn finish_if_whole(&mut self, body: &Body, left: Left) {
         if left.is_whole(body) {
             self.finish();
         }
@@ -274,9 +293,9 @@ impl InFlight {
     /// The response has been handed over whole.
     #[inline]
     pub(super) fn finish(&mut self) {
-        if !std::mem::replace(&mut self.ended, true) {
-            let timed_out = self.asked().has_timed_out();
-            self.conn.request_ends(if timed_out { Way::TimedOut } else { Way::Finished });
+        if let Some((conn, asked)) = self.parts() {
+            conn.request_ends(if asked.has_timed_out() { Way::TimedOut } else { Way::Finished });
+            self.conn = None;
         }
     }
 }
@@ -305,9 +324,9 @@ fn give_up(conn: &Conn, asked: &Asked) {
 impl Drop for InFlight {
     #[inline]
     fn drop(&mut self) {
-        if !self.ended {
+        if let Some((conn, asked)) = self.parts() {
             // Not by its own address, for which it would have to stay in memory wherever it is moved.
-            give_up(&self.conn, self.asked());
+            give_up(conn, asked);
         }
     }
 }
@@ -317,6 +336,7 @@ mod tests {
     use std::hint::black_box;
 
     use http_body::Body as HttpBody;
+    use tokio::time::Instant;
 
     use super::*;
     use crate::drain::server::Server;
