@@ -103,6 +103,10 @@ async fn compare(measuring: bool) -> anyhow::Result<()> {
     for cache in full {
         let stats = cache.stats();
         let shared = stats.shared.context("there is a shared layer")?.hits;
+        // Of a few keys none is forgotten between the contenders.
+        if !measuring {
+            continue;
+        }
         let (memory, declined) = (stats.memory.hits, stats.memory.declined);
         ensure!(memory < shared / 50, "{memory} hits in memory, {shared} in Redis");
         ensure!(declined > shared / 50 * 49, "{declined} of {shared} did not come in");
@@ -215,7 +219,7 @@ async fn contenders(url: &str) -> anyhow::Result<(Vec<Contender>, [Profiles; 2],
     }));
     let (cache, draws) = (zipf.clone(), Draws::default());
     contenders.push(contender("Zipf 1.0: get, all reads", TASKS, move |_, reads| {
-        let mut draws = draws.clone();
+        let draws = draws.clone();
         let numbers = std::iter::repeat_with(move || draws.next()).take(reads as usize);
         ours_get(cache.clone(), numbers).boxed()
     }));
@@ -292,7 +296,7 @@ impl Default for Draws {
 }
 
 impl Draws {
-    fn next(&mut self) -> u64 {
+    fn next(&self) -> u64 {
         self.numbers[self.next.fetch_add(1, Ordering::Relaxed) % DRAWS]
     }
 }

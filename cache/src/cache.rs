@@ -14,11 +14,11 @@ use crate::config::{CacheConfig, WhileDeaf};
 use crate::counters::{LoadCounts, Loads};
 use crate::entry::Entry;
 use crate::error::LoadError;
-use crate::fetch::Joins;
+use crate::fetch::{Joins, Missing};
 use crate::flight::{Flights, Join};
 use crate::freshness::EarlyRefresh;
 use crate::key::CacheKey;
-use crate::load::{self, Landed, Previous};
+use crate::load::{self, Landed, Leading, Previous};
 use crate::memory::{MemoryLayer, Read};
 use crate::removals::Removals;
 use crate::shared::Shared;
@@ -290,7 +290,6 @@ where
         coherence::listen(&self.core).await;
         let mut found = HashMap::with_capacity(keys.len());
         let mut missing = Vec::new();
-        let mut flying = Vec::new();
         for key in load::distinct(keys) {
             let read = self.core.memory.read(&key, &self.core.removals);
             let held = read.is_held();
@@ -298,19 +297,19 @@ where
                 Read::Hit(content) | Read::Renew(content) => {
                     found.extend(content.map(|value| (key, value)));
                 }
-                Read::Remains | Read::Miss => missing.push((key, held)),
-                Read::StandIn(_) | Read::Suspect(_) => flying.push((key, None)),
+                Read::Remains | Read::Miss => missing.push(Missing::new(key, held, false)),
+                Read::StandIn(_) | Read::Suspect(_) => missing.push(Missing::new(key, held, true)),
             }
         }
-        self.core.look_first_for_all(missing, &mut found, &mut flying).await;
+        let missing = self.core.look_first_for_all(missing, &mut found).await;
         let mut waiting = Vec::new();
         let mut leads = Vec::new();
-        for (key, seen) in flying {
+        for Missing { key, seen, admitted, .. } in missing {
             match self.core.join(&key, false, Joins::Current) {
                 Join::Hit(content) => found.extend(content.map(|value| (key, value))),
                 Join::Wait(landing) => waiting.push((key, landing)),
                 Join::Lead(lead, landing) => {
-                    leads.push((lead, seen));
+                    leads.push(Leading { lead, seen, admitted });
                     waiting.push((key, landing));
                 }
             }

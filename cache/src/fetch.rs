@@ -28,8 +28,35 @@ const ATTEMPTS: usize = 8;
 /// What a first look into the shared layer finds.
 enum First<V> {
     Found(Option<V>),
-    /// With what a load must know to write there, if the look could tell.
-    Nothing(Option<View>),
+    Nothing(Seen),
+}
+
+/// What a caller knows of the shared layer when it begins a flight.
+pub(crate) enum Seen {
+    /// The flight asks.
+    NotAsked,
+    /// Nothing stood there; with what a load must know to write there.
+    Nothing(View),
+    /// It could not be asked, and need not be asked once more.
+    Unreachable,
+}
+
+/// A key of several, under which memory has nothing that could be served.
+pub(crate) struct Missing<K> {
+    pub(crate) key: K,
+    /// Memory has something under it.
+    pub(crate) held: bool,
+    /// That may stand in, or is to be confirmed: a matter for a flight.
+    pub(crate) stands_in: bool,
+    /// Whether memory takes in what the shared layer has.
+    pub(crate) admitted: bool,
+    pub(crate) seen: Seen,
+}
+
+impl<K> Missing<K> {
+    pub(crate) fn new(key: K, held: bool, stands_in: bool) -> Self {
+        Self { key, held, stands_in, admitted: true, seen: Seen::NotAsked }
+    }
 }
 
 /// What a reader is given of the shared layer.
@@ -96,13 +123,14 @@ where
         Fut: Future<Output = Result<Entry<V>, E>> + Send + 'static,
     {
         coherence::listen(self).await;
-        let mut seen = None;
+        let mut seen = Seen::NotAsked;
         if matches!(read, Read::Remains | Read::Miss) {
             match self.look_first(key, read.is_held(), wants_value).await {
                 First::Found(content) => return Ok(content),
-                First::Nothing(view) => seen = view,
+                First::Nothing(saw) => seen = saw,
             }
         }
+        let mut seen = Some(seen);
         let key = key.to_owned();
         let stand_in = match read {
             Read::Renew(content) if content.is_some() || !wants_value => {
@@ -122,7 +150,7 @@ where
                 }
                 Join::Lead(lead, landing) => {
                     let Some(load) = load.take() else { break };
-                    let seen = seen.take();
+                    let seen = seen.take().unwrap_or(Seen::NotAsked);
                     load::spawn(load::fly(Arc::clone(self), lead, wants_value, seen, load));
                     landing
                 }
@@ -148,7 +176,7 @@ where
     {
         if let Join::Lead(lead, _) = self.join(key, wants_value, Joins::Refreshing) {
             self.loads.refreshes.fetch_add(1, Ordering::Relaxed);
-            load::spawn(load::fly(Arc::clone(self), lead, wants_value, None, load));
+            load::spawn(load::fly(Arc::clone(self), lead, wants_value, Seen::NotAsked, load));
         }
     }
 
@@ -218,60 +246,72 @@ where
         K: Borrow<Q>,
         Q: CacheKey + ToOwned<Owned = K> + ?Sized,
     {
-        let Some(shared) = &self.shared else { return First::Nothing(None) };
-        let Some(ticket) = self.may_look(key, held) else { return First::Nothing(None) };
-        let loaded = self.removals.now();
-        let Ok(looked) = shared.look_key(key).await else {
-            return First::Nothing(None);
+        let Some(shared) = &self.shared else { return First::Nothing(Seen::NotAsked) };
+        let admitted = self.memory.admits(key, held);
+        let Some(ticket) = self.may_look(key, admitted) else {
+            return First::Nothing(Seen::NotAsked);
         };
-        self.first(ticket.as_ref(), looked, loaded, wants_value)
+        let loaded = self.removals.now();
+        match shared.look_key(key).await {
+            Ok(looked) => self.serves_first(ticket.as_ref(), looked, loaded, wants_value),
+            Err(_) => First::Nothing(Seen::Unreachable),
+        }
     }
 
     /// As [`look_first`](Self::look_first), for all of `missing` in one round trip: adds what is there
-    /// to `found`, and the rest to `flying`, with what a load must know to write there.
+    /// to `found`, and returns the rest. Only if a look may be had at each of them: whoever has to join
+    /// a flight joins it at once, and all that fly share one round trip.
     pub(crate) async fn look_first_for_all(
         &self,
-        missing: Vec<(K, bool)>,
+        missing: Vec<Missing<K>>,
         found: &mut HashMap<K, V>,
-        flying: &mut Vec<(K, Option<View>)>,
-    ) {
-        let mut looking = Vec::with_capacity(missing.len());
-        for (key, held) in missing {
-            let ticket = self.shared.as_ref().and_then(|_| self.may_look(&key, held));
-            match ticket {
-                Some(ticket) => looking.push((key, ticket)),
-                None => flying.push((key, None)),
-            }
-        }
-        let Some(shared) = self.shared.as_ref().filter(|_| !looking.is_empty()) else { return };
-        let loaded = self.removals.now();
-        let Ok(looked) = shared.look_keys(looking.iter().map(|(key, _)| key)).await else {
-            flying.extend(looking.into_iter().map(|(key, _)| (key, None)));
-            return;
+    ) -> Vec<Missing<K>> {
+        let Some(shared) = self.shared.as_ref().filter(|_| !missing.is_empty()) else {
+            return missing;
         };
-        for ((key, ticket), looked) in looking.into_iter().zip(looked) {
-            match self.first(ticket.as_ref(), looked, loaded, false) {
-                First::Found(content) => found.extend(content.map(|value| (key, value))),
-                First::Nothing(view) => flying.push((key, view)),
+        let admitted = |missing: Missing<K>| {
+            let admitted = self.memory.admits(&missing.key, missing.held);
+            Missing { admitted, ..missing }
+        };
+        let missing: Vec<_> = missing.into_iter().map(admitted).collect();
+        let ticket = |missing: &Missing<K>| {
+            let fit = !missing.stands_in;
+            fit.then(|| self.may_look(&missing.key, missing.admitted)).flatten()
+        };
+        let Some(tickets) = missing.iter().map(ticket).collect::<Option<Vec<_>>>() else {
+            return missing;
+        };
+        let loaded = self.removals.now();
+        let Ok(looked) = shared.look_keys(missing.iter().map(|missing| &missing.key)).await else {
+            let unreachable = |missing| Missing { seen: Seen::Unreachable, ..missing };
+            return missing.into_iter().map(unreachable).collect();
+        };
+        let mut rest = Vec::new();
+        for ((missing, ticket), looked) in missing.into_iter().zip(tickets).zip(looked) {
+            match self.serves_first(ticket.as_ref(), looked, loaded, false) {
+                First::Found(content) => found.extend(content.map(|value| (missing.key, value))),
+                First::Nothing(seen) => rest.push(Missing { seen, ..missing }),
             }
         }
+        rest
     }
 
-    /// Whether a first look may be had, and the ticket with which its find comes into memory, if it is
-    /// to.
-    fn may_look<Q>(&self, key: &Q, held: bool) -> Option<Option<Ticket<K, Landed<V>>>>
+    /// Whether a first look may be had, and the ticket with which its find comes into memory, if that
+    /// admits it.
+    fn may_look<Q>(&self, key: &Q, admitted: bool) -> Option<Option<Ticket<K, Landed<V>>>>
     where
         K: Borrow<Q>,
         Q: CacheKey + ToOwned<Owned = K> + ?Sized,
     {
-        match self.memory.admits(key, held) {
+        match admitted {
             true => self.flights.promote_alone(&key.to_owned()).map(Some),
-            // Whoever flies for it has asked for it, so the doorkeeper would know it.
+            // Whoever flies for it has asked for it, so the doorkeeper would know it, mostly.
             false => self.flights.trusts_shared(key).then_some(None),
         }
     }
 
-    fn first(
+    /// Whether what was looked at can be served without a flight.
+    fn serves_first(
         &self,
         ticket: Option<&Ticket<K, Landed<V>>>,
         looked: Looked<V>,
@@ -279,10 +319,10 @@ where
         wants_value: bool,
     ) -> First<V> {
         match looked.found {
-            None => First::Nothing(Some(looked.view())),
+            None => First::Nothing(Seen::Nothing(looked.view())),
             // A flight knows what to do with what may only stand in.
-            Some(found) if found.fresh_left.is_zero() => First::Nothing(None),
-            Some(found) if found.content.is_none() && wants_value => First::Nothing(None),
+            Some(found) if found.fresh_left.is_zero() => First::Nothing(Seen::NotAsked),
+            Some(found) if found.content.is_none() && wants_value => First::Nothing(Seen::NotAsked),
             Some(found) => First::Found(self.settle(ticket, found, loaded).content),
         }
     }

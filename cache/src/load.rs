@@ -15,13 +15,14 @@ use crate::clock::{self, Tick};
 use crate::config::WhileDeaf;
 use crate::entry::Entry;
 use crate::error::{Failure, StoreError};
+use crate::fetch::Seen;
 use crate::flight::{Lead, Ticket};
 use crate::key::CacheKey;
 use crate::memory::{Extra, Slot};
 use crate::prepare::Origin;
 use crate::removals::Verdict;
 use crate::shared::{Filled, Looked, View, wall_ms};
-pub(crate) use many::{distinct, fly_many};
+pub(crate) use many::{Leading, distinct, fly_many};
 pub use source::Previous;
 
 /// What a flight brings to its callers.
@@ -44,7 +45,7 @@ pub(crate) async fn fly<K, V, E, F, Fut>(
     core: Arc<Core<K, V>>,
     lead: Lead<K, Landed<V>>,
     wants_value: bool,
-    seen: Option<View>,
+    seen: Seen,
     load: F,
 ) where
     K: CacheKey + Clone + Send + Sync + 'static,
@@ -54,7 +55,7 @@ pub(crate) async fn fly<K, V, E, F, Fut>(
     Fut: Future<Output = Result<Entry<V>, E>>,
 {
     let mut duty = Duty::new(&core, lead, wants_value).having_seen(seen);
-    if duty.view.is_none() {
+    if !duty.consulted {
         let Digested::Load(consulted) = duty.consult().await else { return };
         duty = consulted;
     }
@@ -80,14 +81,16 @@ where
     text: String,
     origin: Origin,
     begun: Tick,
+    /// Its caller has asked the shared layer.
+    consulted: bool,
     /// What stood in the shared layer; without it nothing is written there.
     view: Option<View>,
     /// What the layers still have, fresh or not.
     previous: Option<Slot<V>>,
     /// It must be confirmed before it may be used.
     suspect: bool,
-    /// Whether memory admits what the shared layer has. What several callers wait for, or one has
-    /// missed, it does.
+    /// Whether memory takes in what the shared layer has: always, but for a full one and a key of
+    /// several.
     admitted: bool,
 }
 
@@ -119,6 +122,7 @@ where
             text: core.text_of(key),
             origin: Origin { loaded: lead.began, created_ms: wall_ms() },
             begun: clock::now(),
+            consulted: false,
             view: None,
             previous: previous.map(|(slot, _)| slot),
             suspect,
@@ -128,8 +132,13 @@ where
     }
 
     /// What the caller has just seen in the shared layer need not be looked for again.
-    fn having_seen(mut self, seen: Option<View>) -> Self {
-        self.view = seen.filter(|_| self.trusts_shared && !self.suspect);
+    fn having_seen(mut self, seen: Seen) -> Self {
+        if self.trusts_shared && !self.suspect {
+            self.consulted = !matches!(seen, Seen::NotAsked);
+            if let Seen::Nothing(view) = seen {
+                self.view = Some(view);
+            }
+        }
         self
     }
 

@@ -154,11 +154,6 @@ where
         self.judge(slot, clock::now(), removals)
     }
 
-    /// Whether anything lies under `key`, fit for use or not.
-    pub(crate) fn holds(&self, key: &K) -> bool {
-        self.entries.contains(key)
-    }
-
     /// Whether what the shared layer has under `key` is to come in: always while there is room,
     /// or something in whose place it comes (`held`). A memory that is full takes in what was
     /// asked for of late, so that a walk through the shared layer does not push out what is in

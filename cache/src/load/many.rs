@@ -10,12 +10,20 @@ use ahash::RandomState;
 use super::{Digested, Duty, Landed, source};
 use crate::cache::Core;
 use crate::entry::Entry;
+use crate::fetch::Seen;
 use crate::flight::Lead;
 use crate::key::CacheKey;
-use crate::shared::View;
 
-/// A flight to be flown, and what was just seen under its key.
-pub(crate) type Leading<K, V> = (Lead<K, Landed<V>>, Option<View>);
+/// A flight to be flown, and what its caller knows already.
+pub(crate) struct Leading<K, V>
+where
+    K: Hash + Eq,
+{
+    pub(crate) lead: Lead<K, Landed<V>>,
+    pub(crate) seen: Seen,
+    /// Whether memory takes in what the shared layer has.
+    pub(crate) admitted: bool,
+}
 
 /// Flies many flights at once: the keys that the shared layer does not have are loaded together.
 ///
@@ -33,7 +41,10 @@ pub(crate) async fn fly_many<K, V, T, E, F, Fut>(
     F: FnOnce(Vec<K>) -> Fut,
     Fut: Future<Output = Result<HashMap<K, T>, E>>,
 {
-    let duty = |(lead, seen)| Duty::new(&core, lead, false).having_seen(seen);
+    let duty = |Leading { lead, seen, admitted }| Duty {
+        admitted,
+        ..Duty::new(&core, lead, false).having_seen(seen)
+    };
     let duties: Vec<_> = leads.into_iter().map(duty).collect();
     let mut duties = consult(&core, duties).await;
     if duties.is_empty() {
@@ -66,19 +77,17 @@ where
 {
     let Some(shared) = &core.shared else { return duties };
     let (asking, mut loading): (Vec<_>, Vec<_>) =
-        duties.into_iter().partition(|duty| duty.trusts_shared && duty.view.is_none());
+        duties.into_iter().partition(|duty| duty.trusts_shared && !duty.consulted);
     if asking.is_empty() {
         return loading;
     }
-    let texts: Vec<&str> = asking.iter().map(|duty| &*duty.text).collect();
-    let answers = match shared.look_many(&texts).await {
+    let keys = asking.iter().map(|duty| duty.lead.ticket.key());
+    let answers = match shared.look_keys(keys).await {
         Ok(looked) => looked.into_iter().map(Ok).collect(),
         Err(error) => vec![(); asking.len()].into_iter().map(|()| Err(error.clone())).collect(),
     };
     let answers: Vec<_> = answers;
-    for (mut duty, answer) in asking.into_iter().zip(answers) {
-        let key = duty.lead.ticket.key();
-        duty.admitted = core.memory.admits(key, core.memory.holds(key));
+    for (duty, answer) in asking.into_iter().zip(answers) {
         if let Digested::Load(duty) = duty.digest(answer) {
             loading.push(duty);
         }

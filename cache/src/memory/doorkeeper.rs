@@ -6,9 +6,8 @@
 //! sweep. It is the first question that TinyLFU's doorkeeper answers (Einziger, Friedman, Manes,
 //! ACM Transactions on Storage 2017) and the ghost queue of S3-FIFO, for two bytes a key.
 //!
-//! As many keys are remembered as memory holds, as in S3-FIFO (Yang et al., SOSP 2023). With more of
-//! them a full memory of moka hits less on every trace of the bench but one, where it is even, and
-//! takes in, which costs more than the find itself, up to six times as many.
+//! About as many keys are remembered as memory holds, as in S3-FIFO (Yang et al., SOSP 2023). More of
+//! them let in more of what is never asked for again, and to take in costs more than the find itself.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

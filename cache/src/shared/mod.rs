@@ -162,15 +162,7 @@ impl<V> Shared<V> {
         looked.into_iter().next().ok_or(StoreError::Suspended)
     }
 
-    /// Looks for many values in one round trip, in the order of their texts.
-    ///
-    /// # Errors
-    /// As [`look`](Self::look).
-    pub(crate) async fn look_many(&self, texts: &[&str]) -> Result<Looks<V>, StoreError> {
-        self.look_at(texts.iter().map(|text| self.names.value(text)).collect()).await
-    }
-
-    /// As [`look_many`](Self::look_many), without strings for the texts of their own.
+    /// Looks for many values in one round trip, in the order of their keys.
     ///
     /// # Errors
     /// As [`look`](Self::look).

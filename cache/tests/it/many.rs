@@ -119,6 +119,37 @@ async fn a_key_that_is_being_loaded_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_being_loaded_is_waited_for_whatever_else_is_looked_for() {
+    let store = FakeStore::default();
+    let cache = builder("quotes").shared(store.clone()).build().unwrap();
+    let database = Database::default();
+    let (go, gone) = tokio::sync::oneshot::channel::<()>();
+    let begun = Arc::new(tokio::sync::Notify::new());
+    let single = tokio::spawn({
+        let (cache, begun) = (cache.clone(), Arc::clone(&begun));
+        let load = async move |_| {
+            begun.notify_one();
+            gone.await.unwrap();
+            Ok::<_, Infallible>(Entry::new(7).no_store())
+        };
+        async move { cache.get_or_load_with("a", load).await }
+    });
+    begun.notified().await;
+    let gate = store.gate_gets();
+    let many = tokio::spawn({
+        let (cache, database) = (cache.clone(), database.clone());
+        async move { database.read(&cache, &["a", "bb"]).await }
+    });
+    gate.arrived().await;
+    // It lands, and leaves nothing behind, while the other key is still looked for.
+    go.send(()).unwrap();
+    assert_eq!(single.await.unwrap().unwrap(), Some(7));
+    gate.open();
+    assert_eq!(many.await.unwrap()["a"], 7);
+    assert_eq!(database.asked(), [keys(&["bb"])]);
+}
+
+#[tokio::test]
 async fn a_batch_after_a_removal_does_not_wait_for_an_older_load() {
     let cache = memory("quotes");
     let (source, database) = (Source::gated(7), Database::default());

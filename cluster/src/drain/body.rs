@@ -216,6 +216,7 @@ impl Left {
 
 /// Marks a length that the body itself says.
 const EXACT: u64 = 1 << 63;
+/// Longer than any length that is known.
 const UNKNOWN: u64 = EXACT - 1;
 
 /// The length that the head states.
@@ -241,7 +242,11 @@ impl HttpBody for CountedBody {
             }
             Poll::Ready(None) => in_flight.finish(),
             Poll::Ready(Some(Ok(frame))) => {
-                in_flight.passes(frame.data_ref().map_or(0, |data| data.len() as u64), body);
+                match frame.data_ref() {
+                    Some(data) => in_flight.passes(data.len() as u64, body),
+                    // Nothing comes after trailers, and nobody asks for it.
+                    None => in_flight.finish(),
+                }
             }
             // The request ends as cancelled when hyper drops the body.
             Poll::Ready(Some(Err(_))) => {}

@@ -42,8 +42,8 @@ pub(super) struct Conn {
     asked: Asked,
     since: Instant,
     activity: AtomicU8,
-    /// What has happened that ends idleness besides requests, as more of the body of one that has been
-    /// answered already.
+    /// What has happened that ends idleness, besides requests: more of the body of one that has been
+    /// answered already has come, or the connection speaks HTTP/2.
     moves: AtomicU64,
     /// Odd while a write waits for the client; each even number means that bytes have gone out.
     stall: AtomicU64,

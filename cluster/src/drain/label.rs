@@ -1,4 +1,5 @@
-//! What is known of a request under way: since when it waits, and what it is called in a report.
+//! What is known of a request under way: since when it waits, what is left of its response, and what it
+//! is called in a report.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -22,7 +23,7 @@ pub(super) struct Asked {
     /// yet.
     since: AtomicU64,
     timed_out: AtomicBool,
-    /// Of its response.
+    /// Bytes of its response's body still to come, as a word of [`Left`].
     left: AtomicU64,
 }
 
@@ -31,7 +32,7 @@ impl Asked {
     pub(super) fn begin<B>(&self, request: &Request<B>) {
         self.label.set(request);
         self.since.store(0, Ordering::Relaxed);
-        // Rarely so, and a store that is not made is one less to be waited for by the count down.
+        // Rarely so, and a store that is not made is one less for the guard's locked step to wait for.
         if self.has_timed_out() {
             self.timed_out.store(false, Ordering::Relaxed);
         }

@@ -164,7 +164,7 @@ fn poll_timeout(
 #[expect(clippy::inline_always, reason = "a call costs a part of what all of this may")]
 #[inline(always)]
 fn settle(response: &mut Response<Body>, in_flight: &mut InFlight, connect: bool) {
-    let Some((conn, asked)) = in_flight.parts() else { return };
+    let (conn, asked) = in_flight.parts().expect(NOT_AGAIN);
     let status = response.status();
     if status == StatusCode::SWITCHING_PROTOCOLS || connect && status.is_success() {
         conn.upgrade();
@@ -215,9 +215,9 @@ fn timed_out(uploading: bool, h2: bool) -> Response<Body> {
 
 /// One request under way. Dropped unfinished, it counts by why that was.
 ///
-/// One pointer on HTTP/1, because it is moved from the future to the body: a response is taken up by
+/// One pointer without HTTP/2, because it is moved from the future to the body: a response is taken up by
 /// pairs of words, and two that were written one by one just before would be waited for. What is known of
-/// the request lies with the connection, which has one request at a time.
+/// the request lies with the connection, which has one at a time, or with the stream.
 pub(super) struct InFlight {
     // `None` once it has ended.
     conn: Option<Arc<Conn>>,
@@ -369,6 +369,42 @@ mod tests {
         let stats = drain.stats();
         assert_eq!((stats.requests_started_total, stats.requests_finished_total), (100, 100));
         assert_eq!(conn.asked().label().to_string(), "GET /trading/quotes/BTC");
+    }
+
+    /// One that does not say that it is at its end, as streams of frames do not.
+    struct WithTrailers(Vec<http_body::Frame<bytes::Bytes>>);
+
+    impl HttpBody for WithTrailers {
+        type Data = bytes::Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, Infallible>>> {
+            Poll::Ready(self.0.pop().map(Ok))
+        }
+    }
+
+    #[test]
+    fn a_request_ends_with_its_trailers() {
+        let drain = Drain::new(DrainConfig::default());
+        let conn = Conn::accepted(&Server::new(&drain));
+        let request = Request::builder().uri("/").body(()).expect("valid");
+        let data = http_body::Frame::data(bytes::Bytes::from("hello"));
+        let trailers = http_body::Frame::trailers(http::HeaderMap::new());
+        let in_flight = InFlight::begin(Arc::clone(&conn), &request);
+        conn.asked().set_left(Left::Unknown);
+        let body = Body::new(WithTrailers(vec![trailers, data]));
+        let mut body = CountedBody { body, in_flight };
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(Pin::new(&mut body).poll_frame(&mut cx).is_ready());
+        assert_eq!(drain.stats().requests_in_flight, 1);
+        assert!(Pin::new(&mut body).poll_frame(&mut cx).is_ready());
+        // hyper asks for no more.
+        drop(body);
+        let stats = drain.stats();
+        assert_eq!((stats.requests_finished_total, stats.requests_cancelled_total), (1, 0));
     }
 
     /// Makes its response when it is polled, as handlers do.

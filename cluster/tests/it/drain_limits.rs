@@ -160,6 +160,8 @@ async fn a_handler_that_takes_too_long_is_dropped_and_its_client_answered() {
     server.until("it is counted", |stats| stats.requests_timed_out_total == 1).await;
     // The response's body may take any time.
     assert_eq!(client.get("/").await.body, "hello");
+    server.until("it has ended", |stats| stats.requests_in_flight == 0).await;
+    assert_eq!(server.drain.stats().requests_timed_out_total, 1, "that one was in time");
 
     client.send("POST /upload HTTP/1.1\r\nhost: test\r\ncontent-length: 10\r\n\r\n12345").await;
     let answer = client.answer().await;
