@@ -150,6 +150,20 @@ async fn a_key_that_is_being_loaded_is_waited_for_whatever_else_is_looked_for() 
 }
 
 #[tokio::test]
+async fn a_store_that_is_away_is_asked_once_for_a_load() {
+    let store = FakeStore::default();
+    let cache = builder("quotes").shared(store.clone()).build().unwrap();
+    let database = Database::default();
+    store.fail(true);
+    let before = store.gets();
+    assert_eq!(database.read(&cache, &["a", "bb"]).await.len(), 2);
+    assert_eq!(store.gets() - before, 1);
+    assert_eq!(Source::new(7).read(&cache, "c").await, 7);
+    assert_eq!(store.gets() - before, 2);
+    assert_eq!(cache.stats().shared.unwrap().misses, 3);
+}
+
+#[tokio::test]
 async fn a_batch_after_a_removal_does_not_wait_for_an_older_load() {
     let cache = memory("quotes");
     let (source, database) = (Source::gated(7), Database::default());
