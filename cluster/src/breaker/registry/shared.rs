@@ -21,7 +21,8 @@ use crate::breaker::{Breaker, BreakerConfig, Transition, shard};
 /// A power of two: a writer, which makes or forgets a circuit, stops one of so many parts.
 const PARTS: usize = 16;
 
-/// Circuits looked at in passing when one is made: two would do to forget as fast as others come.
+/// Circuits looked at in passing when one is made, all of which may go: one would do to forget as
+/// fast as others come, if as many came to each part as there are in it.
 const PASSING: usize = 4;
 
 /// Circuits looked at to find room for one, a bound on what a flood of new keys costs each call.
@@ -296,9 +297,9 @@ impl<K: Hash + Eq + Display> Shared<K> {
         let place = Place(&self.taken);
         let max_keys = self.max_keys();
         if before < max_keys {
-            // Forgets as fast as others come, long before the bound.
-            let mut steps = PASSING;
-            self.forget(self.part(hash), &mut steps, self.look(Need::None));
+            // Forgets faster than others come, long before the bound.
+            let (mut steps, look) = (PASSING, self.look(Need::None));
+            while self.forget(self.part(hash), &mut steps, look) {}
             return Some(place);
         }
         let found = self.find_place();
