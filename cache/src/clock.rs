@@ -20,8 +20,8 @@ use tokio::time::Instant;
 pub(crate) struct Tick(u64);
 
 impl Tick {
-    #[cfg(test)]
-    pub(crate) const MIN: Self = Self(0);
+    /// Over for every thread: none has read an earlier one.
+    pub(crate) const PAST: Self = Self(0);
 
     pub(crate) fn after(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(nanos(duration)))

@@ -122,17 +122,19 @@ impl Moments {
         }
     }
 
-    /// No longer fresh from `now` on; its stale time begins now, if it had not begun.
+    /// Not fresh to anybody any more; its stale time begins `now`, if it had not begun. What ends
+    /// with its freshness ends before any moment: to another thread it may be earlier than `now`.
     pub(crate) fn expired(self, now: Tick) -> Self {
-        if now >= self.fresh_until {
-            return self;
-        }
         let earlier = self.fresh_until.since(now);
+        let moved = |until: Tick| match until > self.fresh_until {
+            true => until.before(earlier),
+            false => Tick::PAST,
+        };
         Self {
-            fresh_until: now,
-            quiet_until: now,
-            revalidate_until: self.revalidate_until.before(earlier),
-            stale_until: self.stale_until.before(earlier),
+            fresh_until: Tick::PAST,
+            quiet_until: Tick::PAST,
+            revalidate_until: moved(self.revalidate_until),
+            stale_until: moved(self.stale_until),
         }
     }
 
@@ -163,7 +165,7 @@ mod tests {
     }
 
     fn at(seconds: f64) -> Tick {
-        Tick::MIN.after(Duration::from_secs_f64(seconds))
+        Tick::PAST.after(Duration::from_secs_f64(seconds))
     }
 
     #[test]
@@ -188,11 +190,18 @@ mod tests {
     #[test]
     fn an_expiry_moves_the_stale_time_forward_and_never_lengthens_it() {
         let moments = Moments::new(at(0.0), life(), EarlyRefresh::Off).expired(at(4.0));
-        assert_eq!(moments.usage(at(3.9)), Use::Serve);
-        assert_eq!(moments.usage(at(4.0)), Use::ServeAndLoad);
+        // To a thread whose time is a moment behind, too.
+        assert_eq!(moments.usage(at(3.9)), Use::ServeAndLoad);
         assert_eq!(moments.usage(at(6.5)), Use::StandIn);
         assert_eq!(moments.usage(at(9.0)), Use::Nothing);
         assert_eq!(moments.expired(at(8.0)), moments);
+    }
+
+    #[test]
+    fn an_expiry_leaves_nothing_of_what_has_no_stale_time() {
+        let brief = Life { revalidate: Duration::ZERO, stale: Duration::ZERO, ..life() };
+        let moments = Moments::new(at(0.0), brief, EarlyRefresh::Off).expired(at(4.0));
+        assert_eq!(moments.usage(at(3.9)), Use::Nothing);
     }
 
     #[test]

@@ -215,7 +215,7 @@ mod tests {
         let removals = Removals::new(LIFE);
         let (before, other) = (guard(&removals, &[1, 2]), guard(&removals, &[3]));
         assert_eq!(removals.judge(&before), Verdict::Current);
-        removals.remove(2, Tick::MIN);
+        removals.remove(2, Tick::PAST);
         let after = guard(&removals, &[1, 2]);
         assert_eq!(removals.judge(&before), Verdict::Removed);
         assert_eq!(removals.judge(&before), Verdict::Removed, "for good");
@@ -227,9 +227,9 @@ mod tests {
     fn an_expiry_is_weaker_than_a_removal() {
         let removals = Removals::new(LIFE);
         let entry = guard(&removals, &[1, 2]);
-        removals.expire(1, Tick::MIN);
-        assert_eq!(removals.judge(&entry), Verdict::Expired(Tick::MIN));
-        removals.remove(2, Tick::MIN);
+        removals.expire(1, Tick::PAST);
+        assert_eq!(removals.judge(&entry), Verdict::Expired(Tick::PAST));
+        removals.remove(2, Tick::PAST);
         assert_eq!(removals.judge(&entry), Verdict::Removed);
     }
 
@@ -241,7 +241,7 @@ mod tests {
         removals.suspect_all();
         assert_eq!(removals.judge(&before), Verdict::Suspect);
         assert_eq!(removals.judge(&guard(&removals, &[1])), Verdict::Current);
-        removals.remove(1, Tick::MIN);
+        removals.remove(1, Tick::PAST);
         assert_eq!(removals.judge(&before), Verdict::Removed);
     }
 
@@ -262,11 +262,11 @@ mod tests {
         let removals = Removals::new(LIFE);
         removals.lives(10 * LIFE);
         let early = guard(&removals, &[0]);
-        removals.remove(0, Tick::MIN);
+        removals.remove(0, Tick::PAST);
         for name in 1..MAX_MARKS as u64 {
-            removals.remove(name, Tick::MIN.after(2 * LIFE));
+            removals.remove(name, Tick::PAST.after(2 * LIFE));
         }
-        removals.remove(1, Tick::MIN.after(3 * LIFE));
+        removals.remove(1, Tick::PAST.after(3 * LIFE));
         assert_eq!(removals.judge(&early), Verdict::Removed);
     }
 
@@ -275,10 +275,10 @@ mod tests {
         let removals = Removals::new(LIFE);
         let early = guard(&removals, &[u64::MAX]);
         for name in 0..MAX_MARKS as u64 {
-            removals.remove(name, Tick::MIN);
+            removals.remove(name, Tick::PAST);
         }
         assert_eq!(removals.judge(&early), Verdict::Current);
-        let later = Tick::MIN.after(LIFE + Duration::from_secs(1));
+        let later = Tick::PAST.after(LIFE + Duration::from_secs(1));
         removals.remove(0, later);
         assert_eq!(removals.len(), 1);
         assert_eq!(removals.judge(&early), Verdict::Current);

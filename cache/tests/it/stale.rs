@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, TryRecvError};
 use std::time::Duration;
 
 use escala_cache::{Cache, EarlyRefresh, Entry, Memory, Previous};
@@ -65,6 +66,39 @@ async fn what_was_removed_never_stands_in_and_what_was_expired_does() {
     assert!(cache.lookup("expired").await.unwrap().stale);
     cache.get_or_load("removed", failing).await.unwrap_err();
     assert_eq!(cache.get_or_load("expired", failing).await.unwrap(), 1);
+}
+
+/// Each thread's time stands still for some milliseconds, and then is behind the others'.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_thread_expired_is_fresh_to_no_other() {
+    let cache = graceful();
+    let (asks, asked) = mpsc::channel::<&str>();
+    let (answers, answered) = mpsc::channel();
+    let reader = cache.clone();
+    let reading = std::thread::spawn(move || {
+        // Keeps its clock in use, so that it is read at the price of a hit.
+        loop {
+            match asked.try_recv() {
+                Ok(key) => answers.send(reader.lookup_memory(key).map(|found| found.stale)),
+                Err(TryRecvError::Empty) => Ok(drop(reader.lookup_memory("busy"))),
+                Err(TryRecvError::Disconnected) => return,
+            }
+            .expect("somebody listens");
+        }
+    });
+    for _ in 0..200 {
+        for key in ["busy", "by key", "by tag"] {
+            cache.insert_with(key.to_owned(), Entry::new(1).tag("tag")).await;
+        }
+        cache.expire("by key").await;
+        cache.expire_tag("tag").await;
+        for key in ["by key", "by tag"] {
+            asks.send(key).expect("it reads");
+            assert_eq!(answered.recv().expect("it answers"), Some(true), "{key}");
+        }
+    }
+    drop(asks);
+    reading.join().expect("it ends");
 }
 
 #[tokio::test(start_paused = true)]
