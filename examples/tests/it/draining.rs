@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::process::ExitStatus;
 
+use escala_examples::load::wait_until_ready;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -38,6 +39,7 @@ async fn an_administrator_drains_enterprise_and_nobody_else_does() {
     let mut command = command(folder.path());
     command.env("ADMIN_TOKEN", TOKEN);
     let server = Enterprise::start(command).await;
+    wait_until_ready(server.address).await.expect("ready");
     for wrong in ["", "0123456789abcdeF"] {
         assert_eq!(drain(server.address, wrong).await.0, 401);
     }

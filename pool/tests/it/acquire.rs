@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use escala_pool::{Acquire, Lease, Pool, PoolError};
+use tokio::sync::Barrier;
 use tokio::time::{Instant, sleep, timeout};
 use tower::ServiceExt;
 
@@ -25,13 +26,18 @@ fn pools_leases_and_futures_cross_threads() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_are_served_in_turn() {
-    const ROUNDS: u64 = 64 * 300;
+    const CALLERS: usize = 64;
+    const ROUNDS: u64 = CALLERS as u64 * 300;
     let pool = Manager::default().pool(config(4));
     let served = Arc::new(AtomicU64::new(0));
-    let tasks: Vec<_> = (0..64)
+    // Whoever came first would be served more often until the last has come.
+    let all_are_here = Arc::new(Barrier::new(CALLERS));
+    let tasks: Vec<_> = (0..CALLERS)
         .map(|_| {
             let (pool, served) = (pool.clone(), Arc::clone(&served));
+            let all_are_here = Arc::clone(&all_are_here);
             tokio::spawn(async move {
+                all_are_here.wait().await;
                 let mut own = 0_u64;
                 while served.fetch_add(1, Ordering::Relaxed) < ROUNDS {
                     let _lease = pool.acquire().await.unwrap();
