@@ -186,7 +186,7 @@ where
         let held = read.is_held();
         let (content, stale) = match read {
             Read::Hit(content) => (content, false),
-            Read::Renew(content) => (content, !self.core.memory.is_fresh(key)),
+            Read::Renew(content) => (content, !self.core.memory.is_fresh(key, &self.core.removals)),
             Read::StandIn(slot) => (slot.content, true),
             Read::Suspect(_) | Read::Remains | Read::Miss => (None, true),
         };

@@ -37,6 +37,9 @@ impl Tick {
     }
 }
 
+/// Threads' times differ by less: two moves of the slowest coarse clock, and some more.
+pub(crate) const SLACK: Duration = Duration::from_millis(25);
+
 /// How long both clocks must have gone alike before a time is used twice.
 const PROBATION: u64 = 20_000_000;
 

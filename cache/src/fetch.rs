@@ -219,8 +219,12 @@ where
 
     fn is_current(&self, landed: &Landed<V>, wants_value: bool) -> bool {
         let judged = landed.extra.as_ref().map(|extra| self.removals.judge(&extra.guard));
-        !matches!(judged, Some(Verdict::Removed | Verdict::Expired(_)))
-            && (landed.content.is_some() || !wants_value)
+        let over = match judged {
+            Some(Verdict::Removed) => true,
+            Some(Verdict::Doubtful(doubt)) => doubt.expired.is_some(),
+            Some(Verdict::Current) | None => false,
+        };
+        !over && (landed.content.is_some() || !wants_value)
     }
 
     /// Whether nothing that concerns the entry was removed since its load began.
@@ -387,7 +391,7 @@ where
         Q: CacheKey + ?Sized,
     {
         let (slot, verdict) = self.memory.previous(key, &self.removals)?;
-        let keeps = verdict == Verdict::Suspect && self.while_deaf == WhileDeaf::Keep;
+        let keeps = verdict.is_suspect() && self.while_deaf == WhileDeaf::Keep;
         keeps.then(|| Promoted { fresh: slot.is_fresh(), content: slot.content })
     }
 }

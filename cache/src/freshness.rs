@@ -100,12 +100,13 @@ impl EarlyRefresh {
 impl Moments {
     pub(crate) fn new(now: Tick, life: Life, early: EarlyRefresh) -> Self {
         let fresh_until = now.after(life.fresh);
-        Self {
+        let moments = Self {
             fresh_until,
             quiet_until: fresh_until.before(early.reach(life.fresh, life.load)),
             revalidate_until: fresh_until.after(life.revalidate),
             stale_until: fresh_until.after(life.stale.max(life.revalidate)),
-        }
+        };
+        if life.fresh.is_zero() { moments.expired(now) } else { moments }
     }
 
     pub(crate) fn usage(&self, now: Tick) -> Use {
@@ -195,6 +196,17 @@ mod tests {
         assert_eq!(moments.usage(at(6.5)), Use::StandIn);
         assert_eq!(moments.usage(at(9.0)), Use::Nothing);
         assert_eq!(moments.expired(at(8.0)), moments);
+    }
+
+    #[test]
+    fn what_is_not_fresh_from_the_beginning_is_so_to_no_thread() {
+        let stale = Life { fresh: Duration::ZERO, revalidate: Duration::ZERO, ..life() };
+        let moments = Moments::new(at(4.0), stale, EarlyRefresh::Off);
+        assert_eq!(moments.usage(at(3.9)), Use::StandIn);
+        assert_eq!(moments.usage(at(9.0)), Use::Nothing);
+        let nothing = Life { stale: Duration::ZERO, ..stale };
+        let moments = Moments::new(at(4.0), nothing, EarlyRefresh::Off);
+        assert_eq!(moments.usage(at(3.9)), Use::Nothing);
     }
 
     #[test]

@@ -20,7 +20,6 @@ use crate::flight::{Lead, Ticket};
 use crate::key::CacheKey;
 use crate::memory::{Extra, Slot};
 use crate::prepare::Origin;
-use crate::removals::Verdict;
 use crate::shared::{Filled, Looked, View, wall_ms};
 pub(crate) use many::{Leading, distinct, fly_many};
 pub use source::Previous;
@@ -114,7 +113,7 @@ where
     fn new(core: &'a Arc<Core<K, V>>, lead: Lead<K, Landed<V>>, wants_value: bool) -> Self {
         let key = lead.ticket.key();
         let previous = core.memory.previous(key, &core.removals);
-        let suspect = previous.as_ref().is_some_and(|(_, verdict)| *verdict == Verdict::Suspect);
+        let suspect = previous.as_ref().is_some_and(|(_, verdict)| verdict.is_suspect());
         Self {
             core,
             trusts_shared: lead.trusts_shared,
@@ -282,7 +281,10 @@ where
         if !slot.is_fresh() {
             self.core.loads.stood_in.fetch_add(1, Ordering::Relaxed);
         }
-        let slot = slot.with(slot.moments().throttled(now, self.core.stale_throttle));
+        // It was judged after the flight began. Judged by the same expiry again, it would not be
+        // spared for a while, and its stale time would shrink.
+        let moments = slot.moments().throttled(now, self.core.stale_throttle);
+        let slot = slot.settled(moments, self.origin.loaded);
         self.land(slot);
     }
 

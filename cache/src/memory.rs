@@ -19,7 +19,7 @@ use crate::counters::Counter;
 use crate::freshness::{EarlyRefresh, Moments, Use};
 use crate::glob::Pattern;
 use crate::key::CacheKey;
-use crate::removals::{Guard, Removals, Verdict};
+use crate::removals::{Doubt, Guard, Removals, Verdict};
 use crate::stats::LayerStats;
 
 /// Weighs a value with its key, in bytes.
@@ -193,17 +193,19 @@ where
             slot.extra.as_ref().map_or(Verdict::Current, |extra| removals.judge(&extra.guard));
         match verdict {
             Verdict::Removed => None,
-            Verdict::Expired(at) => Some((slot.with(slot.moments().expired(at)), verdict)),
-            Verdict::Current | Verdict::Suspect => Some((slot, verdict)),
+            Verdict::Doubtful(Doubt { expired: Some(at), .. }) => {
+                Some((slot.with(slot.moments().expired(at)), verdict))
+            }
+            Verdict::Current | Verdict::Doubtful(_) => Some((slot, verdict)),
         }
     }
 
-    pub(crate) fn is_fresh<Q>(&self, key: &Q) -> bool
+    pub(crate) fn is_fresh<Q>(&self, key: &Q, removals: &Removals) -> bool
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.get(key).is_some_and(|slot| slot.is_fresh())
+        self.previous(key, removals).is_some_and(|(slot, _)| slot.is_fresh())
     }
 
     pub(crate) fn insert(&self, key: K, slot: Slot<V>) {
@@ -292,8 +294,10 @@ where
         if let Some(extra) = &slot.extra {
             match removals.judge(&extra.guard) {
                 Verdict::Removed => return Read::Remains,
-                Verdict::Expired(at) => moments = moments.expired(at),
-                Verdict::Suspect => suspect = true,
+                Verdict::Doubtful(doubt) => {
+                    suspect = doubt.suspect;
+                    moments = doubt.expired.map_or(moments, |at| moments.expired(at));
+                }
                 Verdict::Current => {}
             }
         }
@@ -353,11 +357,28 @@ impl<V> Slot<V> {
     where
         V: Clone,
     {
+        self.renewed(moments, |guard| guard.clone())
+    }
+
+    /// As [`with`](Self::with), and what befell it before `loaded` is in these moments.
+    pub(crate) fn settled(&self, moments: Moments, loaded: u64) -> Self
+    where
+        V: Clone,
+    {
+        self.renewed(moments, |guard| guard.since(loaded))
+    }
+
+    fn renewed(&self, moments: Moments, guard: impl FnOnce(&Guard) -> Guard) -> Self
+    where
+        V: Clone,
+    {
         let Moments { revalidate_until, stale_until, .. } = moments;
-        let extra = self
-            .extra
-            .as_ref()
-            .map(|extra| Arc::new(Extra { revalidate_until, stale_until, ..(**extra).clone() }));
+        let extra = self.extra.as_ref().map(|extra| {
+            let Extra { created_ms, validator, .. } = &**extra;
+            let (created_ms, validator) = (*created_ms, validator.clone());
+            let guard = guard(&extra.guard);
+            Arc::new(Extra { revalidate_until, stale_until, created_ms, validator, guard })
+        });
         Self::new(self.content.clone(), moments, self.load(), extra)
     }
 

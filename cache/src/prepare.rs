@@ -42,7 +42,7 @@ impl<V> Prepared<V> {
             content: self.slot.content.as_ref(),
             created_ms: self.origin.created_ms,
             load: self.load,
-            fresh: self.shared_fresh,
+            fresh: Some(self.shared_fresh),
             stale: self.stale,
             tags: &self.tags,
             validator: self.slot.extra.as_ref().and_then(|extra| extra.validator.as_deref()),

@@ -13,7 +13,7 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use smallvec::SmallVec;
 
-use crate::clock::Tick;
+use crate::clock::{self, Tick};
 
 /// Keys and tags remembered. Past it, and if none of them is too old to matter, everything loaded
 /// so far counts as removed: a cold start for entries with tags rather than growth without end.
@@ -60,11 +60,23 @@ pub(crate) struct Guard {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Current,
-    /// Messages of other processes were missed: it may have been removed.
-    Suspect,
-    /// Since this moment it may be served only if the source fails.
-    Expired(Tick),
+    Doubtful(Doubt),
     Removed,
+}
+
+/// Why an entry is not simply current.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Doubt {
+    /// Messages of other processes were missed: it may have been removed.
+    pub(crate) suspect: bool,
+    /// Since this moment it may be served only if the source fails.
+    pub(crate) expired: Option<Tick>,
+}
+
+impl Verdict {
+    pub(crate) fn is_suspect(self) -> bool {
+        matches!(self, Self::Doubtful(doubt) if doubt.suspect)
+    }
 }
 
 impl Removals {
@@ -135,22 +147,21 @@ impl Removals {
         if log.floor > guard.loaded {
             return Verdict::Removed;
         }
-        let mut verdict = Verdict::Current;
+        let mut expired = None;
         for mark in guard.names.iter().filter_map(|name| log.marks.get(name)) {
             if mark.removed > guard.loaded {
                 return Verdict::Removed;
             }
             if mark.expired > guard.loaded {
-                verdict = Verdict::Expired(mark.at);
+                expired = Some(expired.map_or(mark.at, |first: Tick| first.min(mark.at)));
             }
         }
-        if verdict == Verdict::Current && (log.deaf || log.suspect > guard.loaded) {
-            verdict = Verdict::Suspect;
+        let suspect = log.deaf || log.suspect > guard.loaded;
+        if suspect || expired.is_some() {
+            return Verdict::Doubtful(Doubt { suspect, expired });
         }
-        if verdict == Verdict::Current {
-            guard.judged.store(now, Ordering::Relaxed);
-        }
-        verdict
+        guard.judged.store(now, Ordering::Relaxed);
+        Verdict::Current
     }
 
     fn mark(&self, name: u64, now: Tick, set: impl FnOnce(&mut Mark, u64)) {
@@ -171,6 +182,7 @@ impl Log {
         if self.marks.len() < MAX_MARKS {
             return;
         }
+        let longest = longest.saturating_add(clock::SLACK);
         self.marks.retain(|_, mark| now.since(mark.at) <= longest);
         if self.marks.len() >= MAX_MARKS {
             self.marks.clear();
@@ -184,6 +196,11 @@ impl Guard {
         Self { loaded, judged: AtomicU64::new(0), names }
     }
 
+    /// The same names, unconcerned by what was removed up to `loaded`.
+    pub(crate) fn since(&self, loaded: u64) -> Self {
+        Self::new(loaded, self.names.clone())
+    }
+
     /// Its key's and its tags' hashes.
     pub(crate) fn names(&self) -> &[u64] {
         &self.names
@@ -192,7 +209,7 @@ impl Guard {
 
 impl Clone for Guard {
     fn clone(&self) -> Self {
-        Self::new(self.loaded, self.names.clone())
+        self.since(self.loaded)
     }
 }
 
@@ -206,8 +223,27 @@ mod tests {
 
     const LIFE: Duration = Duration::from_secs(60);
 
+    const SUSPECT: Verdict = Verdict::Doubtful(Doubt { suspect: true, expired: None });
+
+    fn expired(at: Tick, suspect: bool) -> Verdict {
+        Verdict::Doubtful(Doubt { suspect, expired: Some(at) })
+    }
+
     fn guard(removals: &Removals, names: &[u64]) -> Guard {
         Guard::new(removals.now(), names.into())
+    }
+
+    #[test]
+    fn of_several_expiries_the_first_counts_and_hides_no_suspicion() {
+        let removals = Removals::new(LIFE);
+        let entry = guard(&removals, &[1, 2, 3]);
+        let (first, later) = (Tick::PAST.after(LIFE), Tick::PAST.after(2 * LIFE));
+        removals.expire(2, first);
+        removals.expire(3, later);
+        assert_eq!(removals.judge(&entry), expired(first, false));
+        removals.suspect_all();
+        assert_eq!(removals.judge(&entry), expired(first, true));
+        assert_eq!(removals.judge(&entry.since(removals.now())), Verdict::Current);
     }
 
     #[test]
@@ -228,7 +264,7 @@ mod tests {
         let removals = Removals::new(LIFE);
         let entry = guard(&removals, &[1, 2]);
         removals.expire(1, Tick::PAST);
-        assert_eq!(removals.judge(&entry), Verdict::Expired(Tick::PAST));
+        assert_eq!(removals.judge(&entry), expired(Tick::PAST, false));
         removals.remove(2, Tick::PAST);
         assert_eq!(removals.judge(&entry), Verdict::Removed);
     }
@@ -239,7 +275,7 @@ mod tests {
         let before = guard(&removals, &[1]);
         assert_eq!(removals.judge(&before), Verdict::Current);
         removals.suspect_all();
-        assert_eq!(removals.judge(&before), Verdict::Suspect);
+        assert_eq!(removals.judge(&before), SUSPECT);
         assert_eq!(removals.judge(&guard(&removals, &[1])), Verdict::Current);
         removals.remove(1, Tick::PAST);
         assert_eq!(removals.judge(&before), Verdict::Removed);
@@ -251,8 +287,8 @@ mod tests {
         let entry = guard(&removals, &[1]);
         assert_eq!(removals.judge(&entry), Verdict::Current);
         removals.set_deaf(true);
-        assert_eq!(removals.judge(&entry), Verdict::Suspect);
-        assert_eq!(removals.judge(&guard(&removals, &[1])), Verdict::Suspect);
+        assert_eq!(removals.judge(&entry), SUSPECT);
+        assert_eq!(removals.judge(&guard(&removals, &[1])), SUSPECT);
         removals.set_deaf(false);
         assert_eq!(removals.judge(&entry), Verdict::Current);
     }

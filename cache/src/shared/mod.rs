@@ -106,7 +106,8 @@ pub(crate) struct Outgoing<'a, V> {
     pub(crate) content: Option<&'a V>,
     pub(crate) created_ms: u64,
     pub(crate) load: Duration,
-    pub(crate) fresh: Duration,
+    /// `None` if it may only stand in.
+    pub(crate) fresh: Option<Duration>,
     pub(crate) stale: Duration,
     pub(crate) tags: &'a [u64],
     pub(crate) validator: Option<&'a str>,
@@ -266,19 +267,20 @@ impl<V> Shared<V> {
         let mut fresh = outgoing.fresh;
         if !outgoing.tags.is_empty() {
             // Not longer than the removal of one of its tags is remembered.
-            fresh = fresh.min(self.memory_of_tags / 2);
+            fresh = fresh.map(|fresh| fresh.min(self.memory_of_tags / 2));
         }
-        let ttl = fresh.saturating_add(outgoing.stale);
         // Redis refuses a lifetime of zero; a shorter life is over before it could be read.
-        if fresh < Duration::from_millis(1) {
+        if fresh.is_some_and(|fresh| fresh < Duration::from_millis(1)) {
             return None;
         }
+        let ttl = fresh.unwrap_or_default().saturating_add(outgoing.stale);
         let now = wall_ms();
         let meta = Meta {
             incarnation: control.incarnation,
             clock: control.clock,
             created_ms: outgoing.created_ms,
-            fresh_until_ms: now.saturating_add(millis(fresh)),
+            // Over by everybody's clock, if it is.
+            fresh_until_ms: fresh.map_or(0, |fresh| now.saturating_add(millis(fresh))),
             stale_until_ms: now.saturating_add(millis(ttl)),
             load_ms: u32::try_from(outgoing.load.as_millis()).unwrap_or(u32::MAX),
             tags: outgoing.tags.to_vec(),

@@ -148,8 +148,7 @@ impl<V> Shared<V> {
                 content: content.as_ref(),
                 created_ms: meta.created_ms,
                 load: Duration::from_millis(meta.load_ms.into()),
-                // Over by the time anybody reads it.
-                fresh: Duration::from_millis(1),
+                fresh: None,
                 stale,
                 tags: &meta.tags,
                 validator: meta.validator.as_deref(),

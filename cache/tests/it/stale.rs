@@ -9,7 +9,7 @@ use std::sync::mpsc::{self, TryRecvError};
 use std::time::Duration;
 
 use escala_cache::{Cache, EarlyRefresh, Entry, Memory, Previous};
-use tokio::time::{advance, sleep};
+use tokio::time::{Instant, advance, sleep};
 
 use crate::support::{FakeStore, Source, builder};
 
@@ -47,6 +47,33 @@ async fn an_old_value_stands_in_for_a_failed_load_and_spares_the_source_for_a_wh
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_an_expiry_by_tag_the_source_is_spared_as_well_and_the_stale_time_does_not_shrink() {
+    let cache = graceful();
+    cache.insert_with("BTC".to_owned(), Entry::new(1).tag("tag")).await;
+    advance(SECOND).await;
+    assert!(cache.expire_tag("tag").await.is_complete());
+    for _ in 0..11 {
+        assert_eq!(cache.get_or_load("BTC", failing).await.unwrap(), 1);
+        let never = async || -> Result<u64, Infallible> { panic!("not within five seconds") };
+        advance(4 * SECOND).await;
+        assert_eq!(cache.get_or_load("BTC", never).await.unwrap(), 1);
+        advance(SECOND).await;
+    }
+    advance(6 * SECOND).await;
+    cache.get_or_load("BTC", failing).await.unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_expired_by_tag_is_called_stale_while_it_is_served() {
+    let cache =
+        builder("quotes").ttl(10 * SECOND).stale_while_revalidate(60 * SECOND).build().unwrap();
+    cache.insert_with("BTC".to_owned(), Entry::new(1).tag("tag")).await;
+    assert!(!cache.lookup("BTC").await.unwrap().stale);
+    assert!(cache.expire_tag("tag").await.is_complete());
+    assert!(cache.lookup("BTC").await.unwrap().stale);
+}
+
+#[tokio::test(start_paused = true)]
 async fn past_its_stale_time_a_value_is_no_help() {
     let cache = graceful();
     cache.insert("BTC".to_owned(), 1).await;
@@ -78,18 +105,25 @@ async fn what_one_thread_expired_is_fresh_to_no_other() {
     let reading = std::thread::spawn(move || {
         // Keeps its clock in use, so that it is read at the price of a hit.
         loop {
-            match asked.try_recv() {
-                Ok(key) => answers.send(reader.lookup_memory(key).map(|found| found.stale)),
-                Err(TryRecvError::Empty) => Ok(drop(reader.lookup_memory("busy"))),
+            let key = match asked.try_recv() {
+                Ok(key) => key,
+                Err(TryRecvError::Empty) => {
+                    reader.lookup_memory("busy");
+                    continue;
+                }
                 Err(TryRecvError::Disconnected) => return,
-            }
-            .expect("somebody listens");
+            };
+            let stale = reader.lookup_memory(key).map(|found| found.stale);
+            answers.send(stale).expect("somebody listens");
         }
     });
-    for _ in 0..200 {
-        for key in ["busy", "by key", "by tag"] {
-            cache.insert_with(key.to_owned(), Entry::new(1).tag("tag")).await;
+    // Time is only read that cheaply after a while.
+    let end = Instant::now() + SECOND / 5;
+    while Instant::now() < end {
+        for key in ["busy", "by key"] {
+            cache.insert(key.to_owned(), 1).await;
         }
+        cache.insert_with("by tag".to_owned(), Entry::new(1).tag("tag")).await;
         cache.expire("by key").await;
         cache.expire_tag("tag").await;
         for key in ["by key", "by tag"] {
@@ -302,7 +336,6 @@ async fn the_shared_layer_keeps_a_value_that_may_stand_in_for_a_fresh_process() 
     let expired = build();
     assert!(expired.expire("BTC").await.is_complete());
     let fresh = build();
-    std::thread::sleep(Duration::from_millis(3));
     assert_eq!(fresh.get("BTC").await, None);
     assert_eq!(fresh.get_or_load("BTC", failing).await.unwrap(), 1);
 }

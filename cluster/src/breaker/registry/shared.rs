@@ -299,7 +299,7 @@ impl<K: Hash + Eq + Display> Shared<K> {
         if before < max_keys {
             // Forgets faster than others come, long before the bound.
             let (mut steps, look) = (PASSING, self.look(Need::None));
-            while self.forget(self.part(hash), &mut steps, look) {}
+            while steps > 0 && self.forget(self.part(hash), &mut steps, look) {}
             return Some(place);
         }
         let found = self.find_place();
