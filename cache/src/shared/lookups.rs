@@ -2,15 +2,15 @@
 //! along with the next.
 //!
 //! There is no timer. A lookup that finds a free place is sent at once, by its own caller, who
-//! takes nobody along when dropped. One that finds all places taken stands in line, and the whole
-//! line is the next batch: asked by a task of its own, which keeps the place until the line is
-//! empty.
+//! takes nobody along when dropped. One that finds all places taken stands in line. The line, or a
+//! fair share of it, is the next batch: asked by a task of its own, which keeps the place until the
+//! line is empty.
 
 use std::collections::{HashMap, HashSet};
+use std::iter::{Skip, Zip};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
 use parking_lot::Mutex;
@@ -27,7 +27,7 @@ use crate::shared::SharedStore;
 const MOST_KEYS: usize = 128;
 
 /// Batches under way at once: while Redis works on one, the next is written and the last is read.
-const PLACES: usize = 2;
+const PLACES: usize = 3;
 
 /// Joins lookups in one store. Clones share the line.
 #[derive(Clone)]
@@ -45,6 +45,10 @@ struct Inner {
 #[derive(Default)]
 struct Line {
     taken: usize,
+    /// Lookups that the places are asking for, or were answered since they last asked.
+    under_way: usize,
+    /// Batches that were answered or given up.
+    ended: u64,
     /// As many as there are callers, who wait.
     waiting: Vec<Waiting>,
 }
@@ -76,6 +80,14 @@ pub(crate) enum Record {
     Readable(Control),
     /// Nothing, or what is no record.
     Unreadable(Option<Arc<[u8]>>),
+}
+
+impl Line {
+    /// A batch of so many lookups was answered or given up.
+    fn end(&mut self, lookups: usize) {
+        self.under_way -= lookups;
+        self.ended += 1;
+    }
 }
 
 impl Record {
@@ -135,6 +147,7 @@ impl Inner {
         let mut line = self.line.lock();
         if line.taken < self.places {
             line.taken += 1;
+            line.under_way += 1;
             let place = Place { inner: self, runtime: Handle::try_current().ok() };
             return Entered::Place(place, keys);
         }
@@ -145,35 +158,28 @@ impl Inner {
 
     /// Asks for the keys of one lookup.
     async fn ask_one(&self, keys: Keys) -> Result<Answer, StoreError> {
-        let mut answers = self.ask(vec![keys]).await?;
-        answers.pop().ok_or_else(|| StoreError::failed("the store gave no answer"))
+        let count = keys.len();
+        let mut batch = self.batch(count);
+        batch.extend(keys);
+        Ok(self.ask(batch).await?.next(count))
     }
 
-    /// Asks for the keys of several lookups.
-    async fn ask(&self, lookups: Vec<Keys>) -> Result<Vec<Answer>, StoreError> {
-        let lengths: Vec<usize> = lookups.iter().map(Keys::len).collect();
-        let mut keys = Vec::with_capacity(1 + lengths.iter().sum::<usize>());
-        keys.push(self.control_key.clone());
-        for lookup in lookups {
-            keys.extend(lookup);
-        }
+    /// The control key, with room for so many others.
+    fn batch(&self, others: usize) -> Vec<String> {
+        let mut batch = Vec::with_capacity(1 + others);
+        batch.push(self.control_key.clone());
+        batch
+    }
+
+    /// Asks for the control key and those that follow it, of one lookup after the other.
+    async fn ask(&self, keys: Vec<String>) -> Result<Answers, StoreError> {
         // As it mostly is: then the keys need not be copied.
         let (record, values) = if keys.len() <= 1 + MOST_KEYS && all_differ(&keys) {
             self.ask_batch(&keys).await?
         } else {
             self.ask_in_batches(&keys[1..]).await?
         };
-        let mut found = keys.into_iter().skip(1).zip(values);
-        let mut answers = Vec::with_capacity(lengths.len());
-        for length in lengths {
-            let mut answer = Answer { record: record.clone(), found: SmallVec::new() };
-            // Pushed: to collect the one that most ask for was half of the work here.
-            for one in found.by_ref().take(length) {
-                answer.found.push(one);
-            }
-            answers.push(answer);
-        }
-        Ok(answers)
+        Ok(Answers { record, found: keys.into_iter().skip(1).zip(values) })
     }
 
     /// Asks for each key once.
@@ -205,45 +211,35 @@ impl Inner {
         let mut values = values.into_iter();
         Ok((Record::of(values.next().flatten()), values))
     }
-
-    /// The next batch of the line.
-    fn next_batch(&self) -> Vec<Waiting> {
-        let mut line = self.line.lock();
-        // Nobody asks for those who have gone.
-        line.waiting.retain(|waiting| !waiting.answer.is_closed());
-        let mut keys = 0;
-        let fits = line.waiting.iter().take_while(|waiting| {
-            keys += waiting.keys.len();
-            keys <= MOST_KEYS
-        });
-        let count = fits.count().max(1).min(line.waiting.len());
-        line.waiting.drain(..count).collect()
-    }
 }
 
 /// Works the line off, then leaves its place.
-async fn work_off(place: TaskPlace) {
+async fn work_off(mut place: TaskPlace) {
     let inner = Arc::clone(&place.inner);
     loop {
-        let batch = inner.next_batch();
+        let batch = place.next_batch();
         if batch.is_empty() {
             if place.leave() {
                 return;
             }
             continue;
         }
-        let (keys, waiters): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|waiting| (waiting.keys, waiting.answer)).unzip();
-        let answers = inner.ask(keys).await;
-        match answers {
-            Ok(answers) => {
-                for (waiter, answer) in waiters.into_iter().zip(answers) {
+        let mut keys = inner.batch(batch.iter().map(|waiting| waiting.keys.len()).sum());
+        let mut waiters = Vec::with_capacity(batch.len());
+        for Waiting { keys: own, answer } in batch {
+            waiters.push((own.len(), answer));
+            keys.extend(own);
+        }
+        match inner.ask(keys).await {
+            Ok(mut answers) => {
+                // Each at once: another thread takes up the first while the last is still here.
+                for (count, waiter) in waiters {
                     // Whoever has gone needs no answer.
-                    let _ = waiter.send(Ok(answer));
+                    let _ = waiter.send(Ok(answers.next(count)));
                 }
             }
             Err(error) => {
-                for waiter in waiters {
+                for (_, waiter) in waiters {
                     let _ = waiter.send(Err(error.clone()));
                 }
             }
@@ -262,12 +258,13 @@ struct Place<'a> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut line = self.inner.line.lock();
+        line.end(1);
         if !line.waiting.is_empty()
             && let Some(runtime) = &self.runtime
         {
             drop(line);
-            let place = TaskPlace { inner: Arc::clone(self.inner), left: AtomicBool::new(false) };
-            runtime.spawn(work_off(place));
+            let inner = Arc::clone(self.inner);
+            runtime.spawn(work_off(TaskPlace { inner, asks: Some(0), ended: 0 }));
         } else {
             leave(&mut line);
         }
@@ -278,17 +275,43 @@ impl Drop for Place<'_> {
 /// shuts down, perhaps before the task has begun.
 struct TaskPlace {
     inner: Arc<Inner>,
-    left: AtomicBool,
+    /// The lookups it is asking for, or `None` once it was left.
+    asks: Option<usize>,
+    /// As many batches had ended when it took its last.
+    ended: u64,
 }
 
 impl TaskPlace {
+    /// The next batch of the line, when the last was answered: a fair share of all lookups, beside
+    /// the other places, since batches that take the whole line grow together. If no other place had
+    /// an answer meanwhile, it is the whole line.
+    fn next_batch(&mut self) -> Vec<Waiting> {
+        let mut line = self.inner.line.lock();
+        line.end(self.asks.replace(0).unwrap_or(0));
+        let others_ended = line.ended != self.ended + 1;
+        self.ended = line.ended;
+        // Nobody asks for those who have gone.
+        line.waiting.retain(|waiting| !waiting.answer.is_closed());
+        let lookups = line.under_way + line.waiting.len();
+        let share = if others_ended { lookups.div_ceil(line.taken) } else { lookups };
+        let mut keys = 0;
+        let fits = line.waiting.iter().take(share).take_while(|waiting| {
+            keys += waiting.keys.len();
+            keys <= MOST_KEYS
+        });
+        let count = fits.count().max(1).min(line.waiting.len());
+        line.under_way += count;
+        self.asks = Some(count);
+        line.waiting.drain(..count).collect()
+    }
+
     /// Leaves the place, unless somebody has come.
-    fn leave(&self) -> bool {
+    fn leave(&mut self) -> bool {
         let mut line = self.inner.line.lock();
         let free = line.waiting.is_empty();
         if free {
             line.taken -= 1;
-            self.left.store(true, Ordering::Relaxed);
+            self.asks = None;
         }
         free
     }
@@ -296,8 +319,10 @@ impl TaskPlace {
 
 impl Drop for TaskPlace {
     fn drop(&mut self) {
-        if !*self.left.get_mut() {
-            leave(&mut self.inner.line.lock());
+        if let Some(asks) = self.asks {
+            let mut line = self.inner.line.lock();
+            line.end(asks);
+            leave(&mut line);
         }
     }
 }
@@ -307,6 +332,24 @@ fn leave(line: &mut Line) {
     line.taken -= 1;
     if line.taken == 0 {
         line.waiting.clear();
+    }
+}
+
+/// What several lookups found, one after the other.
+struct Answers {
+    record: Record,
+    found: Zip<Skip<std::vec::IntoIter<String>>, Values>,
+}
+
+impl Answers {
+    /// The answer to the next lookup, which has so many keys.
+    fn next(&mut self, count: usize) -> Answer {
+        let mut answer = Answer { record: self.record.clone(), found: SmallVec::new() };
+        // Pushed: to collect the one that most ask for was half of the work here.
+        for one in self.found.by_ref().take(count) {
+            answer.found.push(one);
+        }
+        answer
     }
 }
 

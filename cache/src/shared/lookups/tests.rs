@@ -72,8 +72,12 @@ impl SharedStore for Scripted {
 }
 
 fn scripted() -> (Lookups, mpsc::UnboundedReceiver<Batch>) {
+    with_places(1)
+}
+
+fn with_places(places: usize) -> (Lookups, mpsc::UnboundedReceiver<Batch>) {
     let (batches, shown) = mpsc::unbounded_channel();
-    (Lookups::with_places(Arc::new(Scripted { batches }), "control".to_owned(), 1), shown)
+    (Lookups::with_places(Arc::new(Scripted { batches }), "control".to_owned(), places), shown)
 }
 
 type Asked = tokio::task::JoinHandle<Result<Answer, StoreError>>;
@@ -107,6 +111,11 @@ async fn answered(asked: Asked) -> Vec<String> {
         .collect()
 }
 
+fn assert_empty(lookups: &Lookups) {
+    let line = lookups.inner.line.lock();
+    assert_eq!((line.taken, line.under_way, line.waiting.len()), (0, 0, 0));
+}
+
 fn end(batch: Batch, end: End) {
     assert!(batch.end.send(end).is_ok(), "somebody still waits for the batch");
 }
@@ -123,7 +132,7 @@ async fn a_lone_lookup_is_asked_at_once_by_its_caller() {
     assert_eq!(batch.keys, ["control", "a"]);
     end(batch, End::Found);
     assert_eq!(asked.await.unwrap().found[0], ("a".to_owned(), Some(b"a".to_vec())));
-    assert_eq!(lookups.inner.line.lock().taken, 0);
+    assert_empty(&lookups);
 }
 
 #[tokio::test]
@@ -148,7 +157,42 @@ async fn those_who_come_meanwhile_go_together_and_equal_keys_once() {
     assert_eq!(answered(two).await, ["c", "b", "c"]);
     assert_eq!(answered(none).await, Vec::<String>::new());
     settle().await;
-    assert_eq!(lookups.inner.line.lock().taken, 0);
+    assert_empty(&lookups);
+}
+
+#[tokio::test]
+async fn each_place_takes_a_fair_share_of_the_line() {
+    let (lookups, mut shown) = with_places(2);
+    let names: Vec<String> = (0..9).map(|n| n.to_string()).collect();
+    let mut asked = Vec::new();
+    for name in &names {
+        asked.push(ask(&lookups, &[name.as_str()]).await);
+    }
+    let (one, other) = (shown.try_recv().unwrap(), shown.try_recv().unwrap());
+    assert_eq!((&*one.keys, &*other.keys), (&names_of("0")[..], &names_of("1")[..]));
+    // Seven wait and one is under way elsewhere: of the eight, four.
+    end(one, End::Found);
+    settle().await;
+    let one = shown.try_recv().unwrap();
+    assert_eq!(one.keys, names_of("2345"));
+    // Of those four and the three that wait it could have four, too.
+    end(other, End::Found);
+    settle().await;
+    let other = shown.try_recv().unwrap();
+    assert_eq!(other.keys, names_of("678"));
+    end(one, End::Found);
+    end(other, End::Found);
+    for (name, asked) in names.iter().zip(asked) {
+        assert_eq!(answered(asked).await, [name.as_str()]);
+    }
+    settle().await;
+    assert_empty(&lookups);
+}
+
+/// What a batch asks for.
+fn names_of(names: &str) -> Vec<String> {
+    let names = names.chars().map(String::from);
+    std::iter::once("control".to_owned()).chain(names).collect()
 }
 
 #[tokio::test]
@@ -200,7 +244,7 @@ async fn whoever_goes_away_disturbs_nobody() {
     end(batch, End::Found);
     assert_eq!(answered(late).await, ["d"]);
     settle().await;
-    assert_eq!(lookups.inner.line.lock().taken, 0);
+    assert_empty(&lookups);
 }
 
 #[tokio::test]
@@ -225,7 +269,7 @@ async fn an_error_or_a_panic_reaches_each_waiter_and_the_next_batch_is_asked() {
         let next = ask(&lookups, &["d"]).await;
         end(shown.try_recv().unwrap(), End::Found);
         assert_eq!(answered(next).await, ["d"]);
-        assert_eq!(lookups.inner.line.lock().taken, 0);
+        assert_empty(&lookups);
     }
 }
 
@@ -244,4 +288,33 @@ fn a_runtime_that_ends_leaves_nobody_waiting_elsewhere() {
     let next = second.block_on(ask(&lookups, &["c"]));
     end(shown.try_recv().unwrap(), End::Found);
     assert_eq!(second.block_on(answered(next)), ["c"]);
+    second.block_on(settle());
+    assert_empty(&lookups);
+}
+
+#[tokio::test]
+async fn a_place_takes_the_whole_line_while_the_other_is_slow() {
+    let (lookups, mut shown) = with_places(2);
+    let names: Vec<String> = (0..9).map(|n| n.to_string()).collect();
+    let mut asked = Vec::new();
+    for name in &names {
+        asked.push(ask(&lookups, &[name.as_str()]).await);
+    }
+    let slow = shown.try_recv().unwrap();
+    // The first share is a fair one: the other may be done at any moment.
+    for keys in ["1", "2345", "678"] {
+        let batch = shown.try_recv().unwrap();
+        assert_eq!(batch.keys, names_of(keys));
+        end(batch, End::Found);
+        settle().await;
+    }
+    assert_eq!(lookups.inner.line.lock().taken, 1);
+    // Whoever asks for the other goes away.
+    asked.remove(0).abort();
+    settle().await;
+    drop(slow);
+    for (name, asked) in names[1..].iter().zip(asked) {
+        assert_eq!(answered(asked).await, [name.as_str()]);
+    }
+    assert_empty(&lookups);
 }
