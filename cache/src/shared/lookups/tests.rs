@@ -80,6 +80,9 @@ fn with_places(places: usize) -> (Lookups, mpsc::UnboundedReceiver<Batch>) {
     (Lookups::with_places(Arc::new(Scripted { batches }), "control".to_owned(), places), shown)
 }
 
+/// Keys of lookups that come one after the other.
+const NAMES: [&str; 9] = ["0", "1", "2", "3", "4", "5", "6", "7", "8"];
+
 type Asked = tokio::task::JoinHandle<Result<Answer, StoreError>>;
 
 /// Begins a lookup and lets it go as far as it can.
@@ -163,10 +166,9 @@ async fn those_who_come_meanwhile_go_together_and_equal_keys_once() {
 #[tokio::test]
 async fn each_place_takes_a_fair_share_of_the_line() {
     let (lookups, mut shown) = with_places(2);
-    let names: Vec<String> = (0..9).map(|n| n.to_string()).collect();
     let mut asked = Vec::new();
-    for name in &names {
-        asked.push(ask(&lookups, &[name.as_str()]).await);
+    for name in NAMES {
+        asked.push(ask(&lookups, &[name]).await);
     }
     let (one, other) = (shown.try_recv().unwrap(), shown.try_recv().unwrap());
     assert_eq!((&*one.keys, &*other.keys), (&names_of("0")[..], &names_of("1")[..]));
@@ -182,8 +184,8 @@ async fn each_place_takes_a_fair_share_of_the_line() {
     assert_eq!(other.keys, names_of("678"));
     end(one, End::Found);
     end(other, End::Found);
-    for (name, asked) in names.iter().zip(asked) {
-        assert_eq!(answered(asked).await, [name.as_str()]);
+    for (name, asked) in NAMES.into_iter().zip(asked) {
+        assert_eq!(answered(asked).await, [name]);
     }
     settle().await;
     assert_empty(&lookups);
@@ -295,10 +297,9 @@ fn a_runtime_that_ends_leaves_nobody_waiting_elsewhere() {
 #[tokio::test]
 async fn a_place_takes_the_whole_line_while_the_other_is_slow() {
     let (lookups, mut shown) = with_places(2);
-    let names: Vec<String> = (0..9).map(|n| n.to_string()).collect();
     let mut asked = Vec::new();
-    for name in &names {
-        asked.push(ask(&lookups, &[name.as_str()]).await);
+    for name in NAMES {
+        asked.push(ask(&lookups, &[name]).await);
     }
     let slow = shown.try_recv().unwrap();
     // The first share is a fair one: the other may be done at any moment.
@@ -313,8 +314,8 @@ async fn a_place_takes_the_whole_line_while_the_other_is_slow() {
     asked.remove(0).abort();
     settle().await;
     drop(slow);
-    for (name, asked) in names[1..].iter().zip(asked) {
-        assert_eq!(answered(asked).await, [name.as_str()]);
+    for (name, asked) in NAMES[1..].iter().zip(asked) {
+        assert_eq!(answered(asked).await, [*name]);
     }
     assert_empty(&lookups);
 }
