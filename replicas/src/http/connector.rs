@@ -1,16 +1,14 @@
 //! Connections that are open in time, the name's resolution included.
 
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tower_service::Service;
+use tower_service::Service as _;
 
 use crate::BoxError;
 
@@ -22,27 +20,22 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    pub(super) fn new(inner: HttpConnector, patience: Duration) -> Self {
+    pub(super) fn new(patience: Duration) -> Self {
+        let mut inner = HttpConnector::new();
+        inner.set_nodelay(true);
+        inner.set_connect_timeout(Some(patience));
         Self { inner, patience }
     }
-}
 
-impl Service<Uri> for Connector {
-    type Response = TokioIo<TcpStream>;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(cx).map_err(Into::into)
-    }
-
-    fn call(&mut self, target: Uri) -> Self::Future {
-        let connected = timeout(self.patience, self.inner.call(target));
-        Box::pin(async move {
-            match connected.await {
-                Ok(connected) => connected.map_err(Into::into),
-                Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
-            }
-        })
+    pub(super) async fn open(&self, target: Uri) -> Result<TcpStream, BoxError> {
+        let mut connector = self.inner.clone();
+        let connected = async {
+            poll_fn(|cx| connector.poll_ready(cx)).await?;
+            connector.call(target).await
+        };
+        match timeout(self.patience, connected).await {
+            Ok(connected) => Ok(connected?.into_inner()),
+            Err(_elapsed) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+        }
     }
 }

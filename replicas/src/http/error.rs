@@ -7,7 +7,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
-use hyper_util::client::legacy;
 
 use super::ResponseBody;
 use crate::{BoxError, ConfigError, RouteError};
@@ -18,44 +17,31 @@ use crate::{BoxError, ConfigError, RouteError};
 pub enum UpstreamError {
     /// No connection could be made; nothing was sent.
     #[error("the upstream cannot be connected to")]
-    Connect(#[source] legacy::Error),
+    Connect(#[source] BoxError),
     /// It was silent for too long.
     #[error("the upstream was silent for too long")]
     Timeout,
     /// The connection ended before the head of the response.
     #[error("the upstream closed the connection")]
-    Closed(#[source] legacy::Error),
-    /// What came is not HTTP, or was not asked for.
-    #[error("the upstream sent what is no response")]
-    Protocol(#[source] Option<legacy::Error>),
+    Closed(#[source] io::Error),
+    /// What came is not HTTP, or was not asked for; this is what it should have had.
+    #[error("the upstream sent what is no response, which has {0}")]
+    Protocol(&'static str),
     /// The client's own body ended early, so that the request could not be sent.
     #[error("the request's body ended early")]
     RequestBody(#[source] BoxError),
     /// The client's own body was silent for too long.
     #[error("the request's body was silent for too long")]
     RequestTimeout,
-    /// The target is one that no request can have.
-    #[error("the request's target cannot be sent")]
-    Target(#[source] http::Error),
+    /// A `CONNECT`, which asks for a tunnel to anywhere.
+    #[error("the upstream makes no tunnels")]
+    Tunnel,
     /// The response's body ended early.
     #[error("the upstream's body ended early")]
-    ResponseBody(#[source] hyper::Error),
+    ResponseBody(#[source] io::Error),
     /// There is no tokio runtime to connect on.
     #[error("there is no runtime to connect on")]
     NoRuntime,
-}
-
-impl From<legacy::Error> for UpstreamError {
-    fn from(error: legacy::Error) -> Self {
-        if error.is_connect() {
-            return Self::Connect(error);
-        }
-        match cause::<hyper::Error>(&error) {
-            Some(cause) if cause.is_parse() => Self::Protocol(Some(error)),
-            Some(cause) if cause.is_user() => Self::RequestBody(error.into()),
-            _ => Self::Closed(error),
-        }
-    }
 }
 
 impl UpstreamError {
@@ -74,7 +60,7 @@ impl UpstreamError {
     /// Whether the client is to blame, and not the upstream.
     #[must_use]
     pub fn is_client(&self) -> bool {
-        matches!(self, Self::RequestBody(_) | Self::RequestTimeout | Self::Target(_))
+        matches!(self, Self::RequestBody(_) | Self::RequestTimeout | Self::Tunnel)
     }
 
     /// Whether this process is to blame, which has run out of descriptors or ports.
@@ -93,14 +79,7 @@ impl UpstreamError {
     /// Whether it is certain that nothing of the request was sent.
     #[must_use]
     pub fn is_unsent(&self) -> bool {
-        match self {
-            Self::Connect(_) | Self::NoRuntime | Self::Target(_) => true,
-            // The connection was gone before hyper had begun to write.
-            Self::Closed(error) => {
-                cause::<hyper::Error>(error).is_some_and(hyper::Error::is_canceled)
-            }
-            _ => false,
-        }
+        matches!(self, Self::Connect(_) | Self::NoRuntime | Self::Tunnel)
     }
 
     fn status(&self) -> StatusCode {
@@ -113,9 +92,10 @@ impl UpstreamError {
     }
 }
 
-/// The first cause of its type.
-fn cause<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
-    std::iter::successors(error.source(), |&error| error.source())
+/// The first of its type among an error and its causes.
+fn cause<E: StdError + 'static>(error: &BoxError) -> Option<&E> {
+    let error: &(dyn StdError + 'static) = error.as_ref();
+    std::iter::successors(Some(error), |&error| error.source())
         .find_map(|error| error.downcast_ref())
 }
 

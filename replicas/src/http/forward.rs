@@ -32,6 +32,9 @@ struct Outgoing {
     upgrade: Option<(HeaderValue, OnUpgrade)>,
 }
 
+/// A change of the protocol that is not the one that was asked for.
+const NO_CHANGE: &str = "the protocol that was asked for";
+
 /// What came of one attempt, with the node it was made on.
 type Attempt = (Pick<Upstream>, Result<Response<ResponseBody>, UpstreamError>);
 
@@ -45,16 +48,21 @@ where
     B::Error: Into<BoxError>,
 {
     shared.budget.request();
-    let mut outgoing = shared.prepare(request, peer).await?;
+    let outgoing = shared.prepare(request, peer).await?;
     let mut tried = Vec::new();
     let mut attempts = 1;
-    let mut pick = shared.pick(&mut tried).await?;
+    let mut pick = shared.pick().await?;
     loop {
         let last = attempts >= shared.config.attempts;
-        let (used, result) = shared.exchange(pick, &mut outgoing, &mut tried, last).await;
+        let (used, result) = shared.exchange(pick, &outgoing, &mut tried).await;
         let repeat = !last && shared.may_repeat(&result, &outgoing);
-        let next = if repeat { shared.pick_next(&mut tried, &result) } else { None };
-        let Some(next) = next else { return shared.deliver(used, result, outgoing) };
+        if !repeat {
+            return shared.deliver(used, result, outgoing);
+        }
+        tried.push(used.id());
+        let Some(next) = shared.pick_next(&mut tried, &result) else {
+            return shared.deliver(used, result, outgoing);
+        };
         shared.give_up(used, &result, next.name());
         attempts += 1;
         pick = next;
@@ -108,8 +116,8 @@ impl Shared {
         Ok(Outgoing { head, body, idempotent, upgrade })
     }
 
-    async fn pick(&self, tried: &mut Vec<u64>) -> Result<Pick<Upstream>, ProxyError> {
-        let pick = match self.replicas.read_untried(tried) {
+    async fn pick(&self) -> Result<Pick<Upstream>, ProxyError> {
+        let pick = match self.replicas.read_untried(&[]) {
             Ok(pick) => pick,
             // Rare, and large: a request that waits for nothing does not carry it.
             Err(_) => {
@@ -117,17 +125,13 @@ impl Shared {
                 Some(waited.map_err(ProxyError::NoNode)?)
             }
         };
-        let pick = pick.ok_or(ProxyError::NoNode(RouteError::NoFitNode))?;
-        tried.push(pick.id());
-        Ok(pick)
+        pick.ok_or(ProxyError::NoNode(RouteError::NoFitNode))
     }
 
     /// A node that this request has not been on, if there is one with a free place: a second try does
     /// not queue before those that have had none.
-    fn pick_untried(&self, tried: &mut Vec<u64>) -> Option<Pick<Upstream>> {
-        let pick = self.replicas.read_untried(tried).ok().flatten()?;
-        tried.push(pick.id());
-        Some(pick)
+    fn pick_untried(&self, tried: &[u64]) -> Option<Pick<Upstream>> {
+        self.replicas.read_untried(tried).ok().flatten()
     }
 
     /// What `pick` finds for one more attempt, paid from the budget if it finds a node.
@@ -197,17 +201,13 @@ impl Shared {
     async fn exchange(
         &self,
         pick: Pick<Upstream>,
-        outgoing: &mut Outgoing,
+        outgoing: &Outgoing,
         tried: &mut Vec<u64>,
-        last: bool,
     ) -> Attempt {
         match self.config.hedge_after.filter(|_| outgoing.can_be_hedged()) {
             // In a box, so that requests which are not hedged do not carry its two attempts.
             Some(after) => Box::pin(self.hedged(pick, outgoing, tried, after)).await,
-            None => {
-                let head = if last { outgoing.take_head() } else { outgoing.head() };
-                self.attempt(pick, head, outgoing).await
-            }
+            None => self.attempt(pick, outgoing).await,
         }
     }
 
@@ -218,15 +218,17 @@ impl Shared {
         tried: &mut Vec<u64>,
         after: Duration,
     ) -> Attempt {
-        let mut first = std::pin::pin!(self.attempt(pick, outgoing.head(), outgoing));
+        tried.push(pick.id());
+        let mut first = std::pin::pin!(self.attempt(pick, outgoing));
         tokio::select! {
             biased;
             attempt = &mut first => return attempt,
             () = sleep(after) => {}
         }
         let Some(second) = self.paid(|| self.pick_untried(tried)) else { return first.await };
+        tried.push(second.id());
         self.counters.hedges.fetch_add(1, Relaxed);
-        let mut second = std::pin::pin!(self.attempt(second, outgoing.head(), outgoing));
+        let mut second = std::pin::pin!(self.attempt(second, outgoing));
         // The one that is not used is dropped, which counts it as cancelled.
         let (attempt, by_second) = tokio::select! {
             biased;
@@ -248,17 +250,11 @@ impl Shared {
         attempt
     }
 
-    async fn attempt(
-        &self,
-        mut pick: Pick<Upstream>,
-        mut head: Parts,
-        outgoing: &Outgoing,
-    ) -> Attempt {
-        if self.config.host == HostPolicy::Upstream {
-            head.headers.insert(HOST, pick.host().clone());
-        }
+    async fn attempt(&self, mut pick: Pick<Upstream>, outgoing: &Outgoing) -> Attempt {
+        let Outgoing { head, body, .. } = outgoing;
+        let host = (self.config.host == HostPolicy::Upstream).then(|| pick.host());
         let patience = self.config.request_idle_timeout;
-        let result = pick.send(head, outgoing.body.clone(), patience).await;
+        let result = pick.send(head, host, body.clone(), patience).await;
         if result.is_ok() {
             pick.answered();
         }
@@ -292,34 +288,33 @@ impl Shared {
         if outcome == Outcome::Success && is_event_stream(response.headers()) {
             pick.proved();
         }
-        let to_head = outgoing.head.method == Method::HEAD;
-        Ok(response.map(|body| body.answering_head(to_head).picked(pick, outcome)))
+        Ok(response.map(|body| body.picked(pick, outcome)))
     }
 
     /// Agrees to another protocol, if it is the one that was asked for.
     fn change(
         &self,
         pick: Pick<Upstream>,
-        mut response: Response<ResponseBody>,
+        response: Response<ResponseBody>,
         asked: Option<(HeaderValue, OnUpgrade)>,
     ) -> Result<Response<ResponseBody>, ProxyError> {
-        let agreed = response.headers().get(UPGRADE).cloned();
-        let upstream = response.extensions_mut().remove::<OnUpgrade>();
-        let (Some((protocol, client)), Some(agreed), Some(upstream)) = (asked, agreed, upstream)
+        let (mut head, body) = response.into_parts();
+        let agreed = head.headers.get(UPGRADE).cloned();
+        let (Some((protocol, client)), Some(agreed), Some(upstream)) =
+            (asked, agreed, body.into_socket())
         else {
-            return Err(failed(pick, UpstreamError::Protocol(None)));
+            return Err(failed(pick, UpstreamError::Protocol(NO_CHANGE)));
         };
         if !agreed.as_bytes().eq_ignore_ascii_case(protocol.as_bytes()) {
-            return Err(failed(pick, UpstreamError::Protocol(None)));
+            return Err(failed(pick, UpstreamError::Protocol(NO_CHANGE)));
         }
-        strip_hop_by_hop(response.headers_mut());
-        headers::set_upgrade(response.headers_mut(), agreed);
-        response.extensions_mut().clear();
+        strip_hop_by_hop(&mut head.headers);
+        headers::set_upgrade(&mut head.headers, agreed);
         pick.proved();
         let counters = Arc::clone(&self.counters);
         let idle = self.config.tunnel_idle_timeout;
         Tunnel { client, upstream, pick, counters, idle }.start();
-        Ok(response.map(|_| ResponseBody::whole(Bytes::new())))
+        Ok(Response::from_parts(head, ResponseBody::whole(Bytes::new())))
     }
 }
 
@@ -335,24 +330,6 @@ impl Outgoing {
     fn can_be_hedged(&self) -> bool {
         // Two writes at once may end in either order, and the loser undo what came after it.
         self.head.method.is_safe() && self.upgrade.is_none() && self.body.is_replayable()
-    }
-
-    /// For the last attempt: without a copy of the fields.
-    fn take_head(&mut self) -> Parts {
-        let (mut head, ()) = Request::new(()).into_parts();
-        head.method = self.head.method.clone();
-        head.uri = std::mem::take(&mut self.head.uri);
-        head.headers = std::mem::take(&mut self.head.headers);
-        head
-    }
-
-    /// A copy without the extensions, which belong to the client's connection.
-    fn head(&self) -> Parts {
-        let (mut head, ()) = Request::new(()).into_parts();
-        head.method = self.head.method.clone();
-        head.uri = self.head.uri.clone();
-        head.headers = self.head.headers.clone();
-        head
     }
 }
 

@@ -26,7 +26,7 @@ static HOP_BY_HOP: [HeaderName; 6] = [
 
 /// What proxies say of a client, beside all of `X-Forwarded-`. Where nobody in front is believed,
 /// nobody shall read it. `Proxy` is read as a setting by CGI (CVE-2016-5385). `Trailer` announces
-/// fields that come after the body, where nobody looks at them; without it hyper sends none.
+/// fields that come after the body, where nobody looks at them; none are sent on.
 const TOLD_BY_PROXIES: [&str; 13] = [
     "forwarded",
     "x-real-ip",

@@ -24,10 +24,20 @@ mod budget;
 mod headers;
 mod retry;
 
+mod connection;
+mod connections;
 mod connector;
+
+mod body_decoder;
+mod download;
+mod exchange;
+mod overlap;
 mod request_body;
+mod request_head;
 mod response_body;
+mod response_head;
 mod tunnel;
+mod upload;
 mod upstream;
 
 mod error;

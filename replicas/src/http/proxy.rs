@@ -23,8 +23,8 @@ use crate::{BoxError, ConfigError, Replicas};
 ///
 /// What belongs to the client's connection is taken off on the way in and out (RFC 9110, section
 /// 7.6.1), what the upstream should know of the client is added, and a connection that changes its
-/// protocol is carried on for as long as it lasts. The upstream counts as in use until the end of
-/// the response's body or of the upgraded connection, so that least connections is what it says.
+/// protocol is carried on for as long as it lasts. The upstream counts as in use until all of its
+/// response has come or the upgraded connection has ended, so that least connections is what it says.
 ///
 /// A request that failed before anything of its answer went out is tried on other nodes, within
 /// [`attempts`](ProxyConfig::attempts) and the retry budget: any request that was provably not sent,
@@ -42,8 +42,8 @@ use crate::{BoxError, ConfigError, Replicas};
 /// [`ProxyError`]; [`answering`](Self::answering) makes responses of them.
 ///
 /// # Cost
-/// A box for the future, a copy of the request's head in case it must be sent again, and what
-/// hyper-util's client takes.
+/// A box for the future, and one system call to send the request and one to read the usual answer: the
+/// connection is driven by whoever waits for it, without a task or a channel of its own.
 #[derive(Clone)]
 pub struct ReverseProxy {
     shared: Arc<Shared>,

@@ -34,8 +34,6 @@ struct State {
     /// Whether the client's next part is waited for, or else the upstream.
     waits_for_client: bool,
     touched: bool,
-    /// Whether it has broken off: the connection to the upstream ends then, whoever is to blame.
-    faulty: bool,
 }
 
 impl RequestBody {
@@ -49,7 +47,6 @@ impl RequestBody {
             moved_at: Instant::now(),
             waits_for_client: false,
             touched: false,
-            faulty: false,
         }))))
     }
 
@@ -68,9 +65,9 @@ impl RequestBody {
 }
 
 impl Stream {
-    /// Whether its client has broken it off, and with it the upstream's answer.
-    pub(super) fn is_faulty(&self) -> bool {
-        self.0.lock().faulty
+    /// If that is known.
+    pub(super) fn length(&self) -> Option<u64> {
+        self.0.lock().body.size_hint().exact()
     }
 
     /// When an upstream that says nothing has had its time, and who is to blame then; later than
@@ -103,7 +100,6 @@ impl Body for RequestBody {
                 if frame.is_ready() {
                     state.moved_at = Instant::now();
                 }
-                state.faulty |= matches!(frame, Poll::Ready(Some(Err(_))));
                 state.waits_for_client = frame.is_pending();
                 frame
             }

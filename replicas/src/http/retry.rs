@@ -73,7 +73,7 @@ mod tests {
             UpstreamError::Timeout,
             UpstreamError::RequestTimeout,
             UpstreamError::RequestBody("gone".into()),
-            UpstreamError::Protocol(None),
+            UpstreamError::Protocol("a status line"),
         ] {
             assert!(!may_follow_error(&error, GET), "{error}");
         }

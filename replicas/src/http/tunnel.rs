@@ -8,10 +8,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf, copy_bidirectional};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Upstream;
@@ -25,7 +27,8 @@ const CHANGE_PATIENCE: Duration = Duration::from_secs(10);
 /// Both ends of a tunnel to be, and the node that is in use for as long as it lasts.
 pub(super) struct Tunnel {
     pub(super) client: OnUpgrade,
-    pub(super) upstream: OnUpgrade,
+    /// Its socket, and what it has said already.
+    pub(super) upstream: (TcpStream, Bytes),
     pub(super) pick: Pick<Upstream>,
     /// Not the set: a tunnel of hours would keep one that nobody else has any more.
     pub(super) counters: Arc<Counters>,
@@ -39,25 +42,21 @@ impl Tunnel {
         let open = Open::new(&self.counters);
         tokio::spawn(async move {
             let _open = open;
-            let changed = timeout(CHANGE_PATIENCE, both(self.client, self.upstream)).await;
+            let changed = timeout(CHANGE_PATIENCE, self.client).await;
             // An error is a client that left; the node has done its part.
-            if let Ok(Ok((client, upstream))) = changed {
-                carry(client, upstream, self.idle).await;
+            if let Ok(Ok(client)) = changed {
+                carry(client, self.upstream, self.idle).await;
             }
             self.pick.succeeded();
         });
     }
 }
 
-async fn both(client: OnUpgrade, upstream: OnUpgrade) -> hyper::Result<(Upgraded, Upgraded)> {
-    tokio::try_join!(client, upstream)
-}
-
 /// How a tunnel ends (an error, silence, in order) is the business of those who speak through it.
-async fn carry(client: Upgraded, upstream: Upgraded, idle: Duration) {
+async fn carry(client: Upgraded, (upstream, said): (TcpStream, Bytes), idle: Duration) {
     let moved = Arc::new(Mutex::new(Instant::now()));
     let mut client = Moving { io: TokioIo::new(client), moved: Arc::clone(&moved) };
-    let mut upstream = Moving { io: TokioIo::new(upstream), moved: Arc::clone(&moved) };
+    let mut upstream = Moving { io: upstream, moved: Arc::clone(&moved) };
     let silence = async {
         loop {
             let due = *moved.lock() + idle;
@@ -67,8 +66,13 @@ async fn carry(client: Upgraded, upstream: Upgraded, idle: Duration) {
             sleep_until(due).await;
         }
     };
+    let carried = async {
+        client.write_all(&said).await?;
+        client.flush().await?;
+        copy_bidirectional(&mut client, &mut upstream).await
+    };
     tokio::select! {
-        _ended = copy_bidirectional(&mut client, &mut upstream) => {}
+        _ended = carried => {}
         () = silence => {}
     }
 }

@@ -8,30 +8,29 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::HOST;
 use http::request::Parts;
-use http::uri::{self, Authority, Scheme};
-use http::{Extensions, HeaderValue, Request, Response, StatusCode, Uri, Version};
+use http::uri::Authority;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::Body;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::{self, Client};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use parking_lot::Mutex;
-use pin_project_lite::pin_project;
-use tokio::runtime;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::runtime::{self, Handle};
+use tokio::time::Instant;
 use tower_service::Service;
 
-use super::connector::Connector;
+use super::connection::Connection;
+use super::connections::{Connections, Opening};
 use super::error::refused_address;
-use super::request_body::{RequestBody, Stream};
+use super::exchange::{Exchange, NoHead};
+use super::request_body::RequestBody;
+use super::request_head::{self, RequestFraming};
+use super::response_head::ResponseHead;
+use super::upload::Upload;
 use super::{ResponseBody, UpstreamConfig, UpstreamError, strip_hop_by_hop};
 use crate::{BoxError, ConfigError};
 
 /// Runtimes that have a pool of their own at once; a process has one or one for each processor.
 const MOST_RUNTIMES: usize = 256;
-
-type Pooled = Client<Connector, RequestBody>;
 
 /// An HTTP/1.1 service at an address, such as `127.0.0.1:3000` or `http://reports.internal`.
 ///
@@ -42,9 +41,14 @@ type Pooled = Client<Connector, RequestBody>;
 /// resolved for each new connection.
 ///
 /// # Errors
-/// [`UpstreamError`], also for a request whose own body ends early. A connection that the other side
-/// had closed before a byte was written is replaced silently; any other retry is up to
+/// [`UpstreamError`], also for a request whose own body ends early. A kept connection that the other
+/// side has closed before a byte was written is replaced silently; any other retry is up to
 /// [`ReverseProxy`](super::ReverseProxy).
+///
+/// # What is read
+/// Heads of at most 100 fields and 64 KiB, bodies with a length, `chunked` or until the connection ends,
+/// trailers of at most 32 fields and 16 KiB. A response with two lengths that differ or another coding is
+/// refused.
 ///
 /// # Cancellation
 /// Dropping the future or the response's body closes the connection.
@@ -59,9 +63,10 @@ pub struct Upstream {
 struct Inner {
     authority: Authority,
     host: HeaderValue,
+    target: Uri,
     config: UpstreamConfig,
-    /// Read by every request, replaced when a runtime comes.
-    pools: ArcSwap<Vec<(runtime::Id, Pooled)>>,
+    /// By runtime. Read by every request, replaced when a runtime comes.
+    connections: ArcSwap<Vec<Arc<Connections>>>,
     /// Held while one is added, so that none is lost.
     adding: Mutex<()>,
 }
@@ -87,8 +92,10 @@ impl Upstream {
         if has_port && authority.port_u16().is_none_or(|port| port == 0) {
             return Err(refused_address(address, "have a port from 1 to 65535, or none"));
         }
-        let pools = ArcSwap::from_pointee(Vec::new());
-        let inner = Inner { authority, host, config, pools, adding: Mutex::new(()) };
+        let target = Uri::builder().scheme("http").authority(authority.clone()).path_and_query("/");
+        let target = target.build().map_err(|_| refused_address(address, rule))?;
+        let (connections, adding) = (ArcSwap::from_pointee(Vec::new()), Mutex::new(()));
+        let inner = Inner { authority, host, target, config, connections, adding };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -109,106 +116,89 @@ impl Upstream {
     /// # Errors
     /// There is no answer, or one that is no success.
     pub async fn probe(&self, path: &str) -> Result<(), BoxError> {
-        let request = Request::get(path).header(http::header::HOST, self.host());
-        let (head, ()) = request.body(())?.into_parts();
-        let client = self.inner.client(0);
-        let request = self.inner.addressed(head, RequestBody::Empty)?;
-        let response = client.request(request).await?;
+        let (head, ()) = Request::get(path).body(())?.into_parts();
+        let alone = self.inner.connections(runtime()?, 0);
+        let response = self.inner.send_on(alone, &head, None, RequestBody::Empty);
+        let response = response.await?;
         if response.status().is_success() {
             return Ok(());
         }
         Err(format!("{path} is answered with {}", response.status()).into())
     }
 
-    /// Sends a request that is ready to go; `client_patience` is for a streamed body.
+    /// Sends a request that is ready to go, to `host` if one is given; `client_patience` is for a
+    /// streamed body.
     pub(super) fn send(
         &self,
-        head: Parts,
+        head: &Parts,
+        host: Option<&HeaderValue>,
         body: RequestBody,
         client_patience: Duration,
     ) -> UpstreamFuture {
-        let stream = match &body {
-            RequestBody::Stream(stream) => Some(Arc::clone(stream)),
-            RequestBody::Empty | RequestBody::Whole(_) => None,
-        };
-        let UpstreamConfig { response_timeout, body_idle_timeout, .. } = self.inner.config;
-        let watch = Watch { stream, upstream: response_timeout, client: client_patience };
-        let state = match self.inner.send(head, body) {
-            Ok(response) => {
-                // After the request, without a runtime for which there is no timer either.
-                State::Sent { response, timer: sleep(response_timeout) }
-            }
-            Err(error) => State::Unsent { error: Some(error) },
-        };
-        UpstreamFuture { state, watch, body_idle: body_idle_timeout, upgrades: true }
+        let sent = runtime().map(|runtime| {
+            let connections = self.inner.connections_of(runtime);
+            self.inner.send_on(connections, head, host, body)
+        });
+        match sent {
+            Ok(sent) => UpstreamFuture { client_patience, ..sent },
+            Err(error) => UpstreamFuture::failed(error),
+        }
     }
 }
 
+fn runtime() -> Result<runtime::Id, UpstreamError> {
+    Ok(Handle::try_current().map_err(|_| UpstreamError::NoRuntime)?.id())
+}
+
 impl Inner {
-    fn send(
+    fn send_on(
         &self,
-        head: Parts,
+        connections: Arc<Connections>,
+        head: &Parts,
+        host: Option<&HeaderValue>,
         body: RequestBody,
-    ) -> Result<legacy::ResponseFuture, UpstreamError> {
-        let request = self.addressed(head, body).map_err(UpstreamError::Target)?;
-        let id = runtime::Handle::try_current().map_err(|_| UpstreamError::NoRuntime)?.id();
-        let pools = self.pools.load();
-        if let Some((_, client)) = pools.iter().find(|(owner, _)| *owner == id) {
-            return Ok(client.request(request));
+    ) -> UpstreamFuture {
+        if head.method == Method::CONNECT {
+            return UpstreamFuture::failed(UpstreamError::Tunnel);
         }
-        Ok(self.pool_for(id).request(request))
+        // Every server wants one (RFC 9112, section 3.2), and not every client sends it.
+        let host = host.or((!head.headers.contains_key(HOST)).then_some(&self.host));
+        let framing = RequestFraming::of(&body, &head.headers);
+        let upload = Upload::new(request_head::write(head, host, framing), body, framing);
+        let UpstreamConfig { response_timeout, body_idle_timeout, .. } = self.config;
+        UpstreamFuture {
+            state: State::begin(connections, upload, head.method == Method::HEAD),
+            due: Instant::now() + response_timeout,
+            patience: response_timeout,
+            client_patience: response_timeout,
+            body_idle: body_idle_timeout,
+            upgrades: true,
+        }
     }
 
-    /// In the form that the client wants: where it goes is part of the target.
-    fn addressed(
-        &self,
-        mut head: Parts,
-        body: RequestBody,
-    ) -> Result<Request<RequestBody>, http::Error> {
-        let mut target = uri::Parts::default();
-        target.scheme = Some(Scheme::HTTP);
-        target.authority = Some(self.authority.clone());
-        let path = head.uri.path_and_query().cloned();
-        target.path_and_query = Some(path.unwrap_or(uri::PathAndQuery::from_static("/")));
-        head.uri = Uri::from_parts(target)?;
-        head.version = Version::HTTP_11;
-        // hyper sends no body of unknown length with a GET or HEAD unless it is told to.
-        if let RequestBody::Stream(_) = &body
-            && body.size_hint().exact().is_none()
-            && !head.headers.contains_key(CONTENT_LENGTH)
-        {
-            head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    fn connections_of(&self, runtime: runtime::Id) -> Arc<Connections> {
+        let own =
+            |all: &[Arc<Connections>]| all.iter().find(|one| one.runtime() == runtime).cloned();
+        if let Some(own) = own(&self.connections.load()) {
+            return own;
         }
-        // What hyper left there belongs to the client's connection.
-        head.extensions = Extensions::new();
-        Ok(Request::from_parts(head, body))
-    }
-
-    fn pool_for(&self, id: runtime::Id) -> Pooled {
         let _one_at_a_time = self.adding.lock();
-        let mut pools = Vec::clone(&self.pools.load());
-        if let Some((_, client)) = pools.iter().find(|(owner, _)| *owner == id) {
-            return client.clone();
+        let mut all = Vec::clone(&self.connections.load());
+        if let Some(own) = own(&all) {
+            return own;
         }
-        if pools.len() == MOST_RUNTIMES {
+        if all.len() == MOST_RUNTIMES {
             // The oldest, which is the likeliest to have ended.
-            pools.remove(0);
+            all.remove(0);
         }
-        let client = self.client(self.config.pool_max_idle);
-        pools.push((id, client.clone()));
-        self.pools.store(Arc::new(pools));
-        client
+        let new = self.connections(runtime, self.config.pool_max_idle);
+        all.push(Arc::clone(&new));
+        self.connections.store(Arc::new(all));
+        new
     }
 
-    fn client(&self, max_idle: usize) -> Pooled {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(self.config.connect_timeout));
-        Client::builder(TokioExecutor::new())
-            .pool_idle_timeout(self.config.pool_idle_timeout)
-            .pool_max_idle_per_host(max_idle)
-            .pool_timer(TokioTimer::new())
-            .build(Connector::new(connector, self.config.connect_timeout))
+    fn connections(&self, runtime: runtime::Id, max_idle: usize) -> Arc<Connections> {
+        Connections::new(runtime, self.target.clone(), &self.config, max_idle)
     }
 }
 
@@ -231,84 +221,150 @@ where
         let body =
             if body.is_end_stream() { RequestBody::Empty } else { RequestBody::stream(body) };
         let patience = self.inner.config.response_timeout;
-        UpstreamFuture { upgrades: false, ..self.send(head, body, patience) }
+        UpstreamFuture { upgrades: false, ..self.send(&head, None, body, patience) }
     }
 }
 
-pin_project! {
-    /// The head of an upstream's response, within its time.
-    #[must_use = "futures do nothing unless polled"]
-    pub struct UpstreamFuture {
-        #[pin]
-        state: State,
-        watch: Watch,
-        body_idle: Duration,
-        upgrades: bool,
+/// The head of an upstream's response, within its time.
+#[must_use = "futures do nothing unless polled"]
+pub struct UpstreamFuture {
+    state: State,
+    /// When an upstream that has said nothing has had its time, unless something moves.
+    due: Instant,
+    /// Who may be silent for how long until there is a head.
+    patience: Duration,
+    client_patience: Duration,
+    body_idle: Duration,
+    upgrades: bool,
+}
+
+enum State {
+    Opening { opening: Opening, home: Arc<Connections>, upload: Upload, to_head: bool },
+    Exchange(Exchange),
+    Failed(UpstreamError),
+    Ended,
+}
+
+impl State {
+    /// On a kept connection, if there is one.
+    fn begin(home: Arc<Connections>, upload: Upload, to_head: bool) -> Self {
+        match home.take() {
+            Some(connection) => {
+                Self::Exchange(Exchange::new(connection, home, upload, to_head, true))
+            }
+            None => Self::Opening { opening: home.open(), home, upload, to_head },
+        }
     }
 }
 
-pin_project! {
-    #[project = StateProject]
-    enum State {
-        Unsent { error: Option<UpstreamError> },
-        Sent { #[pin] response: legacy::ResponseFuture, #[pin] timer: Sleep },
+impl UpstreamFuture {
+    fn failed(error: UpstreamError) -> Self {
+        Self {
+            state: State::Failed(error),
+            due: Instant::now(),
+            patience: Duration::ZERO,
+            client_patience: Duration::ZERO,
+            body_idle: Duration::ZERO,
+            upgrades: false,
+        }
     }
-}
 
-/// Who may be silent for how long until there is a head.
-struct Watch {
-    stream: Option<Arc<Stream>>,
-    upstream: Duration,
-    client: Duration,
+    /// Goes on until there is a head.
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, UpstreamError>> {
+        loop {
+            let exchange = match &mut self.state {
+                State::Exchange(exchange) => exchange,
+                State::Opening { opening, .. } => {
+                    let opened = ready!(opening.as_mut().poll(cx));
+                    let (connection, used) = opened.map_err(UpstreamError::Connect)?;
+                    self.opened(connection, used);
+                    continue;
+                }
+                State::Failed(_) | State::Ended => return Poll::Ready(Err(self.failure())),
+            };
+            match ready!(exchange.poll_head(cx)) {
+                Ok(head) => return Poll::Ready(Ok(head)),
+                Err(NoHead::Failed(error)) => return Poll::Ready(Err(error)),
+                Err(NoHead::Unsent(error)) if !exchange.is_used() => {
+                    return Poll::Ready(Err(UpstreamError::Connect(error.into())));
+                }
+                Err(NoHead::Unsent(_)) => self.begin_anew(),
+            }
+        }
+    }
+
+    fn opened(&mut self, connection: Box<Connection>, used: bool) {
+        if let State::Opening { home, upload, to_head, .. } = self.take_state() {
+            self.state = State::Exchange(Exchange::new(connection, home, upload, to_head, used));
+            self.due = Instant::now() + self.patience;
+        }
+    }
+
+    /// The kept connection was closed before it was used again.
+    fn begin_anew(&mut self) {
+        if let State::Exchange(exchange) = self.take_state() {
+            let (home, upload, to_head) = exchange.into_unsent();
+            self.state = State::begin(home, upload, to_head);
+        }
+    }
+
+    fn failure(&mut self) -> UpstreamError {
+        match self.take_state() {
+            State::Failed(error) => error,
+            _ => panic!("polled after completion"),
+        }
+    }
+
+    fn take_state(&mut self) -> State {
+        std::mem::replace(&mut self.state, State::Ended)
+    }
+
+    /// Ends with the error of whoever has been silent for too long.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<UpstreamError> {
+        // A connection that is being opened has a time of its own.
+        let State::Exchange(exchange) = &mut self.state else { return Poll::Pending };
+        loop {
+            ready!(exchange.poll_due(cx, self.due));
+            let Some(stream) = exchange.stream() else {
+                return Poll::Ready(UpstreamError::Timeout);
+            };
+            let (due, error) = stream.due(self.patience, self.client_patience);
+            if due <= Instant::now() {
+                return Poll::Ready(error);
+            }
+            self.due = due;
+        }
+    }
+
+    /// The response as the client may get it; one that was not asked for is none.
+    fn received(&mut self, head: ResponseHead) -> Result<Response<ResponseBody>, UpstreamError> {
+        let State::Exchange(exchange) = self.take_state() else { return Err(self.failure()) };
+        let ResponseHead { status, mut headers, framing, keeps } = head;
+        let body = if status == StatusCode::SWITCHING_PROTOCOLS {
+            if !self.upgrades {
+                return Err(UpstreamError::Protocol("the protocol that was asked for"));
+            }
+            ResponseBody::changed(exchange)
+        } else {
+            strip_hop_by_hop(&mut headers);
+            ResponseBody::following(exchange, framing, keeps, self.body_idle)
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        Ok(response)
+    }
 }
 
 impl Future for UpstreamFuture {
     type Output = Result<Response<ResponseBody>, UpstreamError>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let (response, mut timer) = match this.state.project() {
-            StateProject::Unsent { error } => {
-                return Poll::Ready(Err(error.take().expect("polled after completion")));
-            }
-            StateProject::Sent { response, timer } => (response, timer),
-        };
-        if let Poll::Ready(response) = response.poll(cx) {
-            let upload = this.watch.stream.take();
-            return Poll::Ready(received(response?, upload, *this.body_idle, *this.upgrades));
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Poll::Ready(head) = self.poll_head(cx) {
+            return Poll::Ready(head.and_then(|head| self.received(head)));
         }
-        loop {
-            ready!(timer.as_mut().poll(cx));
-            let Some(stream) = &this.watch.stream else {
-                return Poll::Ready(Err(UpstreamError::Timeout));
-            };
-            let (due, error) = stream.due(this.watch.upstream, this.watch.client);
-            if due <= Instant::now() {
-                return Poll::Ready(Err(error));
-            }
-            timer.as_mut().reset(due);
-        }
+        self.poll_silence(cx).map(Err)
     }
-}
-
-/// The response as the client may get it; one that was not asked for is none.
-fn received(
-    response: Response<hyper::body::Incoming>,
-    upload: Option<Arc<Stream>>,
-    body_idle: Duration,
-    upgrades: bool,
-) -> Result<Response<ResponseBody>, UpstreamError> {
-    let (mut head, body) = response.into_parts();
-    if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        if !upgrades {
-            return Err(UpstreamError::Protocol(None));
-        }
-    } else {
-        strip_hop_by_hop(&mut head.headers);
-        head.extensions = Extensions::new();
-    }
-    head.version = Version::HTTP_11;
-    Ok(Response::from_parts(head, ResponseBody::incoming(body, upload, body_idle)))
 }
 
 impl fmt::Debug for Upstream {

@@ -7,23 +7,37 @@ use http::Method;
 use http_body_util::BodyExt as _;
 use tokio::sync::Semaphore;
 
+use super::wire::Wire;
 use super::*;
 
 #[tokio::test]
-async fn a_server_is_in_use_until_the_end_of_the_body() {
-    let server = Server::start("a").await;
-    let proxy = proxy(&[&server], ProxyConfig::default());
-    let response = send(&proxy, &Method::GET, "").await.unwrap();
+async fn a_server_is_in_use_until_its_answer_has_come() {
+    let wire = Wire::listen().await;
+    let set = Replicas::without_primary().replica("a", 1, wire.upstream(UpstreamConfig::default()));
+    let proxy = ReverseProxy::new(set.build().unwrap(), ProxyConfig::default()).unwrap();
+    let begun = async |method: Method| {
+        let proxy = proxy.clone();
+        let sent = tokio::spawn(async move { send(&proxy, &method, "").await.unwrap() });
+        let mut peer = wire.accept().await;
+        let _request = peer.hears_a_request().await;
+        peer.says("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nha").await;
+        (sent.await.unwrap(), peer)
+    };
+    let (response, mut peer) = begun(Method::GET).await;
     assert_eq!(in_flight(proxy.replicas()), 1);
+    peer.says("lf").await;
     let _body = response.into_body().collect().await.unwrap();
     assert_eq!(in_flight(proxy.replicas()), 0);
     assert_eq!(node(proxy.replicas(), "a").succeeded_total, 1);
+    // The next one needs a connection of its own.
+    drop(peer);
+    tokio::time::sleep(Duration::from_millis(50)).await;
     // A body that nobody reads is cancelled, and no failure.
-    drop(send(&proxy, &Method::GET, "").await.unwrap());
+    drop(begun(Method::GET).await);
     let stats = node(proxy.replicas(), "a");
     assert_eq!((stats.in_flight, stats.cancelled_total, stats.failed_total), (0, 1, 0));
     // There is none to read in an answer to HEAD.
-    let _head = send(&proxy, &Method::HEAD, "").await.unwrap();
+    let _head = begun(Method::HEAD).await;
     assert_eq!(node(proxy.replicas(), "a").succeeded_total, 2);
 }
 

@@ -7,6 +7,7 @@ mod hedging;
 mod retries;
 mod server;
 mod upstream;
+mod wire;
 
 use std::time::Duration;
 

@@ -6,15 +6,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt as _};
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// What becomes of a request.
 #[derive(Clone)]
@@ -24,7 +28,7 @@ pub(crate) enum Answer {
     Close,
     /// As `Close`, then a 200 for all others.
     CloseOnce,
-    /// A 200 that says it is a stream of events.
+    /// A 200 with a stream of events, which does not end after the first.
     Events,
     /// The answer waits for a permit.
     Wait(Arc<Semaphore>),
@@ -104,10 +108,7 @@ async fn serve(stream: TcpStream, state: Arc<State>) {
 #[error("closed as told")]
 struct Closed;
 
-async fn respond(
-    request: Request<Incoming>,
-    state: Arc<State>,
-) -> Result<Response<Full<Bytes>>, Closed> {
+async fn respond(request: Request<Incoming>, state: Arc<State>) -> Result<Response<Body>, Closed> {
     let body = request.into_body().collect().await.map_err(|_| Closed)?;
     state.requests.fetch_add(1, Relaxed);
     state.bodies.lock().push(body.to_bytes());
@@ -129,11 +130,13 @@ async fn respond(
             StatusCode::OK
         }
     };
-    let mut response = Response::new(Full::from(state.name));
+    let mut response = Response::new(Full::from(state.name).boxed_unsync());
     *response.status_mut() = status;
     if events {
+        let first = stream::once(async { Ok(Frame::data(Bytes::from_static(b"data: 1\n\n"))) });
+        *response.body_mut() = StreamBody::new(first.chain(stream::pending())).boxed_unsync();
         let kind = http::HeaderValue::from_static("text/event-stream; charset=utf-8");
         response.headers_mut().insert("content-type", kind);
     }
-    Ok::<_, Infallible>(response).map_err(|never| match never {})
+    Ok(response)
 }
