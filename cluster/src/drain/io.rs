@@ -20,6 +20,10 @@ use super::streams::Preface;
 /// Bytes that are thrown away at a time.
 const THROWN_AWAY: usize = 4 * 1024;
 
+/// Parts that are no longer than this together are copied into one: `send` costs a quarter of a
+/// microsecond less than `writev`, and the copy a tenth of one at most.
+const PUT_TOGETHER: usize = 4 * 1024;
+
 /// A TCP stream that notes received bytes, and that fails once the server cuts what is left: an
 /// upgraded connection lives in a task of which we hold nothing else.
 pub(super) struct Io {
@@ -107,6 +111,20 @@ impl Io {
     }
 }
 
+fn poll_write_parts(
+    stream: Pin<&mut TcpStream>,
+    cx: &mut Context<'_>,
+    parts: &[IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    if parts.iter().map(|part| part.len()).sum::<usize>() > PUT_TOGETHER {
+        return stream.poll_write_vectored(cx, parts);
+    }
+    let mut together = [MaybeUninit::uninit(); PUT_TOGETHER];
+    let mut together = ReadBuf::uninit(&mut together);
+    parts.iter().for_each(|part| together.put_slice(part));
+    stream.poll_write(cx, together.filled())
+}
+
 fn cut_error() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionAborted, "the server has ended")
 }
@@ -154,7 +172,7 @@ impl AsyncWrite for Io {
         if self.is_cut() {
             return Poll::Ready(Err(cut_error()));
         }
-        let answer = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        let answer = poll_write_parts(Pin::new(&mut self.stream), cx, slices);
         self.conn.wrote(answer.is_ready());
         self.unless_cut(cx, answer)
     }
