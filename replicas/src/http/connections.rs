@@ -128,7 +128,7 @@ impl Connections {
             let due = Instant::now() + self.idle_timeout;
             runtime.spawn(watch(Watching(Arc::downgrade(self)), due));
         }
-        self.kept.notify_waiters();
+        self.kept.notify_one();
     }
 
     /// Closes all that is kept.

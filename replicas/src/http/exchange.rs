@@ -32,7 +32,7 @@ pub(super) struct Exchange {
 enum Sent {
     Partly,
     Wholly,
-    /// The other side takes no more of it, and may have said why.
+    /// No more of it will be: the other side takes none, and may have said why, or there is none.
     Refused(io::ErrorKind),
 }
 
@@ -92,7 +92,12 @@ impl Exchange {
             Poll::Ready(Err(UploadError::Write(error))) if self.upload.has_begun() => {
                 self.sent = Sent::Refused(error.kind());
             }
-            Poll::Ready(Err(error)) => return Err(error),
+            Poll::Ready(Err(error)) => {
+                // A body that is asked again may say that it has ended, and the other side would take
+                // what it has for the whole.
+                self.sent = Sent::Refused(io::ErrorKind::Other);
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -121,10 +126,10 @@ impl Exchange {
         self.sent == Sent::Partly
     }
 
-    /// Whether the end of what comes is one that the other side meant. A reset is told to whoever asks
-    /// first, and that may have been a write.
+    /// Whether the end of what comes is one that the other side meant. How a connection was lost is told
+    /// to whoever asks first, and that may have been a write; `EPIPE` is one that was closed before.
     pub(super) fn ends_in_order(&self) -> bool {
-        self.sent != Sent::Refused(io::ErrorKind::ConnectionReset)
+        !matches!(self.sent, Sent::Refused(kind) if kind != io::ErrorKind::BrokenPipe)
     }
 
     /// What came and was not used.

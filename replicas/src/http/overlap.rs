@@ -37,8 +37,12 @@ impl Overlap {
         let part = ready!(self.parts.poll_recv(cx));
         let gone = || Err(UpstreamError::ResponseBody(io::ErrorKind::ConnectionAborted.into()));
         let part = part.unwrap_or_else(gone);
-        if let (Some(left), Ok(Some(frame))) = (&mut self.left, &part) {
-            *left = left.saturating_sub(frame.data_ref().map_or(0, |data| data.len() as u64));
+        if let Ok(Some(frame)) = &part {
+            self.left = match frame.data_ref() {
+                Some(data) => self.left.map(|left| left.saturating_sub(data.len() as u64)),
+                // Trailers are the end.
+                None => Some(0),
+            };
         }
         Poll::Ready(part)
     }
@@ -69,13 +73,15 @@ async fn drive(mut download: Download, parts: mpsc::Sender<Part>) {
             () = parts.closed() => return,
             part = poll_fn(|cx| download.poll_frame(cx)) => part,
         };
-        // Of a body with a length nobody asks for the end.
-        let ended = matches!(part, Ok(None)) || download.size_hint().exact() == Some(0);
+        // Behind the last part nobody asks for the end.
+        let ended = matches!(part, Ok(None)) || download.is_at_end();
         let failed = part.is_err();
         let place = tokio::select! {
             place = parts.reserve() => place,
             never = async {
-                download.send_meanwhile().await;
+                if !failed {
+                    download.send_meanwhile().await;
+                }
                 pending().await
             } => never,
         };

@@ -60,6 +60,14 @@ impl Peer {
         self.0.write_all(text.as_bytes()).await.unwrap();
     }
 
+    /// What is still sent until the other side closes.
+    async fn hears_the_rest(mut self) -> String {
+        let mut rest = Vec::new();
+        // A reset is an end as well.
+        let _end = timeout(SOON, self.0.read_to_end(&mut rest)).await.unwrap();
+        String::from_utf8(rest).unwrap()
+    }
+
     /// Whether the other side closes, after whatever it has still sent.
     async fn sees_the_end(mut self) -> bool {
         let mut rest = Vec::new();
@@ -278,14 +286,89 @@ async fn a_request_goes_on_after_its_answer() {
         parts.send(part("two")).await.unwrap();
         drop(parts);
         assert_eq!(peer.hears("0\r\n\r\n").await, "3\r\ntwo\r\n0\r\n\r\n");
+        // Both are over, so the connection is free.
         let next = tokio::spawn(upstream.call(get()));
-        // On this connection if the task has given it back by now, or on another.
-        tokio::select! {
-            _request = peer.hears_a_request() => {}
-            _other = wire.accept() => {}
-        }
+        let _request = peer.hears_a_request().await;
         next.abort();
     }
+}
+
+/// Begins an upload whose answer begins before it has ended.
+async fn overlap(
+    wire: &Wire,
+    config: UpstreamConfig,
+    answer: &str,
+) -> (Parts, Response<ResponseBody>, Peer) {
+    let (parts, request) = upload();
+    let sent = tokio::spawn(wire.upstream(config).call(request));
+    parts.send(part("one")).await.unwrap();
+    let mut peer = wire.accept().await;
+    let _begin = peer.hears("one\r\n").await;
+    peer.says(answer).await;
+    (parts, sent.await.unwrap().unwrap(), peer)
+}
+
+/// The upstream would take what it has got for the whole.
+#[tokio::test]
+async fn an_upload_that_breaks_off_has_no_end() {
+    for (answer, rest, whole) in [
+        ("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nabc", "", false),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nabc", "def", true),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n", "", false),
+        (
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n",
+            "3\r\ndef\r\n0\r\n\r\n",
+            false,
+        ),
+    ] {
+        let wire = Wire::listen().await;
+        let (parts, response, mut peer) = overlap(&wire, UpstreamConfig::default(), answer).await;
+        peer.says(rest).await;
+        // Until the rest waits behind the first part.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        parts.send(Err("the client is gone")).await.unwrap();
+        drop(parts);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let read = body(response).await;
+        assert_eq!(read.is_ok(), whole, "{answer} {rest}: {read:?}");
+        assert_eq!(peer.hears_the_rest().await, "", "{answer} {rest}");
+    }
+}
+
+/// A server drops a body behind its last part, and so behind its trailers.
+#[tokio::test]
+async fn a_request_goes_on_when_its_answer_is_dropped_at_its_end() {
+    for (answer, frames) in [
+        ("HTTP/1.1 202 Fine\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx: y\r\n\r\n", 2),
+        ("HTTP/1.1 202 Fine\r\ncontent-length: 2\r\n\r\nok", 1),
+    ] {
+        let wire = Wire::listen().await;
+        let (head, rest) = answer.split_at(answer.len() - 1);
+        let (parts, mut response, mut peer) = overlap(&wire, UpstreamConfig::default(), head).await;
+        peer.says(rest).await;
+        // One part of the data came before.
+        for _ in 0..frames + usize::from(frames == 1) {
+            response.body_mut().frame().await.unwrap().unwrap();
+        }
+        drop(response);
+        parts.send(part("two")).await.unwrap();
+        drop(parts);
+        assert_eq!(peer.hears("0\r\n\r\n").await, "3\r\ntwo\r\n0\r\n\r\n", "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn an_upload_ends_with_whoever_gives_its_answer_up_and_with_silence() {
+    let wire = Wire::listen().await;
+    let begun = "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nabc";
+    let (_parts, response, peer) = overlap(&wire, UpstreamConfig::default(), begun).await;
+    drop(response);
+    assert!(peer.sees_the_end().await);
+    let config = UpstreamConfig::default().body_idle_timeout(Duration::from_millis(50));
+    let whole = "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc";
+    let (_parts, response, peer) = overlap(&wire, config, whole).await;
+    assert_eq!(body(response).await.unwrap(), "abc");
+    assert!(peer.sees_the_end().await);
 }
 
 #[tokio::test]
