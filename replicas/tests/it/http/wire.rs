@@ -10,6 +10,7 @@ use hyper::body::Frame;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tower::Service as _;
 
@@ -80,6 +81,16 @@ impl Peer {
 
 fn get() -> Request<Full<Bytes>> {
     request(&Method::GET, "")
+}
+
+type Sent = JoinHandle<Result<Response<ResponseBody>, UpstreamError>>;
+
+/// A request on a connection of its own, at its upstream.
+async fn asked(wire: &Wire, upstream: &mut Upstream) -> (Sent, Peer) {
+    let sent = tokio::spawn(upstream.call(get()));
+    let mut peer = wire.accept().await;
+    let _request = peer.hears_a_request().await;
+    (sent, peer)
 }
 
 async fn body(response: Response<ResponseBody>) -> Result<String, UpstreamError> {
@@ -153,9 +164,7 @@ async fn a_connection_is_used_again_where_nothing_sees_the_end_on_it() {
     ] {
         let wire = Wire::listen().await;
         let mut upstream = wire.upstream(UpstreamConfig::default());
-        let first = tokio::spawn(upstream.call(get()));
-        let mut peer = wire.accept().await;
-        let _request = peer.hears_a_request().await;
+        let (first, mut peer) = asked(&wire, &mut upstream).await;
         peer.says(answer).await;
         assert_eq!(body(first.await.unwrap().unwrap()).await.unwrap(), "ok", "{answer}");
         let second = tokio::spawn(upstream.call(get()));
@@ -176,9 +185,7 @@ async fn a_connection_is_used_again_where_nothing_sees_the_end_on_it() {
 async fn what_comes_unasked_answers_nothing() {
     let wire = Wire::listen().await;
     let mut upstream = wire.upstream(UpstreamConfig::default());
-    let first = tokio::spawn(upstream.call(get()));
-    let mut peer = wire.accept().await;
-    let _request = peer.hears_a_request().await;
+    let (first, mut peer) = asked(&wire, &mut upstream).await;
     peer.says("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
     assert_eq!(body(first.await.unwrap().unwrap()).await.unwrap(), "ok");
     peer.says("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil").await;
@@ -196,9 +203,7 @@ async fn what_comes_unasked_answers_nothing() {
 async fn a_post_finds_another_connection_when_the_kept_one_was_closed() {
     let wire = Wire::listen().await;
     let mut upstream = wire.upstream(UpstreamConfig::default());
-    let first = tokio::spawn(upstream.call(get()));
-    let mut peer = wire.accept().await;
-    let _request = peer.hears_a_request().await;
+    let (first, mut peer) = asked(&wire, &mut upstream).await;
     peer.says("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
     assert_eq!(body(first.await.unwrap().unwrap()).await.unwrap(), "ok");
     drop(peer);
@@ -434,9 +439,7 @@ async fn a_connection_that_comes_free_is_used_by_whoever_waits_for_a_new_one() {
     let wire = Wire(socket.listen(1).unwrap());
     let config = UpstreamConfig::default().connect_timeout(Duration::from_secs(60));
     let mut upstream = wire.upstream(config);
-    let first = tokio::spawn(upstream.call(get()));
-    let mut peer = wire.accept().await;
-    let _request = peer.hears_a_request().await;
+    let (first, mut peer) = asked(&wire, &mut upstream).await;
     // Until the kernel takes no more.
     let mut queued = Vec::new();
     while let Ok(stream) =
@@ -519,9 +522,7 @@ async fn an_answer_that_breaks_off_is_never_taken_for_a_whole_one() {
     ] {
         let wire = Wire::listen().await;
         let mut upstream = wire.upstream(UpstreamConfig::default());
-        let sent = tokio::spawn(upstream.call(get()));
-        let mut peer = wire.accept().await;
-        let _request = peer.hears_a_request().await;
+        let (sent, mut peer) = asked(&wire, &mut upstream).await;
         peer.says(answer).await;
         drop(peer);
         let read = body(sent.await.unwrap().unwrap()).await;
@@ -539,9 +540,7 @@ async fn what_is_no_answer_is_told_apart_from_none() {
     {
         let wire = Wire::listen().await;
         let mut upstream = wire.upstream(UpstreamConfig::default());
-        let sent = tokio::spawn(upstream.call(get()));
-        let mut peer = wire.accept().await;
-        let _request = peer.hears_a_request().await;
+        let (sent, mut peer) = asked(&wire, &mut upstream).await;
         peer.says(said).await;
         drop(peer);
         let error = sent.await.unwrap().unwrap_err();
@@ -574,9 +573,7 @@ async fn a_connection_that_nobody_uses_is_closed_in_time() {
     let wire = Wire::listen().await;
     let config = UpstreamConfig::default().pool_idle_timeout(Duration::from_millis(50));
     let mut upstream = wire.upstream(config);
-    let sent = tokio::spawn(upstream.call(get()));
-    let mut peer = wire.accept().await;
-    let _request = peer.hears_a_request().await;
+    let (sent, mut peer) = asked(&wire, &mut upstream).await;
     peer.says("HTTP/1.1 204 None\r\n\r\n").await;
     assert!(sent.await.unwrap().is_ok());
     assert!(peer.sees_the_end().await);
@@ -605,14 +602,10 @@ async fn as_many_are_kept_as_may_be_and_all_end_with_their_upstream() {
 async fn whoever_gives_up_closes_the_connection() {
     let wire = Wire::listen().await;
     let mut upstream = wire.upstream(UpstreamConfig::default());
-    let waiting = tokio::spawn(upstream.call(get()));
-    let mut peer = wire.accept().await;
-    let _request = peer.hears_a_request().await;
+    let (waiting, peer) = asked(&wire, &mut upstream).await;
     waiting.abort();
     assert!(peer.sees_the_end().await);
-    let reading = tokio::spawn(upstream.call(get()));
-    let mut peer = wire.accept().await;
-    let _request = peer.hears_a_request().await;
+    let (reading, mut peer) = asked(&wire, &mut upstream).await;
     peer.says("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nbegin").await;
     drop(reading.await.unwrap().unwrap());
     assert!(peer.sees_the_end().await);
