@@ -27,7 +27,8 @@ pub struct UpstreamConfig {
     /// that moved. 60 s, as in nginx.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub response_timeout: Duration,
-    /// Longest silence between two parts of the response's body. 60 s, as in nginx.
+    /// Longest silence between two parts of the response's body, and of a request that is still being
+    /// sent after its response. 60 s, as in nginx.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub body_idle_timeout: Duration,
     /// How long a connection is kept without a request. 4 s: less than the 5 s of Node.js, the

@@ -52,7 +52,7 @@ impl Connection {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match parts {
-            // Costs a quarter of a microsecond less.
+            // `send` costs a quarter of a microsecond less than `writev`.
             [only] => Pin::new(&mut self.stream).poll_write(cx, only),
             several => Pin::new(&mut self.stream).poll_write_vectored(cx, several),
         }

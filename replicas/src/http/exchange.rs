@@ -1,5 +1,5 @@
-//! One request and the head of its response on one connection, driven by whoever waits for it: no
-//! task, no channel, no wake-up in between.
+//! One request and the head of its response on one connection, driven by whoever waits for it, without
+//! a task of its own.
 
 use std::io;
 use std::sync::Arc;

@@ -35,15 +35,16 @@ use crate::{BoxError, ConfigError, Replicas};
 /// Always ready; clones share the set, the budget and the figures.
 ///
 /// # Cancellation
-/// Dropping the future or the body closes the connection to the upstream and counts as cancelled,
-/// which is no failure of the node.
+/// Dropping the future, or the body before all of it has come, closes the connection to the upstream and
+/// counts as cancelled, which is no failure of the node.
 ///
 /// # Errors
 /// [`ProxyError`]; [`answering`](Self::answering) makes responses of them.
 ///
 /// # Cost
 /// A box for the future, and one system call to send the request and one to read the usual answer: the
-/// connection is driven by whoever waits for it, without a task or a channel of its own.
+/// connection is driven by whoever waits for it, without a task or a channel of its own. An answer that
+/// begins before its request is sent takes both.
 #[derive(Clone)]
 pub struct ReverseProxy {
     shared: Arc<Shared>,

@@ -25,8 +25,8 @@ use crate::{Outcome, Pick};
 /// as in use until its end has come. A body that breaks off or falls silent is an error, never a short
 /// body that looks whole: HTTP/1.0's, which ends with its connection, cannot be told from a whole
 /// one if that is closed in order. Breaking off counts as the node's failure; silence says
-/// nothing of the node, for a stream may have nothing to say; what the client drops, or whose
-/// request it breaks off, counts as cancelled.
+/// nothing of the node, for a stream may have nothing to say; what the client drops before all has come,
+/// or whose request it breaks off, counts as cancelled.
 #[must_use]
 pub struct ResponseBody {
     source: Source,
@@ -39,6 +39,7 @@ pub struct ResponseBody {
 enum Source {
     /// All that is to come.
     Whole(Option<Bytes>),
+    /// What comes on its connection.
     Download(Box<Download>),
     /// The same while the request is still under way.
     Overlap(Box<Overlap>),

@@ -51,7 +51,8 @@ const MOST_RUNTIMES: usize = 256;
 /// refused.
 ///
 /// # Cancellation
-/// Dropping the future or the response's body closes the connection.
+/// Dropping the future, or the response's body before its end, closes the connection. A request whose
+/// answer is whole before it is sent is sent to its end by a task, as long as it moves.
 ///
 /// # Limits
 /// No TLS and no HTTP/2. An upgrade is refused as a wrong answer here; the proxy does them.

@@ -13,7 +13,9 @@ use super::*;
 #[tokio::test]
 async fn a_server_is_in_use_until_its_answer_has_come() {
     let wire = Wire::listen().await;
-    let set = Replicas::without_primary().replica("a", 1, wire.upstream(UpstreamConfig::default()));
+    // Each request on a connection of its own.
+    let config = UpstreamConfig::default().pool_max_idle(0);
+    let set = Replicas::without_primary().replica("a", 1, wire.upstream(config));
     let proxy = ReverseProxy::new(set.build().unwrap(), ProxyConfig::default()).unwrap();
     let begun = async |method: Method| {
         let proxy = proxy.clone();
@@ -29,9 +31,6 @@ async fn a_server_is_in_use_until_its_answer_has_come() {
     let _body = response.into_body().collect().await.unwrap();
     assert_eq!(in_flight(proxy.replicas()), 0);
     assert_eq!(node(proxy.replicas(), "a").succeeded_total, 1);
-    // The next one needs a connection of its own.
-    drop(peer);
-    tokio::time::sleep(Duration::from_millis(50)).await;
     // A body that nobody reads is cancelled, and no failure.
     drop(begun(Method::GET).await);
     let stats = node(proxy.replicas(), "a");

@@ -83,6 +83,15 @@ fn get() -> Request<Full<Bytes>> {
     request(&Method::GET, "")
 }
 
+/// Until what was said or closed has come to whoever waits for it, of which nothing tells: the kernel
+/// takes a moment, and the runtime some turns.
+pub(super) async fn settle() {
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+}
+
 type Sent = JoinHandle<Result<Response<ResponseBody>, UpstreamError>>;
 
 /// A request on a connection of its own, at its upstream.
@@ -190,7 +199,7 @@ async fn what_comes_unasked_answers_nothing() {
     assert_eq!(body(first.await.unwrap().unwrap()).await.unwrap(), "ok");
     peer.says("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil").await;
     // Its own socket says that it has come: the same loop reads both.
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    settle().await;
     let second = tokio::spawn(upstream.call(get()));
     let mut other = wire.accept().await;
     let _request = other.hears_a_request().await;
@@ -207,7 +216,7 @@ async fn a_post_finds_another_connection_when_the_kept_one_was_closed() {
     peer.says("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
     assert_eq!(body(first.await.unwrap().unwrap()).await.unwrap(), "ok");
     drop(peer);
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    settle().await;
     let (parts, request) = upload();
     let post = tokio::spawn(upstream.call(request));
     parts.send(part("all of it")).await.unwrap();
@@ -218,18 +227,28 @@ async fn a_post_finds_another_connection_when_the_kept_one_was_closed() {
     assert_eq!(body(post.await.unwrap().unwrap()).await.unwrap(), "ok");
 }
 
-#[tokio::test]
-async fn a_request_goes_on_while_it_is_answered() {
-    let wire = Wire::listen().await;
-    let mut upstream = wire.upstream(UpstreamConfig::default());
+/// Begins an upload whose answer begins before it has ended.
+async fn overlap(
+    wire: &Wire,
+    upstream: &mut Upstream,
+    answer: &str,
+) -> (Parts, Response<ResponseBody>, Peer) {
     let (parts, request) = upload();
     let sent = tokio::spawn(upstream.call(request));
     parts.send(part("one")).await.unwrap();
     let mut peer = wire.accept().await;
-    let heard = peer.hears("3\r\none\r\n").await;
-    assert!(heard.contains("\r\ntransfer-encoding: chunked\r\n"), "{heard}");
-    peer.says("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n1 \r\n").await;
-    let mut response = sent.await.unwrap().unwrap();
+    let begin = peer.hears("3\r\none\r\n").await;
+    assert!(begin.contains("\r\ntransfer-encoding: chunked\r\n"), "{begin}");
+    peer.says(answer).await;
+    (parts, sent.await.unwrap().unwrap(), peer)
+}
+
+#[tokio::test]
+async fn a_request_goes_on_while_it_is_answered() {
+    let wire = Wire::listen().await;
+    let mut upstream = wire.upstream(UpstreamConfig::default());
+    let answer = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n1 \r\n";
+    let (parts, mut response, mut peer) = overlap(&wire, &mut upstream, answer).await;
     let first = response.body_mut().frame().await.unwrap().unwrap();
     assert_eq!(first.into_data().unwrap(), "1 ");
     let rest = tokio::spawn(body(response));
@@ -251,13 +270,8 @@ async fn a_request_goes_on_while_it_is_answered() {
 async fn a_request_goes_on_though_nobody_takes_its_answer() {
     let wire = Wire::listen().await;
     let mut upstream = wire.upstream(UpstreamConfig::default());
-    let (parts, request) = upload();
-    let sent = tokio::spawn(upstream.call(request));
-    parts.send(part("one")).await.unwrap();
-    let mut peer = wire.accept().await;
-    let _begin = peer.hears("one\r\n").await;
-    peer.says("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nabc").await;
-    let response = sent.await.unwrap().unwrap();
+    let answer = "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nabc";
+    let (parts, response, mut peer) = overlap(&wire, &mut upstream, answer).await;
     for _ in 0..20 {
         parts.send(part("more")).await.unwrap();
         assert_eq!(peer.hears("more\r\n").await, "4\r\nmore\r\n");
@@ -281,13 +295,8 @@ async fn a_request_goes_on_after_its_answer() {
     ] {
         let wire = Wire::listen().await;
         let mut upstream = wire.upstream(UpstreamConfig::default());
-        let (parts, request) = upload();
-        let sent = tokio::spawn(upstream.call(request));
-        parts.send(part("one")).await.unwrap();
-        let mut peer = wire.accept().await;
-        let _begin = peer.hears("one\r\n").await;
-        peer.says(answer).await;
-        assert_eq!(body(sent.await.unwrap().unwrap()).await.unwrap(), "ok", "{answer}");
+        let (parts, response, mut peer) = overlap(&wire, &mut upstream, answer).await;
+        assert_eq!(body(response).await.unwrap(), "ok", "{answer}");
         parts.send(part("two")).await.unwrap();
         drop(parts);
         assert_eq!(peer.hears("0\r\n\r\n").await, "3\r\ntwo\r\n0\r\n\r\n");
@@ -296,21 +305,6 @@ async fn a_request_goes_on_after_its_answer() {
         let _request = peer.hears_a_request().await;
         next.abort();
     }
-}
-
-/// Begins an upload whose answer begins before it has ended.
-async fn overlap(
-    wire: &Wire,
-    config: UpstreamConfig,
-    answer: &str,
-) -> (Parts, Response<ResponseBody>, Peer) {
-    let (parts, request) = upload();
-    let sent = tokio::spawn(wire.upstream(config).call(request));
-    parts.send(part("one")).await.unwrap();
-    let mut peer = wire.accept().await;
-    let _begin = peer.hears("one\r\n").await;
-    peer.says(answer).await;
-    (parts, sent.await.unwrap().unwrap(), peer)
 }
 
 /// The upstream would take what it has got for the whole.
@@ -327,13 +321,14 @@ async fn an_upload_that_breaks_off_has_no_end() {
         ),
     ] {
         let wire = Wire::listen().await;
-        let (parts, response, mut peer) = overlap(&wire, UpstreamConfig::default(), answer).await;
+        let mut upstream = wire.upstream(UpstreamConfig::default());
+        let (parts, response, mut peer) = overlap(&wire, &mut upstream, answer).await;
         peer.says(rest).await;
         // Until the rest waits behind the first part.
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        settle().await;
         parts.send(Err("the client is gone")).await.unwrap();
         drop(parts);
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        settle().await;
         let read = body(response).await;
         assert_eq!(read.is_ok(), whole, "{answer} {rest}: {read:?}");
         assert_eq!(peer.hears_the_rest().await, "", "{answer} {rest}");
@@ -349,7 +344,8 @@ async fn a_request_goes_on_when_its_answer_is_dropped_at_its_end() {
     ] {
         let wire = Wire::listen().await;
         let (head, rest) = answer.split_at(answer.len() - 1);
-        let (parts, mut response, mut peer) = overlap(&wire, UpstreamConfig::default(), head).await;
+        let mut upstream = wire.upstream(UpstreamConfig::default());
+        let (parts, mut response, mut peer) = overlap(&wire, &mut upstream, head).await;
         peer.says(rest).await;
         // One part of the data came before.
         for _ in 0..frames + usize::from(frames == 1) {
@@ -366,12 +362,13 @@ async fn a_request_goes_on_when_its_answer_is_dropped_at_its_end() {
 async fn an_upload_ends_with_whoever_gives_its_answer_up_and_with_silence() {
     let wire = Wire::listen().await;
     let begun = "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nabc";
-    let (_parts, response, peer) = overlap(&wire, UpstreamConfig::default(), begun).await;
+    let mut upstream = wire.upstream(UpstreamConfig::default());
+    let (_parts, response, peer) = overlap(&wire, &mut upstream, begun).await;
     drop(response);
     assert!(peer.sees_the_end().await);
     let config = UpstreamConfig::default().body_idle_timeout(Duration::from_millis(50));
     let whole = "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc";
-    let (_parts, response, peer) = overlap(&wire, config, whole).await;
+    let (_parts, response, peer) = overlap(&wire, &mut wire.upstream(config), whole).await;
     assert_eq!(body(response).await.unwrap(), "abc");
     assert!(peer.sees_the_end().await);
 }
@@ -449,7 +446,7 @@ async fn a_connection_that_comes_free_is_used_by_whoever_waits_for_a_new_one() {
         assert!(queued.len() < 10, "the queue has no end");
     }
     let second = tokio::spawn(upstream.call(get()));
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    settle().await;
     assert!(!second.is_finished());
     for request in [first, second] {
         peer.says("HTTP/1.1 204 None\r\n\r\n").await;
@@ -552,20 +549,19 @@ async fn what_is_no_answer_is_told_apart_from_none() {
 async fn an_answer_to_head_has_a_length_and_no_body() {
     let wire = Wire::listen().await;
     let mut upstream = wire.upstream(UpstreamConfig::default());
+    let mut sent = tokio::spawn(upstream.call(request(&Method::HEAD, "")));
+    let mut peer = wire.accept().await;
     for _ in 0..2 {
-        let sent = tokio::spawn(upstream.call(request(&Method::HEAD, "")));
-        let mut peer = wire.accept().await;
-        for _ in 0..1 {
-            assert!(peer.hears_a_request().await.starts_with("HEAD /path "));
-            peer.says("HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n").await;
-        }
+        assert!(peer.hears_a_request().await.starts_with("HEAD /path "));
+        peer.says("HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n").await;
         let response = sent.await.unwrap().unwrap();
         assert_eq!(response.headers()["content-length"], "7");
         assert_eq!(body(response).await.unwrap(), "");
-        // The next one finds the connection closed, and opens another.
-        drop(peer);
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        // On the same connection, since nothing was to come.
+        sent = tokio::spawn(upstream.call(request(&Method::HEAD, "")));
     }
+    assert!(peer.hears_a_request().await.starts_with("HEAD /path "));
+    sent.abort();
 }
 
 #[tokio::test]
