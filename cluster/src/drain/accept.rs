@@ -7,12 +7,12 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
 
+use super::application::Application;
 use super::connection::Connection;
 use super::server::Server;
 use super::stats::count_start;
@@ -32,19 +32,17 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 const BACKOFF_LONGEST: Duration = Duration::from_secs(1);
 
-pub(super) struct Acceptor {
+pub(super) struct Acceptor<A> {
     listener: TcpListener,
-    router: Router,
+    application: A,
     server: Arc<Server>,
     backoff: Backoff,
 }
 
-impl Acceptor {
-    pub(super) fn new(listener: TcpListener, router: Router, server: Arc<Server>) -> Self {
-        // Turns every handler into a route once; axum would do it again for each request.
-        let router = router.with_state(());
+impl<A: Application> Acceptor<A> {
+    pub(super) fn new(listener: TcpListener, application: A, server: Arc<Server>) -> Self {
         keep_alive(&listener);
-        Self { listener, router, server, backoff: Backoff::default() }
+        Self { listener, application, server, backoff: Backoff::default() }
     }
 
     /// Never ends. May be dropped at any wait without losing a connection.
@@ -53,7 +51,7 @@ impl Acceptor {
             // Before the accept: a connection that finds no place waits in the kernel's queue.
             let place = match self.server.free_place() {
                 Some(place) => place,
-                None => self.place().await,
+                None => place(&self.listener, &self.server).await,
             };
             match self.listener.accept().await {
                 Ok((stream, peer)) => self.start(stream, peer, place),
@@ -65,20 +63,6 @@ impl Acceptor {
         }
     }
 
-    /// Waits for a place while all are taken, and has idle connections make room if one is wanted.
-    async fn place(&self) -> OwnedSemaphorePermit {
-        loop {
-            tokio::select! {
-                biased;
-                place = self.server.place() => return place,
-                () = wanted(&self.listener) => {}
-            }
-            if let Some(place) = self.server.make_room().await {
-                return place;
-            }
-        }
-    }
-
     /// Takes the connections whose handshake is done, then closes the listener. The kernel would
     /// reset them. If other processes have the same socket, they go on taking their share meanwhile,
     /// and what comes later is theirs.
@@ -86,10 +70,10 @@ impl Acceptor {
     /// # Errors
     /// The listener cannot be taken from the runtime.
     pub(super) async fn take_queue(self) -> io::Result<()> {
-        let Self { listener, router, server, backoff } = self;
+        let Self { listener, application, server, backoff } = self;
         // Asks the kernel itself: the runtime may not yet know of the last arrivals.
         let listener = listener.into_std()?;
-        let mut queue = Queue { listener, router, server, backoff };
+        let mut queue = Queue { listener, application, server, backoff };
         for _ in 0..longest_queue() {
             let place = queue.server.place().await;
             if !queue.take(place).await {
@@ -101,11 +85,25 @@ impl Acceptor {
 
     fn start(&mut self, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit) {
         self.backoff = Backoff::default();
-        start(stream, peer, place, &self.router, &self.server);
+        start(stream, peer, place, &self.application, &self.server);
     }
 
     async fn pause_after(&mut self, error: &io::Error) {
         pause_after(error, &mut self.backoff, &self.server).await;
+    }
+}
+
+/// Waits for a place while all are taken, and has idle connections make room if one is wanted.
+async fn place(listener: &TcpListener, server: &Server) -> OwnedSemaphorePermit {
+    loop {
+        tokio::select! {
+            biased;
+            place = server.place() => return place,
+            () = wanted(listener) => {}
+        }
+        if let Some(place) = server.make_room().await {
+            return place;
+        }
     }
 }
 
@@ -139,14 +137,14 @@ async fn wanted(listener: &TcpListener) {
 }
 
 /// A listener outside the runtime.
-struct Queue {
+struct Queue<A> {
     listener: std::net::TcpListener,
-    router: Router,
+    application: A,
     server: Arc<Server>,
     backoff: Backoff,
 }
 
-impl Queue {
+impl<A: Application> Queue<A> {
     /// False if the queue is empty.
     async fn take(&mut self, place: OwnedSemaphorePermit) -> bool {
         let accepted = self.listener.accept().and_then(|(stream, peer)| {
@@ -154,7 +152,7 @@ impl Queue {
             Ok((TcpStream::from_std(stream)?, peer))
         });
         match accepted {
-            Ok((stream, peer)) => start(stream, peer, place, &self.router, &self.server),
+            Ok((stream, peer)) => start(stream, peer, place, &self.application, &self.server),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
             Err(error) => {
                 drop(place);
@@ -165,16 +163,16 @@ impl Queue {
     }
 }
 
-fn start(
+fn start<A: Application>(
     stream: TcpStream,
     peer: SocketAddr,
     place: OwnedSemaphorePermit,
-    router: &Router,
+    application: &A,
     server: &Arc<Server>,
 ) {
     // Fails only on a socket that is gone already, which the connection notices by itself.
     let _gone = stream.set_nodelay(true);
-    tokio::spawn(Connection::new(stream, peer, router.clone(), server, place));
+    tokio::spawn(Connection::new(stream, peer, application.clone(), server, place));
 }
 
 async fn pause_after(error: &io::Error, backoff: &mut Backoff, server: &Server) {

@@ -5,13 +5,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use axum::Router;
 use pin_project_lite::pin_project;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::futures::OwnedNotified;
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::application::Application;
 use super::conn::{Activity, Conn, ConnectionEnd};
 use super::http::{self, Http};
 use super::io::Io;
@@ -29,9 +29,9 @@ const SWEEPS_HEAD: u32 = 4;
 pin_project! {
     /// Runs as a task of its own. It relies on that: the waits below are set up once and not at
     /// each poll, which is sound only while the task's waker stays the same.
-    pub(super) struct Connection {
+    pub(super) struct Connection<A: Application> {
         #[pin]
-        http: Http,
+        http: Http<A>,
         conn: Arc<Conn>,
         watch: Watch,
         #[pin]
@@ -48,18 +48,18 @@ pin_project! {
     }
 }
 
-impl Connection {
+impl<A: Application> Connection<A> {
     pub(super) fn new(
         stream: TcpStream,
         peer: SocketAddr,
-        router: Router,
+        application: A,
         server: &Arc<Server>,
         place: OwnedSemaphorePermit,
     ) -> Self {
         let conn = Conn::accepted(server);
         let place = Arc::new(place);
         let io = Io::new(stream, Arc::clone(&conn), Arc::clone(&place));
-        let service = RequestService { router, peer, conn: Arc::clone(&conn) };
+        let service = RequestService { application, peer, conn: Arc::clone(&conn) };
         let http = http::start(io, service, &place);
         Self {
             http,
@@ -153,7 +153,7 @@ impl Connection {
     }
 }
 
-impl Future for Connection {
+impl<A: Application> Future for Connection<A> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {

@@ -10,13 +10,18 @@ mod http1 {
     use hyper::server::conn::http1::{Builder, UpgradeableConnection};
     use hyper_util::rt::TokioIo;
 
+    use crate::drain::application::Application;
     use crate::drain::io::Io;
     use crate::drain::request::RequestService;
     use crate::drain::server::Place;
 
-    pub(in crate::drain) type Http = UpgradeableConnection<TokioIo<Io>, RequestService>;
+    pub(in crate::drain) type Http<A> = UpgradeableConnection<TokioIo<Io>, RequestService<A>>;
 
-    pub(in crate::drain) fn start(io: Io, service: RequestService, _: &Place) -> Http {
+    pub(in crate::drain) fn start<A: Application>(
+        io: Io,
+        service: RequestService<A>,
+        _: &Place,
+    ) -> Http<A> {
         let mut http = Builder::new();
         // hyper's own head timeout takes a box and a timer for each request.
         http.header_read_timeout(None);
@@ -32,6 +37,7 @@ mod both {
     use hyper_util::rt::{TokioIo, TokioTimer};
     use hyper_util::server::conn::auto::{Builder, UpgradeableConnection};
 
+    use crate::drain::application::Application;
     use crate::drain::io::Io;
     use crate::drain::request::RequestService;
     use crate::drain::server::Place;
@@ -53,10 +59,14 @@ mod both {
     const PING_INTERVAL: Duration = Duration::from_secs(30);
     const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-    pub(in crate::drain) type Http =
-        UpgradeableConnection<'static, TokioIo<Io>, RequestService, Executor>;
+    pub(in crate::drain) type Http<A> =
+        UpgradeableConnection<'static, TokioIo<Io>, RequestService<A>, Executor>;
 
-    pub(in crate::drain) fn start(io: Io, service: RequestService, place: &Place) -> Http {
+    pub(in crate::drain) fn start<A: Application>(
+        io: Io,
+        service: RequestService<A>,
+        place: &Place,
+    ) -> Http<A> {
         let mut http = Builder::new(Executor(Arc::clone(place)));
         // hyper's own head timeout takes a box and a timer for each request.
         http.http1().header_read_timeout(None);

@@ -1,6 +1,7 @@
 //! Graceful drain: a server that ends without losing a request.
 
 mod accept;
+mod application;
 mod body;
 mod config;
 mod conn;

@@ -1,4 +1,4 @@
-//! One request: routed, counted from its head to the end of its response.
+//! One request: passed on, counted from its head to the end of its response.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -7,17 +7,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use axum::routing::future::RouteFuture;
-use http::header::{CONNECTION, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, Request, Response, StatusCode};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep_until};
-use tower_service::Service as _;
 
+use super::application::{Answer, Application};
 use super::body::{CountedBody, Left, Upload};
 use super::conn::Conn;
 use super::label::Asked;
@@ -30,38 +29,58 @@ use crate::problem::{refusal, unavailable};
 /// What a client is told whose request has taken too long: the next one may be faster.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// The router as one connection sees it.
-pub(super) struct RequestService {
-    pub(super) router: Router,
+/// The application as one connection sees it.
+pub(super) struct RequestService<A> {
+    pub(super) application: A,
     pub(super) peer: SocketAddr,
     pub(super) conn: Arc<Conn>,
 }
 
-impl hyper::service::Service<Request<Incoming>> for RequestService {
+impl<A: Application> hyper::service::Service<Request<Incoming>> for RequestService<A> {
     type Response = Response<CountedBody>;
     type Error = Infallible;
-    type Future = RequestFuture<RouteFuture<Infallible>>;
+    type Future = RequestFuture<Answer<A>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let in_flight = InFlight::begin(Arc::clone(&self.conn), &request);
+        let asks = Asks::of(request.method());
         if let Some(refusal) = self.refusal(&request) {
-            return RequestFuture::refused(refusal, in_flight);
+            return RequestFuture::refused(refusal, in_flight, asks);
         }
-        let connect = request.method() == Method::CONNECT;
         let mut request = request.map(|body| Upload::body(body, &self.conn, &in_flight));
         request.extensions_mut().insert(ConnectInfo(self.peer));
-        // A router is always ready, and its clone is one count up.
-        RequestFuture::passed_on(self.router.clone().call(request), in_flight, connect)
+        RequestFuture::passed_on(Answer::to(request, &self.application), in_flight, asks)
     }
 }
 
-impl RequestService {
+impl<A> RequestService<A> {
     fn refusal(&self, request: &Request<Incoming>) -> Option<Refusal> {
         let coded = || request.headers().contains_key(TRANSFER_ENCODING);
         if self.conn.is_ambiguous(self.conn.requests()) && coded() {
             return Some(Refusal::TwoLengths);
         }
         (self.conn.is_h2() && request.method() == Method::CONNECT).then_some(Refusal::Tunnel)
+    }
+}
+
+/// What a request's method says of its response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asks {
+    Usual,
+    /// For the head alone.
+    Head,
+    /// For a tunnel.
+    Connect,
+}
+
+impl Asks {
+    #[inline]
+    fn of(method: &Method) -> Self {
+        match *method {
+            Method::HEAD => Self::Head,
+            Method::CONNECT => Self::Connect,
+            _ => Self::Usual,
+        }
     }
 }
 
@@ -100,7 +119,7 @@ pin_project! {
         refusal: Option<Refusal>,
         // `Some` until the response has come.
         in_flight: Option<InFlight>,
-        connect: bool,
+        asks: Asks,
         // Set once the handler waits, if there is a timeout. Boxed, for those without one.
         timer: Option<Pin<Box<Sleep>>>,
     }
@@ -108,14 +127,14 @@ pin_project! {
 
 impl<F> RequestFuture<F> {
     #[inline]
-    fn passed_on(inner: F, in_flight: InFlight, connect: bool) -> Self {
+    fn passed_on(inner: F, in_flight: InFlight, asks: Asks) -> Self {
         let in_flight = Some(in_flight);
-        Self { inner: Some(inner), refusal: None, in_flight, connect, timer: None }
+        Self { inner: Some(inner), refusal: None, in_flight, asks, timer: None }
     }
 
-    fn refused(refusal: Refusal, in_flight: InFlight) -> Self {
+    fn refused(refusal: Refusal, in_flight: InFlight, asks: Asks) -> Self {
         let (refusal, in_flight) = (Some(refusal), Some(in_flight));
-        Self { inner: None, refusal, in_flight, connect: false, timer: None }
+        Self { inner: None, refusal, in_flight, asks, timer: None }
     }
 
     /// What is answered for the handler: at once if it was not asked, else once it has taken too long.
@@ -139,7 +158,7 @@ impl<F> RequestFuture<F> {
             }
         };
         let mut in_flight = this.in_flight.take().expect(NOT_AGAIN);
-        settle(&mut response, &mut in_flight, *this.connect);
+        settle(&mut response, &mut in_flight, *this.asks);
         Poll::Ready(Ok(response.map(|body| CountedBody { body, in_flight })))
     }
 }
@@ -163,18 +182,35 @@ fn poll_timeout(
 /// What the response means for its connection and its request.
 #[expect(clippy::inline_always, reason = "a call costs a part of what all of this may")]
 #[inline(always)]
-fn settle(response: &mut Response<Body>, in_flight: &mut InFlight, connect: bool) {
+fn settle(response: &mut Response<Body>, in_flight: &mut InFlight, asks: Asks) {
     let (conn, asked) = in_flight.parts().expect(NOT_AGAIN);
     let status = response.status();
-    if status == StatusCode::SWITCHING_PROTOCOLS || connect && status.is_success() {
+    if status == StatusCode::SWITCHING_PROTOCOLS || asks == Asks::Connect && status.is_success() {
         conn.upgrade();
     } else if conn.server().mode() >= Mode::Closing && !conn.is_h2() {
         // For the response that is ready at once: hyper would only be told after it.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if bodiless || asks == Asks::Head {
+        strip_body(response, !bodiless);
+    }
     let left = Left::of(response);
     asked.set_left(left);
     in_flight.finish_if_whole(response.body(), left);
+}
+
+/// A body that may not be sent (RFC 9110, sections 9.3.2, 15.3.5 and 15.4.5): on HTTP/1 hyper never asks
+/// for it, on HTTP/2 it sends it all the same. The answer to HEAD still says how long it would be.
+#[cold]
+fn strip_body(response: &mut Response<Body>, says_length: bool) {
+    if response.body().is_end_stream() {
+        return;
+    }
+    if let Some(length) = response.body().size_hint().exact().filter(|_| says_length) {
+        response.headers_mut().entry(CONTENT_LENGTH).or_insert_with(|| length.into());
+    }
+    *response.body_mut() = Body::empty();
 }
 
 impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for RequestFuture<F> {
@@ -189,7 +225,7 @@ impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for RequestF
             let mut answer = inner.poll(cx);
             if let Poll::Ready(Ok(response)) = &mut answer {
                 let mut in_flight = this.in_flight.take().expect(NOT_AGAIN);
-                settle(response, &mut in_flight, *this.connect);
+                settle(response, &mut in_flight, *this.asks);
                 let Poll::Ready(Ok(response)) = answer else { unreachable!("it is ready") };
                 let counted = |body| CountedBody { body, in_flight };
                 return Poll::Ready(Ok(response.map(counted)));
@@ -347,7 +383,8 @@ mod tests {
     fn track(conn: &Arc<Conn>, request: &Request<()>, response: Response<Body>) {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let in_flight = InFlight::begin(Arc::clone(conn), request);
-        let future = RequestFuture::passed_on(std::future::ready(Ok(response)), in_flight, false);
+        let future =
+            RequestFuture::passed_on(std::future::ready(Ok(response)), in_flight, Asks::Usual);
         let Poll::Ready(Ok(mut response)) = std::pin::pin!(future).poll(&mut cx) else {
             panic!("it is ready");
         };
@@ -467,7 +504,7 @@ mod tests {
             let with = cost(|| {
                 let in_flight = InFlight::begin(Arc::clone(&conn), &request);
                 let handler = Handler(black_box("hello"));
-                tracked.set(Some(RequestFuture::passed_on(handler, in_flight, false)));
+                tracked.set(Some(RequestFuture::passed_on(handler, in_flight, Asks::Usual)));
                 drive(&mut tracked);
             });
             println!("{without:.1} ns without, {with:.1} ns with: {:.1} ns", with - without);

@@ -5,12 +5,15 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::body::Body;
+use http::{Request, Response};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
+use tower_service::Service;
 
 use super::Drain;
 use super::accept::Acceptor;
+use super::application::made_ready;
 use super::report::{DrainEnd, DrainReport};
 use super::server::{Mode, Server};
 use super::stats::DrainStats;
@@ -36,8 +39,11 @@ pub enum ServeError {
     Listener(#[source] io::Error),
 }
 
-/// Serves a router on a listener until the drain has ended it. It takes the place of
-/// `axum::serve`.
+/// Serves a router, or any other tower service, on a listener until the drain has ended it. It takes
+/// the place of `axum::serve`.
+///
+/// Each request is given to a clone of the service, once that is ready; while it is not, the request
+/// counts as in flight and its time runs.
 ///
 /// HTTP/1 with upgrades, with the feature `http2` also HTTP/2 by prior knowledge, `TCP_NODELAY`,
 /// [`ConnectInfo<SocketAddr>`](axum::extract::ConnectInfo) on every request, and the bounds of
@@ -79,15 +85,20 @@ pub enum ServeError {
 /// guard, and moving the response through its wrapper, or 27 with feature `http2`. `ConnectInfo` costs what
 /// it does in axum. A request that waits reads the clock once. A request timeout, and the wait for a
 /// request's body, arm a timer when they begin.
-pub async fn serve(
+pub async fn serve<S>(
     listener: TcpListener,
-    router: Router,
+    service: S,
     drain: Drain,
-) -> Result<DrainReport, ServeError> {
+) -> Result<DrainReport, ServeError>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
     drain.config().validate().map_err(ServeError::Config)?;
     let running = Running::on(&drain);
     let server = &running.server;
-    let mut acceptor = Acceptor::new(listener, router, Arc::clone(server));
+    let mut acceptor = Acceptor::new(listener, made_ready(service), Arc::clone(server));
     let before = tokio::select! {
         biased;
         before = lame_duck_over(&drain) => before,
@@ -141,11 +152,16 @@ pub async fn serve(
 ///
 /// # Errors
 /// As [`serve`].
-pub async fn serve_management(
+pub async fn serve_management<S>(
     listener: TcpListener,
-    router: Router,
+    service: S,
     drain: &Drain,
-) -> Result<DrainReport, ServeError> {
+) -> Result<DrainReport, ServeError>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
     let config = drain.config().clone();
     let config = config.lame_duck(Duration::ZERO).idle_linger(Duration::ZERO);
     let own = Drain::new(config.deadline(MANAGEMENT_DEADLINE));
@@ -158,7 +174,7 @@ pub async fn serve_management(
     tokio::select! {
         biased;
         never = end => match never {},
-        report = serve(listener, router, own) => report,
+        report = serve(listener, service, own) => report,
     }
 }
 

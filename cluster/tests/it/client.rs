@@ -1,11 +1,14 @@
 //! A raw HTTP/1 client and a server to talk to: sockets as they are, so that a test sees every
 //! byte and every close.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
+use axum::response::Response;
 use axum::routing::{any, get};
 use escala_cluster::{Drain, DrainConfig, DrainReport, DrainStats, ServeError, serve};
 use hyper::upgrade::Upgraded;
@@ -15,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tower::Service;
 
 /// Longer than anything here takes, however busy the machine is; only a failure waits for it.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -95,17 +99,26 @@ impl Client {
         self.try_answer().await.expect("an answer before the end")
     }
 
+    /// The next head, of an answer without a body.
+    pub(crate) async fn head(&mut self) -> String {
+        soon("a head", self.receive_head()).await.expect("a head before the end")
+    }
+
+    async fn receive_head(&mut self) -> Option<String> {
+        loop {
+            if let Some(end) = self.received.windows(4).position(|four| four == b"\r\n\r\n") {
+                return Some(self.take(end + 4));
+            }
+            if !self.receive().await {
+                return None;
+            }
+        }
+    }
+
     /// `None` if the connection ends first.
     pub(crate) async fn try_answer(&mut self) -> Option<Answer> {
         soon("an answer", async {
-            let head = loop {
-                if let Some(end) = self.received.windows(4).position(|four| four == b"\r\n\r\n") {
-                    break self.take(end + 4);
-                }
-                if !self.receive().await {
-                    return None;
-                }
-            };
+            let head = self.receive_head().await?;
             let length = head.to_ascii_lowercase().lines().find_map(|line| {
                 line.strip_prefix("content-length:").map(|length| length.trim().parse())
             });
@@ -168,10 +181,20 @@ impl Server {
     }
 
     pub(crate) fn on(listener: TcpListener, drain: Drain) -> Self {
-        let address = listener.local_addr().expect("bound");
         let gate = Arc::new(Semaphore::new(0));
-        let running = tokio::spawn(serve(listener, router(&gate), drain.clone()));
-        Self { address, drain, gate, running }
+        let router = router(&gate);
+        Self { gate, ..Self::serving(router, listener, drain) }
+    }
+
+    /// Serves this instead of the usual paths.
+    pub(crate) fn serving<S>(service: S, listener: TcpListener, drain: Drain) -> Self
+    where
+        S: Service<Request, Response = Response, Error = Infallible, Future: Send>,
+        S: Clone + Send + 'static,
+    {
+        let address = listener.local_addr().expect("bound");
+        let running = tokio::spawn(serve(listener, service, drain.clone()));
+        Self { address, drain, gate: Arc::new(Semaphore::new(0)), running }
     }
 
     pub(crate) async fn connect(&self) -> Client {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, Version};
-use escala_cluster::{CutKind, DrainEnd};
+use escala_cluster::{CutKind, Drain, DrainEnd};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
@@ -85,6 +85,22 @@ async fn both_versions_are_served_on_one_listener() {
     server.drain.begin();
     client.closed().await;
     assert!(server.ended().await.is_clean());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_answer_to_head_has_no_body() {
+    let hello = async |_: axum::extract::Request| {
+        Ok::<_, std::convert::Infallible>(axum::response::Response::new(Body::from("hello")))
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let server = Server::serving(tower::service_fn(hello), listener, Drain::new(config()));
+    let mut client = Client::connect(&server).await;
+    let head = Request::head("http://test/").body(Body::empty()).expect("valid");
+    let answer = client.send(head).await;
+    let answer = soon("an answer", answer).await.expect("no panic").expect("an answer");
+    assert_eq!(answer, (StatusCode::OK, String::new()));
+    assert_eq!(client.get("/").await.1, "hello");
+    server.until("both finish", |stats| stats.requests_finished_total == 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

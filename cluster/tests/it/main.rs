@@ -31,6 +31,8 @@ mod drain_limits;
 #[cfg(feature = "axum")]
 mod drain_route;
 #[cfg(feature = "axum")]
+mod drain_service;
+#[cfg(feature = "axum")]
 mod drain_streams;
 #[cfg(feature = "retry")]
 mod hedge;
