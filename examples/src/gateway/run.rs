@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use anyhow::{Context, anyhow};
-use axum::Router;
 use escala_cluster::{Drain, DrainConfig, serve, serve_management};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -126,16 +125,8 @@ async fn serve_on(
     listener: net::TcpListener,
     drain: Drain,
 ) -> anyhow::Result<()> {
-    serve_router(Router::new().fallback_service(Front::new(current)), listener, drain).await
-}
-
-async fn serve_router(
-    router: Router,
-    listener: net::TcpListener,
-    drain: Drain,
-) -> anyhow::Result<()> {
     let listener = TcpListener::from_std(listener).context("listener")?;
-    let report = serve(listener, router, drain.clone()).await.context("serve")?;
+    let report = serve(listener, Front::new(current), drain.clone()).await.context("serve")?;
     tracing::info!(%report, "requests are done");
     drain.stopped().await;
     Ok(())

@@ -71,10 +71,10 @@ impl Connections {
     }
 
     /// One that was kept, if it was not for too long.
-    pub(super) fn take(&self) -> Option<Box<Connection>> {
+    pub(super) fn take(&self, now: Instant) -> Option<Box<Connection>> {
         let Kept { connection, since } = self.idle.lock().kept.pop()?;
         // Those below it have been kept for longer.
-        (Instant::now() < since + self.idle_timeout).then_some(connection)
+        (now < since + self.idle_timeout).then_some(connection)
     }
 
     /// A new one, or one that was kept meanwhile: a server whose queue is full has connections that
@@ -95,7 +95,7 @@ impl Connections {
     async fn next_kept(&self) -> Box<Connection> {
         loop {
             let kept = self.kept.notified();
-            if let Some(connection) = self.take() {
+            if let Some(connection) = self.take(Instant::now()) {
                 return connection;
             }
             kept.await;

@@ -5,127 +5,87 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, UPGRADE};
-use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
-use http_body::Body;
-use hyper::upgrade::OnUpgrade;
+use http::header::{CONTENT_TYPE, UPGRADE};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 use tokio::time::{Instant, sleep};
 
-use super::headers::{self, Introduction};
+use super::headers;
+use super::outgoing::{Outgoing, Upgrade};
 use super::proxy::Shared;
-use super::request_body::{self, RequestBody};
-use super::retry::{self, Attempted};
+use super::retry;
 use super::tunnel::Tunnel;
 use super::{
-    HostPolicy, Peer, ProxyConfig, ProxyError, ResponseBody, Upstream, UpstreamError,
-    strip_hop_by_hop,
+    HostPolicy, ProxyError, ResponseBody, Upstream, UpstreamError, UpstreamFuture, strip_hop_by_hop,
 };
-use crate::{BoxError, Outcome, Pick, RouteError, Session};
-
-/// A request as it may be sent several times.
-struct Outgoing {
-    head: Parts,
-    body: RequestBody,
-    idempotent: bool,
-    /// The protocol that the client asks to change to, and its side of the change.
-    upgrade: Option<(HeaderValue, OnUpgrade)>,
-}
+use crate::{Outcome, Pick, RouteError, Session};
 
 /// A change of the protocol that is not the one that was asked for.
 const NO_CHANGE: &str = "the protocol that was asked for";
 
 /// What came of one attempt, with the node it was made on.
-type Attempt = (Pick<Upstream>, Result<Response<ResponseBody>, UpstreamError>);
+pub(super) type Attempt = (Pick<Upstream>, Result<Response<ResponseBody>, UpstreamError>);
 
-pub(super) async fn forward<B>(
+/// The node to ask first, if there is one at once.
+pub(super) type Found = Result<Option<Pick<Upstream>>, RouteError>;
+
+/// All the way: waits for a node if none was found, and hedges if that is wanted.
+pub(super) async fn forward(
     shared: Arc<Shared>,
-    request: Request<B>,
-    peer: Option<Peer>,
-) -> Result<Response<ResponseBody>, ProxyError>
-where
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    shared.budget.request();
-    let outgoing = shared.prepare(request, peer).await?;
+    outgoing: Outgoing,
+    found: Found,
+) -> Result<Response<ResponseBody>, ProxyError> {
+    let pick = shared.pick(found).await?;
     let mut tried = Vec::new();
+    let first = shared.exchange(pick, &outgoing, &mut tried).await;
+    conclude(shared, outgoing, tried, first).await
+}
+
+/// Makes more attempts while they may be made, and delivers what came of the last one.
+pub(super) async fn conclude(
+    shared: Arc<Shared>,
+    outgoing: Outgoing,
+    mut tried: Vec<u64>,
+    first: Attempt,
+) -> Result<Response<ResponseBody>, ProxyError> {
+    let (mut used, mut result) = first;
     let mut attempts = 1;
-    let mut pick = shared.pick().await?;
-    loop {
-        let last = attempts >= shared.config.attempts;
-        let (used, result) = shared.exchange(pick, &outgoing, &mut tried).await;
-        let repeat = !last && shared.may_repeat(&result, &outgoing);
-        if !repeat {
-            return shared.deliver(used, result, outgoing);
-        }
+    while attempts < shared.config.attempts && shared.may_repeat(&result, &outgoing) {
         tried.push(used.id());
-        let Some(next) = shared.pick_next(&mut tried, &result) else {
-            return shared.deliver(used, result, outgoing);
-        };
+        let Some(next) = shared.pick_next(&mut tried, &result) else { break };
         shared.give_up(used, &result, next.name());
         attempts += 1;
-        pick = next;
+        (used, result) = shared.exchange(next, &outgoing, &mut tried).await;
     }
+    shared.deliver(used, result, outgoing.upgrade)
+}
+
+/// An attempt that has ended. What is still to come of an answer, such as a body at the pace of its
+/// client, says nothing about how quick the node is.
+pub(super) fn attempted(
+    mut pick: Pick<Upstream>,
+    result: Result<Response<ResponseBody>, UpstreamError>,
+) -> Attempt {
+    if result.is_ok() {
+        pick.answered();
+    }
+    (pick, result)
 }
 
 impl Shared {
-    /// Takes a request apart for sending, and reads a short body of an idempotent one.
-    async fn prepare<B>(
-        &self,
-        request: Request<B>,
-        peer: Option<Peer>,
-    ) -> Result<Outgoing, ProxyError>
-    where
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
-        let (mut head, body) = request.into_parts();
-        if head.method == Method::CONNECT {
-            return Err(ProxyError::Connect);
-        }
-        if !headers::settle_host(&mut head.headers, &head.uri) {
-            return Err(ProxyError::Hosts);
-        }
-        let empty = body.is_end_stream();
-        let upgrade = headers::upgrade(&head.headers, &self.config.upgrades)
-            .filter(|_| empty && head.version == Version::HTTP_11)
-            .and_then(|protocol| Some((protocol, head.extensions.remove()?)));
-        strip_hop_by_hop(&mut head.headers);
-        if let Some((protocol, _)) = &upgrade {
-            headers::set_upgrade(&mut head.headers, protocol.clone());
-        }
-        let ProxyConfig { trusted_proxies, forwarded, via, .. } = &self.config;
-        let via = via.as_deref();
-        let with = Introduction { trusted: trusted_proxies, forwarded: *forwarded, via };
-        headers::introduce(&mut head.headers, head.version, peer, with);
-        if let Some(host) = &self.fixed_host {
-            head.headers.insert(HOST, host.clone());
-        }
-        let idempotent = retry::is_idempotent(&head.method);
-        let length = body.size_hint().exact();
-        let short = length.is_some_and(|length| length <= self.config.replay_bytes as u64);
-        let body = if empty {
-            RequestBody::Empty
-        } else if idempotent && short {
-            let held = Box::pin(request_body::hold(body, self.config.request_idle_timeout)).await;
-            held.map_err(ProxyError::Request)?
-        } else {
-            RequestBody::stream(body)
-        };
-        Ok(Outgoing { head, body, idempotent, upgrade })
+    /// A node with a free place, if there is one at once.
+    pub(super) fn find(&self) -> Found {
+        self.replicas.read_untried(&[])
     }
 
-    async fn pick(&self) -> Result<Pick<Upstream>, ProxyError> {
-        let pick = match self.replicas.read_untried(&[]) {
-            Ok(pick) => pick,
-            // Rare, and large: a request that waits for nothing does not carry it.
+    async fn pick(&self, found: Found) -> Result<Pick<Upstream>, ProxyError> {
+        let found = match found {
+            Ok(found) => found,
             Err(_) => {
-                let waited = Box::pin(self.replicas.wait_read(&Session::new())).await;
+                let waited = self.replicas.wait_read(&Session::new()).await;
                 Some(waited.map_err(ProxyError::NoNode)?)
             }
         };
-        pick.ok_or(ProxyError::NoNode(RouteError::NoFitNode))
+        found.ok_or(ProxyError::NoNode(RouteError::NoFitNode))
     }
 
     /// A node that this request has not been on, if there is one with a free place: a second try does
@@ -167,7 +127,7 @@ impl Shared {
         pick
     }
 
-    fn may_repeat(
+    pub(super) fn may_repeat(
         &self,
         result: &Result<Response<ResponseBody>, UpstreamError>,
         outgoing: &Outgoing,
@@ -197,6 +157,11 @@ impl Shared {
         }
     }
 
+    /// How long an attempt may take before a second one is made beside it.
+    pub(super) fn hedges_after(&self, outgoing: &Outgoing) -> Option<Duration> {
+        self.config.hedge_after.filter(|_| outgoing.can_be_hedged())
+    }
+
     /// One attempt; with hedging, on a second node as well if the first is slow.
     async fn exchange(
         &self,
@@ -204,9 +169,8 @@ impl Shared {
         outgoing: &Outgoing,
         tried: &mut Vec<u64>,
     ) -> Attempt {
-        match self.config.hedge_after.filter(|_| outgoing.can_be_hedged()) {
-            // In a box, so that requests which are not hedged do not carry its two attempts.
-            Some(after) => Box::pin(self.hedged(pick, outgoing, tried, after)).await,
+        match self.hedges_after(outgoing) {
+            Some(after) => self.hedged(pick, outgoing, tried, after).await,
             None => self.attempt(pick, outgoing).await,
         }
     }
@@ -250,23 +214,24 @@ impl Shared {
         attempt
     }
 
-    async fn attempt(&self, mut pick: Pick<Upstream>, outgoing: &Outgoing) -> Attempt {
+    async fn attempt(&self, pick: Pick<Upstream>, outgoing: &Outgoing) -> Attempt {
+        let result = self.send(&pick, outgoing).await;
+        attempted(pick, result)
+    }
+
+    /// Sends the request to a node.
+    pub(super) fn send(&self, pick: &Pick<Upstream>, outgoing: &Outgoing) -> UpstreamFuture {
         let Outgoing { head, body, .. } = outgoing;
         let host = (self.config.host == HostPolicy::Upstream).then(|| pick.host());
-        let patience = self.config.request_idle_timeout;
-        let result = pick.send(head, host, body.clone(), patience).await;
-        if result.is_ok() {
-            pick.answered();
-        }
-        (pick, result)
+        pick.send(head, host, body.clone(), self.config.request_idle_timeout)
     }
 
     /// The last attempt's result, as the client gets it.
-    fn deliver(
+    pub(super) fn deliver(
         &self,
         pick: Pick<Upstream>,
         result: Result<Response<ResponseBody>, UpstreamError>,
-        outgoing: Outgoing,
+        asked: Option<Upgrade>,
     ) -> Result<Response<ResponseBody>, ProxyError> {
         let mut response = match result {
             Ok(response) => response,
@@ -282,7 +247,7 @@ impl Shared {
             headers::via(response.headers_mut(), Version::HTTP_11, name);
         }
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return self.change(pick, response, outgoing.upgrade);
+            return self.change(pick, response, asked);
         }
         let outcome = self.outcome(&response);
         if outcome == Outcome::Success && is_event_stream(response.headers()) {
@@ -296,11 +261,11 @@ impl Shared {
         &self,
         pick: Pick<Upstream>,
         response: Response<ResponseBody>,
-        asked: Option<(HeaderValue, OnUpgrade)>,
+        asked: Option<Upgrade>,
     ) -> Result<Response<ResponseBody>, ProxyError> {
         let (mut head, body) = response.into_parts();
         let agreed = head.headers.get(UPGRADE).cloned();
-        let (Some((protocol, client)), Some(agreed), Some(upstream)) =
+        let (Some(Upgrade { protocol, client }), Some(agreed), Some(upstream)) =
             (asked, agreed, body.into_socket())
         else {
             return Err(failed(pick, UpstreamError::Protocol(NO_CHANGE)));
@@ -315,21 +280,6 @@ impl Shared {
         let idle = self.config.tunnel_idle_timeout;
         Tunnel { client, upstream, pick, counters, idle }.start();
         Ok(Response::from_parts(head, ResponseBody::whole(Bytes::new())))
-    }
-}
-
-impl Outgoing {
-    fn attempted(&self) -> Attempted {
-        Attempted {
-            idempotent: self.idempotent,
-            replayable: self.body.is_replayable(),
-            untouched: self.body.is_untouched(),
-        }
-    }
-
-    fn can_be_hedged(&self) -> bool {
-        // Two writes at once may end in either order, and the loser undo what came after it.
-        self.head.method.is_safe() && self.upgrade.is_none() && self.body.is_replayable()
     }
 }
 

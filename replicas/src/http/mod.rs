@@ -45,14 +45,17 @@ mod stats;
 
 mod answering;
 mod forward;
+mod outgoing;
 mod proxy;
+mod response_future;
 
 pub use answering::{Answering, AnsweringFuture};
 pub use config::{HostPolicy, ProxyConfig, UpstreamConfig};
 pub use error::{ProxyError, UpstreamError, problem};
 pub use headers::{Peer, client_address, strip_hop_by_hop};
 pub use network::Network;
-pub use proxy::{ResponseFuture, ReverseProxy};
+pub use proxy::ReverseProxy;
 pub use response_body::ResponseBody;
+pub use response_future::ResponseFuture;
 pub use stats::ProxyStats;
 pub use upstream::{Upstream, UpstreamFuture};

@@ -1,7 +1,6 @@
 //! A reverse proxy over a set of upstreams, as a tower service.
 
 use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -12,10 +11,10 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use super::budget::RetryBudget;
-use super::forward::forward;
 use super::stats::Counters;
 use super::{
-    Answering, HostPolicy, Peer, ProxyConfig, ProxyError, ProxyStats, ResponseBody, Upstream,
+    Answering, HostPolicy, Peer, ProxyConfig, ProxyError, ProxyStats, ResponseBody, ResponseFuture,
+    Upstream,
 };
 use crate::{BoxError, ConfigError, Replicas};
 
@@ -99,8 +98,7 @@ impl ReverseProxy {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let shared = Arc::clone(&self.shared);
-        ResponseFuture { inner: Box::pin(forward(shared, request, peer)) }
+        ResponseFuture::new(Arc::clone(&self.shared), request, peer)
     }
 
     /// The same proxy, with responses in place of errors.
@@ -135,31 +133,11 @@ where
     }
 }
 
-/// The response of a [`ReverseProxy`], when its head is in hand.
-#[must_use = "futures do nothing unless polled"]
-pub struct ResponseFuture {
-    inner: Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, ProxyError>> + Send>>,
-}
-
-impl Future for ResponseFuture {
-    type Output = Result<Response<ResponseBody>, ProxyError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.inner.as_mut().poll(cx)
-    }
-}
-
 impl fmt::Debug for ReverseProxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReverseProxy")
             .field("replicas", &self.shared.replicas)
             .field("config", &self.shared.config)
             .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for ResponseFuture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }
 }

@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use smallvec::SmallVec;
 
 /// Fields of one response; hyper's bound.
 const MOST_FIELDS: usize = 100;
@@ -41,7 +42,7 @@ pub(super) type Fault = &'static str;
 /// before it; `None` if there is less than a head. `to_head` if it answers a `HEAD`.
 pub(super) fn take(received: &mut BytesMut, to_head: bool) -> Result<Option<ResponseHead>, Fault> {
     loop {
-        let mut places = [Place::default(); MOST_FIELDS];
+        let mut places = Places::new();
         let line = parse(received, &mut places)?;
         if line.as_ref().map_or(received.len(), |line| line.length) > LONGEST {
             return Err("a head of 64 KiB at most");
@@ -52,9 +53,9 @@ pub(super) fn take(received: &mut BytesMut, to_head: bool) -> Result<Option<Resp
         if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
             continue;
         }
-        let mut headers = HeaderMap::with_capacity(line.fields + ADDED);
+        let mut headers = HeaderMap::with_capacity(places.len() + ADDED);
         let mut said = Said::default();
-        for place in &places[..line.fields] {
+        for place in &places {
             let (name, value) = place.field(&bytes)?;
             if said.hear(&name, &value)? {
                 headers.append(name, value);
@@ -71,17 +72,18 @@ struct Line {
     status: u16,
     is_http_10: bool,
     length: usize,
-    fields: usize,
 }
 
 /// Where name and value of a field begin and end. A head is shorter than 4 GiB.
-#[derive(Clone, Copy, Default)]
 struct Place {
     name: (u32, u32),
     value: (u32, u32),
 }
 
-fn parse(received: &[u8], places: &mut [Place; MOST_FIELDS]) -> Result<Option<Line>, Fault> {
+/// Without an allocation for the usual head.
+type Places = SmallVec<[Place; 32]>;
+
+fn parse(received: &[u8], places: &mut Places) -> Result<Option<Line>, Fault> {
     let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
     let mut response = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
@@ -97,11 +99,14 @@ fn parse(received: &[u8], places: &mut [Place; MOST_FIELDS]) -> Result<Option<Li
         let at = part.as_ptr().addr().saturating_sub(begin);
         (at as u32, (at + part.len()) as u32)
     };
-    for (found, field) in places.iter_mut().zip(response.headers.iter()) {
-        *found = Place { name: place(field.name.as_bytes()), value: place(field.value) };
-    }
-    let (status, fields) = (response.code.unwrap_or_default(), response.headers.len());
-    Ok(Some(Line { status, is_http_10: response.version == Some(0), length, fields }))
+    places.extend(
+        response
+            .headers
+            .iter()
+            .map(|field| Place { name: place(field.name.as_bytes()), value: place(field.value) }),
+    );
+    let status = response.code.unwrap_or_default();
+    Ok(Some(Line { status, is_http_10: response.version == Some(0), length }))
 }
 
 impl Place {

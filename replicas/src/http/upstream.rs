@@ -167,9 +167,10 @@ impl Inner {
         let framing = RequestFraming::of(&body, &head.headers);
         let upload = Upload::new(request_head::write(head, host, framing), body, framing);
         let UpstreamConfig { response_timeout, body_idle_timeout, .. } = self.config;
+        let now = Instant::now();
         UpstreamFuture {
-            state: State::begin(connections, upload, head.method == Method::HEAD),
-            due: Instant::now() + response_timeout,
+            state: State::begin(connections, upload, head.method == Method::HEAD, now),
+            due: now + response_timeout,
             patience: response_timeout,
             client_patience: response_timeout,
             body_idle: body_idle_timeout,
@@ -248,8 +249,8 @@ enum State {
 
 impl State {
     /// On a kept connection, if there is one.
-    fn begin(home: Arc<Connections>, upload: Upload, to_head: bool) -> Self {
-        match home.take() {
+    fn begin(home: Arc<Connections>, upload: Upload, to_head: bool, now: Instant) -> Self {
+        match home.take(now) {
             Some(connection) => {
                 Self::Exchange(Exchange::new(connection, home, upload, to_head, true))
             }
@@ -305,7 +306,7 @@ impl UpstreamFuture {
     fn begin_anew(&mut self) {
         if let State::Exchange(exchange) = self.take_state() {
             let (home, upload, to_head) = exchange.into_unsent();
-            self.state = State::begin(home, upload, to_head);
+            self.state = State::begin(home, upload, to_head, Instant::now());
         }
     }
 

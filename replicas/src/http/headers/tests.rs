@@ -167,3 +167,12 @@ fn a_request_has_one_host_and_that_of_its_target_wins() {
     let mut twice = headers(&[("host", "a"), ("host", "a")]);
     assert!(!settle_host(&mut twice, &Uri::from_static("/")));
 }
+
+#[test]
+fn an_address_is_written_as_everybody_writes_it() {
+    for octet in 0..=u8::MAX {
+        let address = IpAddr::from([octet, 0, 255 - octet, octet]);
+        assert_eq!(text(address), address.to_string());
+    }
+    assert_eq!(text("2001:db8::1".parse().unwrap()), "2001:db8::1");
+}
