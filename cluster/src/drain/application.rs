@@ -44,8 +44,8 @@ pin_project! {
     #[project = AnswerProject]
     pub(super) enum Answer<A: Application> {
         Called { #[pin] future: A::Future },
-        // The clone was not ready.
-        Waits { future: Pin<Box<dyn Future<Output = Answered> + Send>> },
+        // The clone was not ready, or is not to be asked yet.
+        Later { future: Pin<Box<dyn Future<Output = Answered> + Send>> },
     }
 }
 
@@ -56,10 +56,14 @@ impl<A: Application> Answer<A> {
         // Most are ready at once and for ever. One that is not is polled again by who waits for it.
         match application.poll_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(())) => Self::Called { future: application.call(request) },
-            Poll::Pending => {
-                Self::Waits { future: Box::pin(call_once_ready(application, request)) }
-            }
+            Poll::Pending => Self::later(request, application),
         }
+    }
+
+    /// The same, but not before it is polled. For a request that has a task of its own: the others of its
+    /// connection neither wait for the call nor suffer from its panic.
+    pub(super) fn later(request: Request<Body>, application: A) -> Self {
+        Self::Later { future: Box::pin(call_once_ready(application, request)) }
     }
 }
 
@@ -75,7 +79,7 @@ impl<A: Application> Future for Answer<A> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answered> {
         match self.project() {
             AnswerProject::Called { future } => future.poll(cx),
-            AnswerProject::Waits { future } => future.as_mut().poll(cx),
+            AnswerProject::Later { future } => future.as_mut().poll(cx),
         }
     }
 }

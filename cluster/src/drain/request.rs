@@ -49,7 +49,12 @@ impl<A: Application> hyper::service::Service<Request<Incoming>> for RequestServi
         }
         let mut request = request.map(|body| Upload::body(body, &self.conn, &in_flight));
         request.extensions_mut().insert(ConnectInfo(self.peer));
-        RequestFuture::passed_on(Answer::to(request, &self.application), in_flight, asks)
+        let answer = if self.conn.is_h2() {
+            Answer::later(request, self.application.clone())
+        } else {
+            Answer::to(request, &self.application)
+        };
+        RequestFuture::passed_on(answer, in_flight, asks)
     }
 }
 
@@ -81,6 +86,14 @@ impl Asks {
             Method::CONNECT => Self::Connect,
             _ => Self::Usual,
         }
+    }
+
+    /// Whether a response ends with its head (RFC 9112, section 6.3).
+    #[inline]
+    fn has_no_body(self, status: StatusCode) -> bool {
+        let never = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let tunnel = self == Self::Connect && status.is_success();
+        never || tunnel || self == Self::Head || status.is_informational()
     }
 }
 
@@ -191,23 +204,29 @@ fn settle(response: &mut Response<Body>, in_flight: &mut InFlight, asks: Asks) {
         // For the response that is ready at once: hyper would only be told after it.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    if bodiless || asks == Asks::Head {
-        strip_body(response, !bodiless);
+    if asks.has_no_body(status) {
+        strip_body(response, asks, conn.is_h2());
+        in_flight.finish();
+        return;
     }
     let left = Left::of(response);
     asked.set_left(left);
     in_flight.finish_if_whole(response.body(), left);
 }
 
-/// A body that may not be sent (RFC 9110, sections 9.3.2, 15.3.5 and 15.4.5): on HTTP/1 hyper never asks
-/// for it, on HTTP/2 it sends it all the same. The answer to HEAD still says how long it would be.
+/// Takes off a body that may not be sent, and a length that may not be said.
 #[cold]
-fn strip_body(response: &mut Response<Body>, says_length: bool) {
-    if response.body().is_end_stream() {
+fn strip_body(response: &mut Response<Body>, asks: Asks, h2: bool) {
+    let status = response.status();
+    if status == StatusCode::NO_CONTENT || status.is_informational() || asks == Asks::Connect {
+        // RFC 9110, section 8.6. Clients, and hyper itself for a tunnel, break the connection off.
+        response.headers_mut().remove(CONTENT_LENGTH);
+    } else if !h2 {
+        // hyper says how long it would be, and never asks for it. On HTTP/2 it sends it all the same.
         return;
-    }
-    if let Some(length) = response.body().size_hint().exact().filter(|_| says_length) {
+    } else if asks == Asks::Head
+        && let Some(length) = response.body().size_hint().exact().filter(|&length| length > 0)
+    {
         response.headers_mut().entry(CONTENT_LENGTH).or_insert_with(|| length.into());
     }
     *response.body_mut() = Body::empty();

@@ -174,6 +174,19 @@ pub(crate) fn config() -> DrainConfig {
     DrainConfig::default().lame_duck(Duration::ZERO).deadline(Duration::from_secs(600))
 }
 
+/// What can be served.
+pub(crate) trait Answers:
+    Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
+{
+}
+
+impl<S> Answers for S
+where
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send>,
+    S: Clone + Send + 'static,
+{
+}
+
 impl Server {
     pub(crate) async fn start(config: DrainConfig) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -183,15 +196,16 @@ impl Server {
     pub(crate) fn on(listener: TcpListener, drain: Drain) -> Self {
         let gate = Arc::new(Semaphore::new(0));
         let router = router(&gate);
-        Self { gate, ..Self::serving(router, listener, drain) }
+        Self { gate, ..Self::run(router, listener, drain) }
     }
 
     /// Serves this instead of the usual paths.
-    pub(crate) fn serving<S>(service: S, listener: TcpListener, drain: Drain) -> Self
-    where
-        S: Service<Request, Response = Response, Error = Infallible, Future: Send>,
-        S: Clone + Send + 'static,
-    {
+    pub(crate) async fn serving(service: impl Answers) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        Self::run(service, listener, Drain::new(config()))
+    }
+
+    fn run(service: impl Answers, listener: TcpListener, drain: Drain) -> Self {
         let address = listener.local_addr().expect("bound");
         let running = tokio::spawn(serve(listener, service, drain.clone()));
         Self { address, drain, gate: Arc::new(Semaphore::new(0)), running }

@@ -1,15 +1,18 @@
 //! HTTP/2 by prior knowledge: the same bounds, and GOAWAY instead of `Connection: close`.
 
+use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{Method, Request, StatusCode, Version};
-use escala_cluster::{CutKind, Drain, DrainEnd};
+use axum::http::{Method, Request, Response, StatusCode, Version};
+use escala_cluster::{CutKind, DrainEnd};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::client::{LARGE, Server, config, soon};
@@ -88,19 +91,56 @@ async fn both_versions_are_served_on_one_listener() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_answer_to_head_has_no_body() {
-    let hello = async |_: axum::extract::Request| {
-        Ok::<_, std::convert::Infallible>(axum::response::Response::new(Body::from("hello")))
+async fn a_body_is_not_sent_where_there_may_be_none() {
+    let five = |request: Request<Body>| {
+        let status = request.uri().path()[1..].parse::<u16>().expect("a status");
+        let response = Response::builder().status(status).header("content-length", "5");
+        std::future::ready(Ok(response.body(Body::from("five!")).expect("valid")))
     };
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let server = Server::serving(tower::service_fn(hello), listener, Drain::new(config()));
+    let server = Server::serving(tower::service_fn(five)).await;
     let mut client = Client::connect(&server).await;
-    let head = Request::head("http://test/").body(Body::empty()).expect("valid");
-    let answer = client.send(head).await;
-    let answer = soon("an answer", answer).await.expect("no panic").expect("an answer");
-    assert_eq!(answer, (StatusCode::OK, String::new()));
-    assert_eq!(client.get("/").await.1, "hello");
-    server.until("both finish", |stats| stats.requests_finished_total == 2).await;
+    let asks = [(Method::HEAD, 200), (Method::GET, 204), (Method::HEAD, 204), (Method::GET, 304)];
+    for (method, status) in asks {
+        let request = Request::builder().method(&method).uri(format!("http://test/{status}"));
+        client.sender.ready().await.expect("open");
+        let answer = client.sender.send_request(request.body(Body::empty()).expect("valid"));
+        let answer = soon("an answer", answer).await.expect("an answer");
+        assert_eq!(answer.status(), status, "{method}");
+        assert_eq!(answer.headers().contains_key("content-length"), status != 204, "{method}");
+        let body = answer.into_body().collect().await.expect("whole").to_bytes();
+        assert_eq!(body, "", "{method} {status}");
+    }
+    assert_eq!(client.get("/200").await.1, "five!");
+    server.until("all finish", |stats| stats.requests_finished_total == 5).await;
+    assert_eq!(server.drain.stats().requests_cancelled_total, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_panics_ends_its_stream_alone() {
+    let gate = Arc::new(Semaphore::new(0));
+    let through = Arc::clone(&gate);
+    let service = tower::service_fn(move |request: Request<Body>| {
+        assert_ne!(request.uri().path(), "/panic", "a bug in call itself");
+        let gate = Arc::clone(&through);
+        async move {
+            gate.acquire().await.expect("never closed").forget();
+            Ok::<_, Infallible>(Response::new(Body::from("through")))
+        }
+    });
+    let server = Server::serving(service).await;
+    let mut client = Client::connect(&server).await;
+    let open = client.ask("/").await;
+    server.until("it is handled", |stats| stats.requests_in_flight == 1).await;
+    let broken = client.ask("/panic").await;
+    assert!(soon("the end of the stream", broken).await.expect("no panic here").is_err());
+    gate.add_permits(1);
+    let answer = soon("an answer", open).await.expect("no panic").expect("an answer");
+    assert_eq!(answer, (StatusCode::OK, "through".to_owned()));
+    server
+        .until("both have ended", |stats| {
+            (stats.requests_finished_total, stats.requests_panicked_total) == (1, 1)
+        })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

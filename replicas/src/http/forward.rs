@@ -53,6 +53,8 @@ pub(super) async fn conclude(
         tried.push(used.id());
         let Some(next) = shared.pick_next(&mut tried, &result) else { break };
         shared.give_up(used, &result, next.name());
+        // An answer that is not used holds its connection.
+        drop(result);
         attempts += 1;
         (used, result) = shared.exchange(next, &outgoing, &mut tried).await;
     }

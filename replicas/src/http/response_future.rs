@@ -35,8 +35,8 @@ enum State {
 struct First {
     shared: Arc<Shared>,
     outgoing: Outgoing,
-    /// `None` before the first poll.
-    attempt: Option<(Pick<Upstream>, UpstreamFuture)>,
+    /// `None` before the first poll. Dropped in this order: the connection is closed before its node has room for another request.
+    attempt: Option<(UpstreamFuture, Pick<Upstream>)>,
 }
 
 impl ResponseFuture {
@@ -75,7 +75,7 @@ impl ResponseFuture {
         match first.shared.find() {
             Ok(Some(pick)) if first.shared.hedges_after(&first.outgoing).is_none() => {
                 let sent = first.shared.send(&pick, &first.outgoing);
-                first.attempt = Some((pick, sent));
+                first.attempt = Some((sent, pick));
             }
             found => self.go_all_the_way(found),
         }
@@ -100,7 +100,7 @@ impl Future for ResponseFuture {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Delivered> {
         loop {
             let sent = match &mut self.state {
-                State::First(first) => first.attempt.as_mut().map(|(_, sent)| sent),
+                State::First(first) => first.attempt.as_mut().map(|(sent, _)| sent),
                 State::Further(future) => return future.as_mut().poll(cx),
                 State::Ended => panic!("polled after completion"),
             };
@@ -111,7 +111,8 @@ impl Future for ResponseFuture {
             let result = ready!(Pin::new(sent).poll(cx));
             let State::First(first) = self.take() else { unreachable!("it is the first attempt") };
             let First { shared, outgoing, attempt } = *first;
-            let Some((pick, _)) = attempt else { unreachable!("it has been made") };
+            let Some((sent, pick)) = attempt else { unreachable!("it has been made") };
+            drop(sent);
             let (pick, result) = attempted(pick, result);
             if !shared.may_repeat(&result, &outgoing) {
                 return Poll::Ready(shared.deliver(pick, result, outgoing.upgrade));

@@ -42,11 +42,18 @@ async fn a_server_is_in_use_until_its_answer_has_come() {
 
 #[tokio::test]
 async fn requests_dropped_at_any_moment_are_counted_out() {
+    dropped_at_any_moment(ProxyConfig::default(), Duration::ZERO).await;
+    // And from the moment on at which there are two.
+    let hedge = Duration::from_millis(1);
+    dropped_at_any_moment(ProxyConfig::default().hedge_after(hedge), hedge).await;
+}
+
+async fn dropped_at_any_moment(config: ProxyConfig, after: Duration) {
     let (one, two) = (Server::start("a").await, Server::start("b").await);
-    let config = ProxyConfig::default().hedge_after(Duration::from_millis(1));
     let proxy = proxy(&[&one, &two], config);
     for round in 0..400_u64 {
-        one.answers(match round % 4 {
+        // Twice each: the servers take turns.
+        one.answers(match round / 2 % 4 {
             0 => Answer::Close,
             1 => Answer::Wait(Arc::new(Semaphore::new(0))),
             2 => Answer::Status(503),
@@ -57,8 +64,27 @@ async fn requests_dropped_at_any_moment_are_counted_out() {
                 let _body = response.into_body().collect().await;
             }
         };
-        // An error is the time being up, which is what is wanted.
-        let _dropped = tokio::time::timeout(Duration::from_micros(round * 10), read).await;
+        tokio::select! {
+            biased;
+            () = read => {}
+            () = moment(after, round / 8 % 16) => {}
+        }
         assert_eq!(in_flight(proxy.replicas()), 0, "round {round}");
+    }
+    let (a, b) = (node(proxy.replicas(), "a"), node(proxy.replicas(), "b"));
+    for node in [&a, &b] {
+        let ended = node.succeeded_total + node.failed_total + node.cancelled_total;
+        assert_eq!(node.started_total, ended);
+    }
+    assert!(a.cancelled_total >= 10 && b.succeeded_total >= 10, "{a:?}, {b:?}");
+}
+
+/// So many turns of all tasks, in each of which what has come over the wire is read.
+async fn moment(after: Duration, turns: u64) {
+    if !after.is_zero() {
+        tokio::time::sleep(after).await;
+    }
+    for _ in 0..turns {
+        tokio::task::yield_now().await;
     }
 }

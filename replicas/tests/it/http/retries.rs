@@ -6,6 +6,7 @@ use escala_replicas::http::{ProxyConfig, UpstreamError};
 use http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
 
+use super::wire::Wire;
 use super::*;
 
 #[tokio::test]
@@ -68,6 +69,28 @@ async fn a_status_is_tried_again_only_where_it_is_listed() {
     good.answers(Answer::Status(503));
     assert_eq!(answer(&proxy, &Method::GET).await.0, 503);
     assert_eq!(in_flight(proxy.replicas()), 0);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_used_holds_no_connection() {
+    let (one, two) = (Wire::listen().await, Wire::listen().await);
+    let upstream = |wire: &Wire| wire.upstream(UpstreamConfig::default());
+    let set = Replicas::without_primary();
+    let set = set.replica("a", 1, upstream(&one)).replica("b", 1, upstream(&two)).build().unwrap();
+    let proxy = ReverseProxy::new(set, ProxyConfig::default().retry_statuses([503])).unwrap();
+    let sent = tokio::spawn(async move { send(&proxy, &Method::GET, "").await });
+    let (mut first, other) = tokio::select! {
+        peer = one.accept() => (peer, &two),
+        peer = two.accept() => (peer, &one),
+    };
+    let _request = first.hears_a_request().await;
+    first.says("HTTP/1.1 503 Later\r\ncontent-length: 9\r\n\r\nbeg").await;
+    let mut second = other.accept().await;
+    let _request = second.hears_a_request().await;
+    // While the second has not answered.
+    assert!(first.sees_the_end().await);
+    second.says("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    assert_eq!(sent.await.unwrap().unwrap().status(), 200);
 }
 
 #[tokio::test]

@@ -70,7 +70,7 @@ impl Peer {
     }
 
     /// Whether the other side closes, after whatever it has still sent.
-    async fn sees_the_end(mut self) -> bool {
+    pub(super) async fn sees_the_end(mut self) -> bool {
         let mut rest = Vec::new();
         match timeout(SOON, self.0.read_to_end(&mut rest)).await.unwrap() {
             Ok(_) => true,
