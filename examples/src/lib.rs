@@ -12,6 +12,7 @@ pub mod proxy;
 
 mod listen;
 mod program;
+mod turn;
 
 /// A seventh of the server's CPU time went into the system's allocator.
 #[global_allocator]

@@ -6,6 +6,8 @@ use std::num::NonZeroUsize;
 use anyhow::Context;
 use tokio::net::TcpSocket;
 
+use crate::turn;
+
 /// Connections that may wait to be accepted by one thread.
 const BACKLOG: u32 = 1_024;
 
@@ -54,13 +56,8 @@ pub(crate) fn listen_often(
     Ok((listeners, address))
 }
 
-/// A runtime for one thread.
-///
-/// Each time it has done all there was to do, it lets others on its core go first. What it has sent wakes
-/// servers and clients on the same machine, often on this very core, and there they would wait until it
-/// has nothing to do or has used up its slice: milliseconds. With a core of its own this is one system
-/// call that returns at once, for all that came together.
+/// A runtime for one thread, which lets others on its core go first after each of its turns.
 pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     let mut builder = tokio::runtime::Builder::new_current_thread();
-    builder.enable_all().on_thread_park(std::thread::yield_now).build().context("runtime")
+    turn::bounded(builder.enable_all()).build().context("runtime")
 }
