@@ -43,7 +43,8 @@ pub enum ServeError {
 /// the place of `axum::serve`.
 ///
 /// Each request is given to a clone of the service, once that is ready; while it is not, the request
-/// counts as in flight and its time runs.
+/// counts as in flight and its time runs. Answers that may have no body (to `HEAD`, 204, 304) are sent
+/// without the one they have, and are finished with their heads.
 ///
 /// HTTP/1 with upgrades, with the feature `http2` also HTTP/2 by prior knowledge, `TCP_NODELAY`,
 /// [`ConnectInfo<SocketAddr>`](axum::extract::ConnectInfo) on every request, and the bounds of
@@ -83,8 +84,9 @@ pub enum ServeError {
 /// # Cost
 /// Keeping track of a request takes no lock and no allocation: on HTTP/1 some 20 ns for count, name,
 /// guard, and moving the response through its wrapper, or 27 with feature `http2`. `ConnectInfo` costs what
-/// it does in axum. A request that waits reads the clock once. A request timeout, and the wait for a
-/// request's body, arm a timer when they begin.
+/// it does in axum. A service that is not ready takes a box, and so does a request of HTTP/2. A request that
+/// waits reads the clock once. A request timeout, and the wait for a request's body, arm a timer when they
+/// begin.
 pub async fn serve<S>(
     listener: TcpListener,
     service: S,
