@@ -56,8 +56,8 @@ pub(crate) fn listen_often(
     Ok((listeners, address))
 }
 
-/// A runtime for one thread, which lets others on its core go first after each of its turns.
+/// A runtime for one thread, which takes turns with others on its core.
 pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     let mut builder = tokio::runtime::Builder::new_current_thread();
-    turn::bounded(builder.enable_all()).build().context("runtime")
+    turn::taken(builder.enable_all()).build().context("runtime")
 }

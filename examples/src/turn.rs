@@ -1,25 +1,29 @@
 //! How long a server's thread goes on before it lets others on its core go first.
 //!
 //! What a proxy sends wakes servers and clients on the same machine, often on its own core. There they
-//! would wait until it has nothing to do or has used up its slice, some three milliseconds.
+//! would wait until it has nothing to do or has used up its slice, some milliseconds.
+//!
+//! A runtime tells only when no task is ready, just before it asks the kernel for more. So a turn may be
+//! longer than the bound, but it is the last before others have theirs.
 
 use std::cell::Cell;
+use std::thread::yield_now;
 use std::time::Duration;
 
 use tokio::runtime::Builder;
 use tokio::time::Instant;
 
-/// Measured beside nginx: shorter turns make the slowest answers no quicker, and beside a neighbour that
-/// computes all the time each turn may cost a slice of his. Who would yield at each wait would lose nine
-/// tenths of his requests to such a one.
+/// After so long, others go first. Measured beside nginx: shorter turns make the slowest answers no quicker,
+/// and beside a neighbour that computes all the time each may cost a slice of his. Who yielded at each wait
+/// would lose nine tenths of his requests to such a one.
 const LONGEST: Duration = Duration::from_millis(1);
 
 /// Who waits for longer gives the core to whoever wants it. Asking the kernel for what is there already
 /// takes less.
 const WAIT: Duration = Duration::from_micros(20);
 
-/// Bounds the turns of a runtime with one thread.
-pub(crate) fn bounded(builder: &mut Builder) -> &mut Builder {
+/// Has a runtime with one thread take turns with others.
+pub(crate) fn taken(builder: &mut Builder) -> &mut Builder {
     builder.on_thread_park(before_wait).on_thread_unpark(after_wait)
 }
 
@@ -30,21 +34,19 @@ thread_local! {
 fn before_wait() {
     let now = Instant::now();
     let turn = TURN.get().unwrap_or(Turn::beginning(now));
-    if turn.is_over(now) {
-        std::thread::yield_now();
-        TURN.set(Some(Turn::beginning(Instant::now())));
-    } else {
-        TURN.set(Some(turn.waiting(now)));
-    }
+    TURN.set(Some(turn.before_wait(now, || {
+        yield_now();
+        Instant::now()
+    })));
 }
 
 fn after_wait() {
     let now = Instant::now();
-    TURN.set(TURN.get().map(|turn| turn.going_on(now)));
+    TURN.set(TURN.get().map(|turn| turn.after_wait(now)));
 }
 
 /// A time in which a thread has had the core to itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 struct Turn {
     began: Instant,
     waits_since: Instant,
@@ -55,16 +57,17 @@ impl Turn {
         Self { began: now, waits_since: now }
     }
 
-    fn is_over(self, now: Instant) -> bool {
-        now.duration_since(self.began) >= LONGEST
+    /// Ends it if it was long enough: `let_others_go` says when they have gone.
+    fn before_wait(self, now: Instant, let_others_go: impl FnOnce() -> Instant) -> Self {
+        if now.duration_since(self.began) >= LONGEST {
+            Self::beginning(let_others_go())
+        } else {
+            Self { waits_since: now, ..self }
+        }
     }
 
-    fn waiting(self, now: Instant) -> Self {
-        Self { waits_since: now, ..self }
-    }
-
-    /// After a wait, which begins another turn if it was one.
-    fn going_on(self, now: Instant) -> Self {
+    /// Begins another one if others could go meanwhile.
+    fn after_wait(self, now: Instant) -> Self {
         if now.duration_since(self.waits_since) >= WAIT { Self::beginning(now) } else { self }
     }
 }
@@ -74,28 +77,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_turn_ends_by_its_length_and_begins_anew_with_each_wait() {
+    fn others_go_first_after_a_millisecond_without_a_wait() {
         let start = Instant::now();
         let at = |micros| start + Duration::from_micros(micros);
-        let turn = Turn::beginning(start).waiting(at(600)).going_on(at(605));
-        assert!(!turn.is_over(at(999)) && turn.is_over(at(1_000)));
-        let turn = turn.waiting(at(900)).going_on(at(920));
-        assert!(!turn.is_over(at(1_919)) && turn.is_over(at(1_920)));
+        let mut turn = Turn::beginning(start);
+        // When it waits and goes on, and whether others go first and come back at 5,000.
+        for (waits, goes_on, yields) in [
+            (600, 605, false),
+            (999, 1_010, false),
+            (1_020, 5_001, true),
+            (5_900, 5_905, false),
+            // This was a wait, in which others could go.
+            (5_990, 6_100, false),
+            (7_099, 7_100, false),
+            (7_100, 7_101, true),
+        ] {
+            let mut yielded = false;
+            turn = turn.before_wait(at(waits), || {
+                yielded = true;
+                at(waits.max(5_000))
+            });
+            assert_eq!(yielded, yields, "{waits}");
+            turn = turn.after_wait(at(goes_on));
+        }
     }
 
     #[test]
-    fn a_runtime_goes_on_whatever_its_turns() {
+    fn a_runtime_tells_of_its_waits() {
         let mut builder = Builder::new_current_thread();
-        let runtime = bounded(builder.enable_time()).build().unwrap();
-        runtime.block_on(async {
-            let start = Instant::now();
-            // Longer than a turn, with a wait of each kind.
-            while start.elapsed() < LONGEST * 3 {
-                tokio::task::yield_now().await;
-            }
-            tokio::time::sleep(LONGEST).await;
-        });
-        let turn = runtime.block_on(async { TURN.get() });
-        assert!(turn.is_some(), "the runtime has waited");
+        let runtime = taken(builder.enable_time()).build().unwrap();
+        let start = Instant::now();
+        runtime.block_on(async { tokio::time::sleep(LONGEST).await });
+        let turn = TURN.get();
+        assert!(turn.is_some_and(|turn| turn.began > start), "{turn:?}, {start:?}");
     }
 }

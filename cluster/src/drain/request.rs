@@ -214,13 +214,14 @@ fn settle(response: &mut Response<Body>, in_flight: &mut InFlight, asks: Asks) {
     in_flight.finish_if_whole(response.body(), left);
 }
 
-/// Takes off a body that may not be sent, and a length that may not be said.
+/// Takes off a body that may not be sent, and what may not be said of its length.
 #[cold]
 fn strip_body(response: &mut Response<Body>, asks: Asks, h2: bool) {
     let status = response.status();
     if status == StatusCode::NO_CONTENT || status.is_informational() || asks == Asks::Connect {
-        // RFC 9110, section 8.6. Clients, and hyper itself for a tunnel, break the connection off.
+        // RFC 9110, sections 8.6 and 9.3.6. Clients, and hyper itself for a tunnel, break off.
         response.headers_mut().remove(CONTENT_LENGTH);
+        response.headers_mut().remove(TRANSFER_ENCODING);
     } else if !h2 {
         // hyper says how long it would be, and never asks for it. On HTTP/2 it sends it all the same.
         return;

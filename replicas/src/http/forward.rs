@@ -52,9 +52,7 @@ pub(super) async fn conclude(
     while attempts < shared.config.attempts && shared.may_repeat(&result, &outgoing) {
         tried.push(used.id());
         let Some(next) = shared.pick_next(&mut tried, &result) else { break };
-        shared.give_up(used, &result, next.name());
-        // An answer that is not used holds its connection.
-        drop(result);
+        shared.give_up(used, result, next.name());
         attempts += 1;
         (used, result) = shared.exchange(next, &outgoing, &mut tried).await;
     }
@@ -145,17 +143,21 @@ impl Shared {
         retry::outcome(response.status(), response.headers(), &self.config)
     }
 
-    /// Counts out a node whose result is not used.
+    /// Counts out a node whose result is not used, once its connection is closed.
     fn give_up(
         &self,
         pick: Pick<Upstream>,
-        result: &Result<Response<ResponseBody>, UpstreamError>,
+        result: Result<Response<ResponseBody>, UpstreamError>,
         next: &str,
     ) {
-        report(pick.name(), result, next);
+        report(pick.name(), &result, next);
         match result {
-            Ok(response) => pick.end(self.outcome(response)),
-            Err(error) => blame(pick, error),
+            Ok(response) => {
+                let outcome = self.outcome(&response);
+                drop(response);
+                pick.end(outcome);
+            }
+            Err(error) => blame(pick, &error),
         }
     }
 
