@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 /// After so long, others go first. Measured beside nginx: shorter turns make the slowest answers no quicker,
 /// and beside a neighbour that computes all the time each may cost a slice of his. Who yielded at each wait
-/// would lose nine tenths of his requests to such a one.
+/// would lose most of his time to such a one.
 const LONGEST: Duration = Duration::from_millis(1);
 
 /// Who waits for longer gives the core to whoever wants it. Asking the kernel for what is there already

@@ -30,7 +30,7 @@ where
 }
 
 /// Turns every handler of a router into a route once; axum would do it again for each request.
-pub(super) fn made_ready<A: Application>(mut application: A) -> A {
+pub(super) fn with_routes_made<A: Application>(mut application: A) -> A {
     if let Some(router) = (&mut application as &mut dyn Any).downcast_mut::<Router>() {
         *router = std::mem::take(router).with_state(());
     }

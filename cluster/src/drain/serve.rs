@@ -13,7 +13,7 @@ use tower_service::Service;
 
 use super::Drain;
 use super::accept::Acceptor;
-use super::application::made_ready;
+use super::application::with_routes_made;
 use super::report::{DrainEnd, DrainReport};
 use super::server::{Mode, Server};
 use super::stats::DrainStats;
@@ -100,7 +100,7 @@ where
     drain.config().validate().map_err(ServeError::Config)?;
     let running = Running::on(&drain);
     let server = &running.server;
-    let mut acceptor = Acceptor::new(listener, made_ready(service), Arc::clone(server));
+    let mut acceptor = Acceptor::new(listener, with_routes_made(service), Arc::clone(server));
     let before = tokio::select! {
         biased;
         before = lame_duck_over(&drain) => before,

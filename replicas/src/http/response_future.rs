@@ -35,7 +35,8 @@ enum State {
 struct First {
     shared: Arc<Shared>,
     outgoing: Outgoing,
-    /// `None` before the first poll. Dropped in this order: the connection is closed before its node has room for another request.
+    /// `None` before the first poll. Dropped in this order: the connection is closed before its node has
+    /// room for another request.
     attempt: Option<(UpstreamFuture, Pick<Upstream>)>,
 }
 
