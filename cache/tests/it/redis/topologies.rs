@@ -180,9 +180,7 @@ async fn a_failover_is_followed_and_a_frozen_primary_comes_back_as_a_replica() {
     assert_eq!(next(&mut signals).await, Signal::Up);
 
     redis.servers()[0].thaw().unwrap();
-    while !redis.servers()[0].cli(&["ROLE"]).await.unwrap().starts_with("slave") {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until_replica(&redis.servers()[0]).await;
     written(&store, 3).await;
 
     // One sentinel is enough, and a name that none knows is told.
@@ -194,6 +192,16 @@ async fn a_failover_is_followed_and_a_frozen_primary_comes_back_as_a_replica() {
     let unknown = RedisConfig::sentinel(redis.urls(), "another");
     let error = RedisStore::connect(unknown).await.unwrap_err();
     assert!(matches!(error, ConnectError::Unreachable(_)), "{error:?}");
+}
+
+/// The sentinels that make it one end its connections, so a question may fail.
+async fn until_replica(redis: &Redis) {
+    let becomes = async {
+        while !redis.cli(&["ROLE"]).await.is_ok_and(|role| role.starts_with("slave")) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), becomes).await.expect("it becomes a replica");
 }
 
 async fn role_calls(redis: &Redis) -> u64 {
