@@ -22,7 +22,7 @@ use super::connection::PgConnection;
 use super::endpoint::Endpoint;
 use super::error::BoxError;
 use super::socket::Address;
-use super::stream::Done;
+use super::stream::{Done, KeptOpen, Stream};
 use crate::event;
 
 /// Two cancels within this time are many.
@@ -33,6 +33,8 @@ const LINGER: Duration = Duration::from_secs(10);
 const REST: Duration = Duration::from_secs(60);
 /// Who waits longer for a signal has the others go the protocol's way.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// How long a request by the protocol's way stays open for its server to end it.
+const HOLD: Duration = Duration::from_secs(60);
 /// For the session to be made ready, once it is connected.
 const PREPARATION: Duration = Duration::from_secs(1);
 
@@ -263,9 +265,13 @@ impl Signaller {
 /// The protocol's way, on a connection of its own.
 async fn request(conn: &PgConnection) -> Result<(), BoxError> {
     let (mut stream, _) = conn.endpoint().open().await?;
-    conn.client.cancel_token().cancel_query_raw(&mut stream, Done).await?;
-    // Nothing is ever answered. The server closes it after it has signalled the backend, so this
-    // ends with the connection, orderly or not.
+    conn.client.cancel_token().cancel_query_raw(KeptOpen(&mut stream), Done).await?;
+    // In a task, so that whoever has waited long enough does not end it; see `KeptOpen`.
+    tokio::spawn(timeout(HOLD, ended(stream))).await?.map_err(Into::into)
+}
+
+/// Nothing is ever answered. The server closes it after it has signalled the backend, so this
+/// returns with the connection's end, orderly or not.
+async fn ended(mut stream: Stream) {
     while stream.read(&mut [0; 16]).await.is_ok_and(|count| count > 0) {}
-    Ok(())
 }

@@ -72,10 +72,41 @@ impl TlsStream for Stream {
     }
 }
 
-/// Who cancels keeps the stream, to see its end.
-impl TlsStream for &mut Stream {
+/// A stream that the driver cannot end: it would close its side as soon as it has asked for a
+/// cancel, and PgBouncer before 1.19.1 exits when that happens while it passes the request on.
+pub(super) struct KeptOpen<'a>(pub(super) &'a mut Stream);
+
+impl AsyncRead for KeptOpen<'_> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.get_mut().0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for KeptOpen<'_> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.get_mut().0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.get_mut().0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl TlsStream for KeptOpen<'_> {
     fn channel_binding(&self) -> ChannelBinding {
-        (**self).channel_binding()
+        self.0.channel_binding()
     }
 }
 

@@ -1,11 +1,15 @@
 //! Connections that come back busy or frozen.
 
 use std::future::{Future as _, poll_fn};
+use std::net::SocketAddr;
 use std::task::Poll;
 use std::time::Duration;
 
 use escala_pool::{PgPool, PoolConfig};
 use testkit::{FaultProxy, PgCluster};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::{backend, chain, cluster};
@@ -113,6 +117,55 @@ async fn a_quick_query_that_is_dropped_needs_no_cancel() {
     assert_eq!((pool.stats().recovered_total, pool.stats().recovery_failures_total), (20, 0));
     // A busy machine may keep one or the other longer than the grace.
     assert!(proxy.accepted() - before < 15, "{} cancels", proxy.accepted() - before);
+}
+
+/// Stands before a server and does not pass on requests to cancel, but hands over their sockets.
+async fn keeps_cancels(
+    server: SocketAddr,
+    kept: mpsc::UnboundedSender<TcpStream>,
+) -> std::io::Result<SocketAddr> {
+    const CODE: [u8; 8] = [0, 0, 0, 16, 4, 210, 22, 46];
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let addr = listener.local_addr()?;
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let kept = kept.clone();
+            tokio::spawn(async move {
+                let mut head = [0; 8];
+                client.read_exact(&mut head).await?;
+                if head == CODE {
+                    let _ = kept.send(client);
+                    return Ok(());
+                }
+                let mut upstream = TcpStream::connect(server).await?;
+                upstream.write_all(&head).await?;
+                copy_bidirectional(&mut client, &mut upstream).await.map(drop)
+            });
+        }
+    });
+    Ok(addr)
+}
+
+/// PgBouncer 1.18 exits when the one who asked hangs up before the cancel was carried out.
+#[tokio::test]
+async fn a_request_to_cancel_stays_until_its_server_ends_it() {
+    let pg = cluster().await;
+    let (kept, mut requests) = mpsc::unbounded_channel();
+    let addr = keeps_cancels(pg.primary().addr(), kept).await.unwrap();
+    let url = format!("postgres://postgres@{addr}/postgres?sslmode=disable");
+    let config = PoolConfig::new(url).max_size(1).min_idle(0).pipelines(0);
+    let pool = PgPool::connect(config.recovery_timeout(Duration::from_millis(300))).await.unwrap();
+    let slow = pool.query("select pg_sleep(60)", &[]);
+    assert!(timeout(Duration::from_millis(50), slow).await.is_err());
+    let mut request = requests.recv().await.unwrap();
+    // Its process and key.
+    request.read_exact(&mut [0; 8]).await.unwrap();
+    while pool.stats().recovery_failures_total == 0 {
+        sleep(Duration::from_millis(10)).await;
+    }
+    // Nobody waits for it any more.
+    let ended = timeout(Duration::from_millis(100), request.read(&mut [0])).await;
+    assert!(ended.is_err(), "{ended:?}");
 }
 
 /// The sessions that cancel for others: their processes.
