@@ -41,7 +41,7 @@ pub trait Balancer: Send + Sync + 'static {
     fn choose(&self, candidates: &Candidates<'_>) -> Option<usize>;
 
     /// Whether requests must be timed for [`Candidate::latency`], which costs two readings of the clock
-    /// for one request in eight.
+    /// for each request while they are few, for one in 32 while they are many.
     fn wants_latency(&self) -> bool {
         false
     }

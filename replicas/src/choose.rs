@@ -57,6 +57,21 @@ impl<N> Topology<N> {
         }
     }
 
+    /// The node for a write of this session: not a primary that cannot be it any more, or what it takes
+    /// would be lost.
+    pub(crate) fn choose_for_write(
+        &self,
+        session: &Session,
+        full: NodeSet,
+    ) -> Result<Choice, RouteError> {
+        let ask = Ask { session, tried: NodeSet::default(), full };
+        let now = session.has_needs().then(Instant::now);
+        if self.primary.is_some_and(|primary| self.is_outdated(primary, &ask, now)) {
+            return Err(RouteError::PrimaryUnknown);
+        }
+        self.choose_primary(Reason::Write, full)
+    }
+
     /// The replica for a read of any session that has failed nowhere yet, if this snapshot is
     /// [plain](Topology::plain).
     pub(crate) fn choose_plain(&self, rota: &Rota) -> Option<Choice> {

@@ -21,16 +21,17 @@ pub enum Strategy {
     /// 3, 3 and 2 of them, spread out. Blind to load: a slow replica keeps getting its share.
     Weighted,
     /// Least `(in_flight + 1) / weight`. Replicas that differ by less than the one request to
-    /// be placed are tied, and ties go by weighted turns, so an idle set is spread exactly as by
-    /// [`Strategy::Weighted`] while a slow replica gets less. The default, because turns alone
+    /// be placed are tied, and ties go by weighted turns, so an idle set is spread as by
+    /// [`Strategy::Weighted`], exactly if one thread picks, while a slow replica gets less. The default, because turns alone
     /// queue without bound in front of a replica that slows down.
     #[default]
     LeastLoaded,
     /// The quicker of two, by `latency * (1 + in_flight / weight)`: the one whose turn it is, and another
-    /// at random. The latency is an average
-    /// that takes peaks as they are and forgets within 10 s; a failure counts as 5 s at least. Best
+    /// at random. The latency is an average that takes peaks as they are and fades, to 1/e in 10 s; a
+    /// failure counts as 5 s at least, until the node returns from an ejection. Best
     /// where replicas differ in speed, or where many programs share them and none knows what the
-    /// others have in flight. Costs two readings of the clock for one request in eight.
+    /// others have in flight. Costs two readings of the clock for each request while they are few, for
+    /// one in 32 while they are many.
     PeakEwma,
 }
 

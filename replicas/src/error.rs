@@ -15,7 +15,8 @@ pub enum RouteError {
     /// A write, or a read pinned to the primary, in a set that never had one.
     #[error("the set has no primary, which a write or a pinned read needs")]
     NoPrimary,
-    /// A write, or a read pinned to the primary, while it is not known which node is the primary.
+    /// A write, or a read pinned to the primary, while it is not known which node is the primary; also of
+    /// a session that wrote to a later primary than the one that is known.
     #[error("which node is the primary is not known at present")]
     PrimaryUnknown,
     /// No node is fit to serve the read: each is fenced, unknown, or without what the session must

@@ -59,6 +59,15 @@ impl Default for Gate {
     }
 }
 
+/// What came of a try to get a place.
+pub(crate) enum Attempt<T> {
+    Done(T),
+    /// To be made again when something is freed, or at that time.
+    Failed {
+        again: Option<Instant>,
+    },
+}
+
 /// A place in a queue, given up when dropped.
 struct Ticket<'a> {
     gate: &'a Gate,
@@ -93,8 +102,8 @@ impl Gate {
         kind != Kind::Particular && self.queues[kind as usize].waiting.load(SeqCst) > 0
     }
 
-    /// Calls `attempt` when it is this one's turn and again whenever something is freed, until it
-    /// has a result. `None` at the deadline, or if as many wait as may.
+    /// Calls `attempt` when it is this one's turn and again whenever something is freed, or when it
+    /// says, until it has a result. `None` at the deadline, or if as many wait as may.
     ///
     /// Dropping the future gives up the place; nothing that was freed is lost by it.
     pub(crate) async fn wait<T>(
@@ -102,7 +111,7 @@ impl Gate {
         kind: Kind,
         most: usize,
         deadline: Instant,
-        mut attempt: impl FnMut() -> Option<T>,
+        mut attempt: impl FnMut() -> Attempt<T>,
     ) -> Option<T> {
         let queue = &self.queues[kind as usize];
         let _ticket = self.enter(queue, most)?;
@@ -114,10 +123,13 @@ impl Gate {
                 let freed = queue.freed.notified();
                 // Pairs with `freed`: the ticket is visible before the attempt looks.
                 fence(SeqCst);
-                if let Some(result) = attempt() {
-                    return result;
+                match attempt() {
+                    Attempt::Done(result) => return result,
+                    Attempt::Failed { again: None } => freed.await,
+                    Attempt::Failed { again: Some(at) } => {
+                        let _freed_or_not = timeout_at(at, freed).await;
+                    }
                 }
-                freed.await;
             }
         };
         timeout_at(deadline, turn).await.ok()

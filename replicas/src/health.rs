@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use self::window::{Totals, Window};
+use self::window::Window;
 use crate::ReplicasConfig;
 
 pub(crate) mod window;
@@ -76,8 +76,8 @@ pub(crate) struct Failure {
     pub(crate) now: Instant,
     /// Of the health when the node was picked.
     pub(crate) epoch: u32,
-    /// All requests that ever ended with a verdict, this one included.
-    pub(crate) totals: Totals,
+    /// All requests that ever succeeded.
+    pub(crate) succeeded: u64,
     /// Uniform in 0..1.
     pub(crate) chance: f64,
     /// Whether the set can spare the node.
@@ -158,7 +158,7 @@ impl Health {
         failure: Failure,
         policy: &Policy,
     ) -> Option<Transition> {
-        let Failure { now, epoch, totals, chance, may_eject } = failure;
+        let Failure { now, epoch, succeeded, chance, may_eject } = failure;
         if epoch != self.epoch {
             return None;
         }
@@ -168,7 +168,7 @@ impl Health {
                 self.failed_requests = self.failed_requests.saturating_add(1);
                 let in_a_row = self.failed_requests >= policy.config.consecutive_failures;
                 // Asked in any case, because it also takes note.
-                let too_many = self.window.failed(now, totals, &policy.config);
+                let too_many = self.window.failed(now, succeeded, &policy.config);
                 let eject = (in_a_row || too_many) && may_eject;
                 eject.then(|| self.eject(now, since, false, chance, policy))
             }

@@ -21,8 +21,8 @@ const ALIKE: f32 = 1.1;
 pub(crate) struct Estimate {
     /// Zero: nothing is known.
     nanos: f32,
-    /// Milliseconds since the set was built. They wrap after 49 days; an estimate that was not renewed
-    /// for so long is then taken for a fresh one.
+    /// Milliseconds since the set was built. They wrap after 49 days: an estimate that was not renewed
+    /// for 25 is taken for a fresh one for as long.
     at: u32,
 }
 

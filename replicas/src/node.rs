@@ -13,7 +13,6 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::gate::Gate;
-use crate::health::window::Totals;
 use crate::health::{Failure, Health, Policy, Transition};
 use crate::latency::{Estimate, PENALTY};
 use crate::rota::Rota;
@@ -151,9 +150,11 @@ impl<N> Node<N> {
         (since != NEVER).then(|| self.born + Duration::from_nanos(since))
     }
 
-    /// Begins a slow start; the next snapshot reckons with it.
+    /// Begins a slow start; the next snapshot reckons with it. How slow the node was before it was away
+    /// is forgotten, or it would get nothing until its slow start is over.
     pub(crate) fn start_slowly(&self, now: Instant) {
         self.mirror.slow_since.store(self.since_birth(now), Relaxed);
+        self.latency.store(Estimate::NONE, Relaxed);
     }
 
     /// Counts a request in, if there are fewer than `limit`; [`Self::end`] counts it out.
@@ -214,6 +215,8 @@ impl<N> Node<N> {
         match outcome {
             Some(Outcome::Success) => self.proved(ticket.epoch()),
             Some(Outcome::Failure) => self.failed(ticket),
+            // What it refused before it was promoted says nothing of now.
+            Some(Outcome::NotPrimary) if ticket.role() != Role::Primary => self.kick.notify_one(),
             Some(Outcome::NotPrimary) => {
                 if let Some(set) = self.set.upgrade() {
                     set.demote(self);
@@ -252,7 +255,8 @@ impl<N> Node<N> {
             Some(Outcome::Overloaded { retry_after }) => Some(retry_after.unwrap_or(PENALTY)),
             Some(Outcome::Success | Outcome::NotPrimary | Outcome::Neutral) | None => None,
         };
-        if !ticket.is_timed() && refused.is_none() {
+        // Nor of a request from before the node was out.
+        if !ticket.is_timed() && refused.is_none() || ticket.epoch() != self.epoch() {
             return;
         }
         let (now, millis) = self.rota.now();
@@ -271,33 +275,41 @@ impl<N> Node<N> {
     }
 
     fn failed(&self, ticket: Ticket) {
+        let Some(set) = self.set.upgrade() else { return };
         if ticket.role() == Role::Primary {
             // It may have failed because it is no longer the primary.
             self.kick.notify_one();
         } else {
-            self.forget();
+            set.forget_node(self.id);
         }
-        let Some(set) = self.set.upgrade() else { return };
         // Held until the ejection is visible, so that two do not use the same allowance.
         let _one_at_a_time = set.ejecting.lock();
         let may_eject = ticket.role() == Role::Primary || set.topology.load().can_spare(self);
         self.judge(|health, now| {
-            let tally = &self.tally;
-            let failed = tally.failed.load(Relaxed);
-            let totals = Totals { succeeded: tally.succeeded(), failed };
-            let chance = fastrand::f64();
-            let failure = Failure { now, epoch: ticket.epoch(), totals, chance, may_eject };
+            let (succeeded, chance) = (self.tally.succeeded(), fastrand::f64());
+            let failure = Failure { now, epoch: ticket.epoch(), succeeded, chance, may_eject };
             health.request_failed(failure, &self.policy)
         });
     }
 
     /// What the node has shown it may show no more: a server that crashes comes back with less than it
-    /// had replayed. So nobody relies on it until it is looked at again, which is at once.
+    /// had replayed. So nobody relies on it until it is looked at again, which is at once. Its history
+    /// is remembered: should it have become the primary, that tells which of two is the older one.
     pub(crate) fn forget(&self) {
-        if self.freshness.load().observed_at.is_some() {
-            self.freshness.store(Arc::default());
+        let forgotten = |seen: &Arc<Freshness>| Freshness {
+            system: seen.system,
+            timeline: seen.timeline,
+            ..Freshness::default()
+        };
+        if self.freshness.rcu(forgotten).observed_at.is_some() {
             self.kick.notify_one();
         }
+    }
+
+    /// When one request may next try this node, if it is ejected.
+    pub(crate) fn next_trial(&self) -> Option<Instant> {
+        let at = self.mirror.trial_at.load(Relaxed);
+        (at != NEVER).then(|| self.born + Duration::from_nanos(at))
     }
 
     /// Takes the right to try this ejected node with one request, if it is due.

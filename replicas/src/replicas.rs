@@ -49,11 +49,12 @@ impl<N> Replicas<N> {
 
     /// A node for a read of this session: a replica in service by the set's strategy, else the
     /// primary within its budget, else a node that is ejected or lags. Never waits, and
-    /// takes no lock but for the right to try an ejected node.
+    /// takes no lock but for the right to try an ejected node and for the next step of a slow start.
     ///
     /// # Errors
-    /// [`RouteError::NoPrimary`] and [`RouteError::PrimaryUnknown`] only if the session is pinned;
-    /// the others if there is no fit node with a free place.
+    /// [`RouteError::NoPrimary`] only if the session is pinned, [`RouteError::PrimaryUnknown`] also if
+    /// it wrote to a later primary than the known one; the others if there is no fit node with
+    /// a free place.
     #[inline]
     pub fn read(&self, session: &Session) -> Result<Pick<N>, RouteError> {
         match self.shared.pick_plain(session) {
@@ -73,7 +74,7 @@ impl<N> Replicas<N> {
     /// # Errors
     /// There is no primary, or it is not known which node is, or it has its `max_in_flight`.
     pub fn write(&self) -> Result<Pick<N>, RouteError> {
-        let pick = self.shared.pick(Need::Write);
+        let pick = self.shared.pick(Need::Write(&Session::new()));
         pick.and_then(found).map_err(|error| self.shared.refuse(error))
     }
 
@@ -82,7 +83,8 @@ impl<N> Replicas<N> {
     /// a place is free may overtake those who wait; and reads with a token or a bound, and second
     /// tries, may overtake each other, since what one cannot use another one can.
     ///
-    /// Dropping the future gives up the place in the queue.
+    /// Dropping the future gives up the place in the queue; kept and not polled, it keeps those behind
+    /// it waiting.
     ///
     /// # Errors
     /// As [`read`](Self::read), when the time is up or if too many wait already.
@@ -99,7 +101,11 @@ impl<N> Replicas<N> {
     /// # Errors
     /// As [`write`](Self::write), when the time is up or if too many wait already.
     pub async fn wait_write(&self) -> Result<Pick<N>, RouteError> {
-        let pick = self.shared.wait(Need::Write, None).await;
+        self.wait_write_of(&Session::new()).await
+    }
+
+    async fn wait_write_of(&self, session: &Session) -> Result<Pick<N>, RouteError> {
+        let pick = self.shared.wait(Need::Write(session), None).await;
         pick.and_then(found).map_err(|error| self.shared.refuse(error))
     }
 
@@ -292,7 +298,7 @@ impl<N> Replicas<N> {
         let route = request.route();
         let need = match route {
             Route::Read => Need::Read(session, &[]),
-            Route::Write => Need::Write,
+            Route::Write => Need::Write(session),
         };
         if route == Route::Read && shared.is_worth_waiting(session) {
             return Begun::Waiting(self.waiting(route, session));
@@ -319,7 +325,7 @@ impl<N> Replicas<N> {
         Box::pin(async move {
             match route {
                 Route::Read => this.wait_read(&session).await,
-                Route::Write => this.wait_write().await,
+                Route::Write => this.wait_write_of(&session).await,
             }
         })
     }

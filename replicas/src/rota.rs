@@ -11,7 +11,8 @@ use crate::pace::Pace;
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct Rota {
-    /// Never set back, so that exactness survives a change of the snapshot.
+    /// Goes on when the snapshot changes, so that exactness survives that. Set back only by
+    /// [`share_turn`](Self::share_turn), a little.
     turn: AtomicU64,
     /// Milliseconds after `start` when the clock was last read.
     millis: AtomicU32,

@@ -73,7 +73,8 @@ impl<T, E> Classify<T, E> for ResultIsVerdict {
 ///
 /// # Cancellation
 /// Dropping the future at any point drops the node's own future and counts the request as
-/// cancelled.
+/// cancelled. One that waits for a place has to be polled whenever it is woken, or dropped: kept and not
+/// polled, it keeps those behind it waiting, as with any queue of tokio's.
 ///
 /// # Errors
 /// [`RouteError`](crate::RouteError) if there is no node for the request; else the node's error,

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::choose::{Ask, Choice};
-use crate::gate::{Gate, Kind};
+use crate::gate::{Attempt, Gate, Kind};
 use crate::health::Policy;
 use crate::member::Members;
 use crate::node::{Maker, Node};
@@ -23,8 +23,8 @@ use crate::rota::Rota;
 use crate::session::Waits;
 use crate::topology::{Seat, Topology};
 use crate::{
-    ConfigError, Exclusion, Member, Observation, Observed, Pick, Reason, Role, RouteError,
-    Selection, Session,
+    ConfigError, Exclusion, Member, Observation, Observed, Pick, Role, RouteError, Selection,
+    Session,
 };
 
 /// The set behind a [`Replicas`](crate::Replicas).
@@ -65,7 +65,7 @@ struct Roster<N> {
 /// What wants a node.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Need<'a> {
-    Write,
+    Write(&'a Session),
     /// A read that has failed on the nodes with these identities.
     Read(&'a Session, &'a [u64]),
 }
@@ -73,9 +73,13 @@ pub(crate) enum Need<'a> {
 impl Need<'_> {
     pub(crate) fn kind(self) -> Kind {
         match self {
-            Self::Write => Kind::Primary,
+            // Those may have to wait for another primary than the others.
+            Self::Write(session) | Self::Read(session, _) if session.has_needs() => {
+                Kind::Particular
+            }
+            Self::Write(_) => Kind::Primary,
             Self::Read(session, _) if session.is_pinned() => Kind::Primary,
-            Self::Read(session, []) if !session.has_needs() => Kind::Replica,
+            Self::Read(_, []) => Kind::Replica,
             Self::Read(..) => Kind::Particular,
         }
     }
@@ -158,7 +162,15 @@ impl<N> Shared<N> {
         // Each round finds a node that was taken meanwhile, so there are few.
         loop {
             let choice = match need {
-                Need::Write => topology.choose_primary(Reason::Write, full)?,
+                Need::Write(session) => {
+                    let choice = topology.choose_for_write(session, full);
+                    // Whoever is the primary by now is to be found.
+                    choice.inspect_err(|_| {
+                        if session.has_needs() {
+                            self.kick_all()
+                        }
+                    })?
+                }
                 Need::Read(session, tried) => {
                     let tried = topology.of(tried);
                     let ask = Ask { session, tried, full };
@@ -219,12 +231,24 @@ impl<N> Shared<N> {
         let attempt = || match self.pick(need) {
             Err(error) if error.is_retryable() => {
                 last = error;
-                None
+                Attempt::Failed { again: self.next_trial(need) }
             }
-            decided => Some(decided),
+            decided => Attempt::Done(decided),
         };
         let waited = self.gate.wait(kind, config.max_waiters, deadline, attempt).await;
         waited.unwrap_or(Err(last))
+    }
+
+    /// When a read may next try an ejected node: nobody tells when that time has come.
+    fn next_trial(&self, need: Need<'_>) -> Option<Instant> {
+        let topology = self.topology.load();
+        if !topology.trials || matches!(need, Need::Write(_)) {
+            return None;
+        }
+        let now = Instant::now();
+        let ejected = topology.fit.intersection(topology.ejected);
+        let trials = ejected.iter().filter_map(|at| topology.seats[at].node.next_trial());
+        trials.filter(|trial| *trial > now).min()
     }
 
     /// Counts a request that gets no node; once, however often it was tried.
@@ -335,14 +359,13 @@ impl<N> Shared<N> {
         observed
     }
 
-    /// A node could not be looked at.
-    #[cfg(feature = "postgres")]
+    /// A node has failed, or could not be looked at: nothing that a replica was known to show counts
+    /// any more.
     pub(crate) fn forget_node(&self, id: u64) {
         let topology = self.topology.load();
         let seat = topology.seats.iter().find(|seat| seat.node.id == id);
-        // The primary's history is remembered: it tells which of two is the older one.
         if let Some(seat) = seat.filter(|seat| seat.role == Role::Replica) {
-            seat.node.freshness.store(Arc::default());
+            seat.node.forget();
         }
     }
 

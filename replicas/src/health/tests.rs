@@ -10,8 +10,7 @@ fn policy(probed: bool) -> Policy {
 
 /// A failure that alone says nothing of shares.
 fn failure(now: Instant, epoch: u32, chance: f64) -> Failure {
-    let totals = Totals { succeeded: 0, failed: 1 };
-    Failure { now, epoch, totals, chance, may_eject: true }
+    Failure { now, epoch, succeeded: 0, chance, may_eject: true }
 }
 
 /// Fails requests until the node is out; returns until when.
@@ -205,16 +204,14 @@ async fn a_large_share_of_failures_ejects_although_no_two_were_in_a_row() {
     let (mut policy, now) = (policy(false), Instant::now());
     policy.config = policy.config.failure_percent(50).failure_min_requests(20);
     let mut health = Health::new(now);
-    let mut totals = Totals { succeeded: 1_000, failed: 0 };
-    let mut failures = 0;
+    let (mut succeeded, mut failures) = (1_000, 0);
     let ejected = loop {
-        totals.failed += 1;
         failures += 1;
-        let failed = Failure { totals, ..failure(now, 0, 0.0) };
+        let failed = Failure { succeeded, ..failure(now, 0, 0.0) };
         if let Some(transition) = health.request_failed(failed, &policy) {
             break transition;
         }
-        totals.succeeded += 1;
+        succeeded += 1;
         assert_eq!(health.request_succeeded(now, 0, &policy), None);
     };
     // 11 failures and the 10 successes between them.

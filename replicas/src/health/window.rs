@@ -10,39 +10,42 @@ use crate::ReplicasConfig;
 /// Parts of the window; it forgets in steps of one.
 const BUCKETS: u32 = 10;
 
-/// Requests that ended with a verdict, since the beginning of time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Totals {
-    pub(crate) succeeded: u64,
-    pub(crate) failed: u64,
+/// How many requests had failed and succeeded before a failure.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    at: Instant,
+    failed: u64,
+    succeeded: u64,
 }
 
-/// How the totals stood before the first failure of each part of the window.
+/// The counts before the first failure of each part of the window.
 ///
-/// What ended between two failures is known from the totals themselves. The window so begins at
+/// What succeeded between two failures is known from the counts themselves. The window so begins at
 /// a failure, and may be shorter than configured by the time before it.
 #[derive(Debug, Default)]
 pub(crate) struct Window {
-    marks: VecDeque<(Instant, Totals)>,
+    marks: VecDeque<Mark>,
+    /// Counted here: others do not count against the node, such as those from before it was out.
+    failed: u64,
 }
 
 impl Window {
-    /// Takes note of a failure, which `totals` includes, and says whether too large a share of the
-    /// requests in the window failed.
-    pub(crate) fn failed(&mut self, now: Instant, totals: Totals, config: &ReplicasConfig) -> bool {
-        let bucket = config.failure_window / BUCKETS;
-        let is_old = |at: &Instant| now.saturating_duration_since(*at) >= config.failure_window;
-        while self.marks.front().is_some_and(|(at, _)| is_old(at)) {
+    /// Takes note of a failure and says whether too large a share of the requests in the window failed.
+    /// `succeeded`: since the beginning of time.
+    pub(crate) fn failed(&mut self, now: Instant, succeeded: u64, config: &ReplicasConfig) -> bool {
+        let age = |mark: &Mark| now.saturating_duration_since(mark.at);
+        while self.marks.front().is_some_and(|mark| age(mark) >= config.failure_window) {
             self.marks.pop_front();
         }
         // One mark a bucket at most, so at most `BUCKETS` of them.
-        if self.marks.back().is_none_or(|(at, _)| now.saturating_duration_since(*at) >= bucket) {
-            let before = Totals { failed: totals.failed.saturating_sub(1), ..totals };
-            self.marks.push_back((now, before));
+        let bucket = config.failure_window / BUCKETS;
+        if self.marks.back().is_none_or(|mark| age(mark) >= bucket) {
+            self.marks.push_back(Mark { at: now, failed: self.failed, succeeded });
         }
-        let Some(&(_, start)) = self.marks.front() else { return false };
-        let failed = totals.failed.saturating_sub(start.failed);
-        let requests = failed.saturating_add(totals.succeeded.saturating_sub(start.succeeded));
+        self.failed = self.failed.saturating_add(1);
+        let Some(start) = self.marks.front() else { return false };
+        let failed = self.failed - start.failed;
+        let requests = failed.saturating_add(succeeded.saturating_sub(start.succeeded));
         let share = u64::from(config.failure_percent);
         requests >= u64::from(config.failure_min_requests)
             && failed.saturating_mul(100) >= requests.saturating_mul(share)

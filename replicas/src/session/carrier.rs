@@ -53,7 +53,7 @@ impl Carrier {
         let text = self.keys.seal(token);
         if let Some(name) = &self.cookie {
             let secure = if self.secure { "; Secure" } else { "" };
-            let life = self.life.as_secs();
+            let life = self.life.as_millis().div_ceil(1_000);
             let cookie =
                 format!("{name}={text}; Max-Age={life}; Path=/; HttpOnly; SameSite=Lax{secure}");
             if let Ok(cookie) = HeaderValue::try_from(cookie) {

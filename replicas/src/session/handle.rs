@@ -95,7 +95,8 @@ impl SessionHandle {
     }
 
     /// Runs a write of this request, as [`Replicas::write_with`]; the response may say where. What the
-    /// write answers as its token is for [`wrote`](Self::wrote).
+    /// write answers as its token is for [`wrote`](Self::wrote). A primary that is older than what the
+    /// client has written to is not asked: it has been replaced, and would lose the write.
     ///
     /// # Errors
     /// As [`Replicas::write_with`].
@@ -113,7 +114,8 @@ impl SessionHandle {
         O: FnMut(N) -> F,
         F: Future<Output = Result<T, E>>,
     {
-        db.write_seen(within, classify, operation, |pick| self.served_by(pick)).await
+        let session = self.session();
+        db.write_seen(&session, within, classify, operation, |pick| self.served_by(pick)).await
     }
 
     /// The response may say that this node served the request. The last one counts.

@@ -73,7 +73,7 @@ impl<N> Shared<N> {
     }
 
     /// Asks the monitors of all nodes to look again.
-    pub(super) fn kick_all(&self) {
+    pub(crate) fn kick_all(&self) {
         let now = Instant::now();
         for seat in &self.topology.load().seats {
             seat.node.kick_if_due(now);

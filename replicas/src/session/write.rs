@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::Fault;
+use super::{Fault, Session};
 use crate::shared::Need;
 use crate::{Pick, Replicas, RouteError};
 
@@ -73,12 +73,14 @@ impl<N> Replicas<N> {
         O: FnMut(N) -> F,
         F: Future<Output = Result<T, E>>,
     {
-        self.write_seen(within, classify, operation, |_| {}).await
+        self.write_seen(&Session::new(), within, classify, operation, |_| {}).await
     }
 
-    /// As [`write_with`](Self::write_with); `seen` is told of each pick.
+    /// As [`write_with`](Self::write_with), but not to a primary that the session knows to be one no
+    /// more; `seen` is told of each pick.
     pub(crate) async fn write_seen<T, E, C, R, O, F>(
         &self,
+        session: &Session,
         within: Duration,
         classify: C,
         mut operation: O,
@@ -98,7 +100,7 @@ impl<N> Replicas<N> {
         let mut failed = None;
         let mut refused = RouteError::PrimaryUnknown;
         loop {
-            match self.shared().wait(Need::Write, until).await {
+            match self.shared().wait(Need::Write(session), until).await {
                 Ok(Some(pick)) if failed.is_none() || !is_over(Instant::now()) => {
                     seen(&pick);
                     let error = match operation(N::clone(&pick)).await {

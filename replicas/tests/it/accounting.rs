@@ -3,6 +3,8 @@
 
 use std::future::{pending, ready};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use escala_replicas::{BoxError, Outcome, Replicas, Route, Session, Strategy};
 use tokio::sync::oneshot;
@@ -176,6 +178,37 @@ async fn a_read_that_panics_or_is_aborted_leaves_nothing_behind() {
     assert_eq!(ended(&db), (0, 0, 2));
 }
 
+/// What became of the attempts, counted by those who made them.
+#[derive(Default)]
+struct Counted {
+    succeeded: AtomicU64,
+    failed: AtomicU64,
+    dropped: AtomicU64,
+}
+
+/// One attempt; dropped without an end, it was cancelled.
+struct Attempt(Option<Arc<Counted>>);
+
+impl Attempt {
+    fn end(mut self, fails: bool) -> Result<(), ()> {
+        let counted = self.0.take().unwrap();
+        if fails {
+            counted.failed.fetch_add(1, Relaxed);
+            return Err(());
+        }
+        counted.succeeded.fetch_add(1, Relaxed);
+        Ok(())
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if let Some(counted) = &self.0 {
+            counted.dropped.fetch_add(1, Relaxed);
+        }
+    }
+}
+
 /// Threads that succeed, fail, drop and abort at once, with ejections and trials among them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_books_balance_after_a_storm() {
@@ -189,16 +222,20 @@ async fn the_books_balance_after_a_storm() {
         .config(config)
         .build()
         .unwrap();
+    let counted = Arc::<Counted>::default();
     let tasks: Vec<_> = (0..200)
         .map(|seed| {
-            let db = db.clone();
+            let (db, counted) = (db.clone(), Arc::clone(&counted));
             tokio::spawn(async move {
                 let mut random = fastrand::Rng::with_seed(seed);
                 for _ in 0..50 {
                     let fails = random.u8(..) < 100;
-                    let operation = |_: Name| async move {
-                        tokio::task::yield_now().await;
-                        if fails { Err(()) } else { Ok(()) }
+                    let operation = |_: Name| {
+                        let attempt = Attempt(Some(Arc::clone(&counted)));
+                        async move {
+                            tokio::task::yield_now().await;
+                            attempt.end(fails)
+                        }
                     };
                     let session = Session::new();
                     let mut read = Box::pin(db.read_with(&session, |()| true, operation));
@@ -225,7 +262,10 @@ async fn the_books_balance_after_a_storm() {
     }
     // Aborted tasks are dropped by the time their handle says so.
     eventually("nothing is in flight", || in_flight(&db) == 0).await;
-    let (succeeded, failed, cancelled) = ended(&db);
+    let Counted { succeeded, failed, dropped } = &*counted;
+    let [succeeded, failed, cancelled] =
+        [succeeded, failed, dropped].map(|count| count.load(Relaxed));
+    assert_eq!(ended(&db), (succeeded, failed, cancelled));
     assert!(succeeded > 0 && failed > 0 && cancelled > 0);
     assert!(db.stats().nodes.iter().any(|node| node.ejections_total > 0));
 }

@@ -75,6 +75,39 @@ async fn results_of_requests_from_before_the_ejection_are_ignored() {
     assert!(!node(&db, "replica-1").healthy, "it proves nothing about now");
 }
 
+/// They are no part of the share of failures either, nor is what a node may not do.
+#[tokio::test(start_paused = true)]
+async fn what_does_not_count_against_a_node_does_not_add_to_its_share_of_failures() {
+    let db = documented(Strategy::Weighted);
+    let of = |name, count| {
+        let mut picks = Vec::new();
+        while picks.len() < count {
+            let pick = db.read(&Session::new()).unwrap();
+            if pick.name() == name { picks.push(pick) } else { pick.succeeded() }
+        }
+        picks
+    };
+    let mut old = of("replica-1", 83);
+    old.split_off(80).into_iter().for_each(escala_replicas::Pick::failed);
+    assert!(!node(&db, "replica-1").healthy);
+    advance(Duration::from_secs(30)).await;
+    let trial = db.read(&Session::new()).unwrap();
+    assert_eq!(trial.reason(), Reason::Trial);
+    trial.succeeded();
+    assert!(node(&db, "replica-1").healthy);
+    // Two failures that are none in a row, with others between them.
+    of("replica-1", 1).into_iter().for_each(escala_replicas::Pick::failed);
+    old.into_iter().for_each(escala_replicas::Pick::failed);
+    for pick in of("replica-1", 80) {
+        pick.end(escala_replicas::Outcome::NotPrimary);
+    }
+    of("replica-1", 1).into_iter().for_each(escala_replicas::Pick::succeeded);
+    of("replica-1", 1).into_iter().for_each(escala_replicas::Pick::failed);
+    let after = node(&db, "replica-1");
+    assert_eq!((after.healthy, after.ejections_total), (true, 1));
+    assert_eq!(after.failed_total, 3 + 1 + 80 + 80 + 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn with_all_replicas_out_the_primary_reads() {
     let db = documented(Strategy::LeastLoaded);

@@ -256,6 +256,42 @@ async fn a_node_that_is_not_the_primary_is_demoted_at_once_and_its_monitor_asked
     assert_eq!(node(&db, "primary").failed_total, 2);
 }
 
+/// What was picked as a replica ends, badly, when the replica has become the primary.
+#[tokio::test(start_paused = true)]
+async fn what_fails_a_replica_that_was_promoted_meanwhile_says_nothing_of_the_primary() {
+    let db = documented(Strategy::Weighted);
+    observe(&db, "primary", Observation::new(Role::Primary).at(1, 1));
+    observe(&db, "replica-1", Observation::new(Role::Replica).at(1, 1));
+    let mut old: Vec<_> = (0..16).map(|_| db.read(&Session::new()).unwrap()).collect();
+    old.retain(|pick| pick.name() == "replica-1");
+    observe(&db, "replica-1", Observation::new(Role::Primary).at(2, 1));
+    old.pop().unwrap().failed();
+    // It would take over if the other one's history were forgotten.
+    let back = db.observe("primary", Observation::new(Role::Primary).at(1, 9));
+    assert_eq!(back, Observed::SecondPrimary);
+    old.pop().unwrap().end(Outcome::NotPrimary);
+    assert_eq!(db.write().unwrap().name(), "replica-1");
+    assert_eq!(db.freshness("replica-1").unwrap().position, 1, "nor is its place");
+    drop(old);
+    assert_eq!((in_flight(&db), node(&db, "replica-1").failed_total), (0, 2));
+}
+
+/// A read is on its way to a replica; another one fails there.
+#[tokio::test(start_paused = true)]
+async fn what_a_replica_showed_before_it_failed_is_forgotten_but_not_its_history() {
+    let db = documented(Strategy::Weighted);
+    observe(&db, "replica-1", Observation::new(Role::Replica).of_system(7).at(3, 1));
+    while node(&db, "replica-1").failed_total == 0 {
+        let pick = db.read(&Session::new()).unwrap();
+        if pick.name() == "replica-1" {
+            pick.failed();
+        }
+    }
+    let seen = db.freshness("replica-1").unwrap();
+    assert_eq!((seen.system, seen.timeline, seen.position), (7, 3, 0));
+    assert_eq!(seen.observed_at, None);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_primary_that_nobody_observes_stays_it_whatever_it_says() {
     let db = documented(Strategy::LeastLoaded);

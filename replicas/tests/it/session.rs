@@ -144,12 +144,16 @@ async fn a_header_carries_it_for_those_without_cookies() {
 
 #[tokio::test]
 async fn settings_reach_the_cookie() {
-    let life = Duration::from_secs(5);
-    let config = SessionConfig::default().cookie("t").header("t").life(life).secure(false);
-    let app = app(SessionLayer::with_config(keys(), &config).unwrap());
-    let response = send(&app, Request::post("/"), "").await;
-    let cookie = format!("t={}; Max-Age=5; Path=/; HttpOnly; SameSite=Lax", header(&response, "t"));
-    assert_eq!(header(&response, SET_COOKIE), cookie);
+    // A cookie lives no shorter than what is in it.
+    for (millis, max_age) in [(5_000, 5), (1_900, 2)] {
+        let life = Duration::from_millis(millis);
+        let config = SessionConfig::default().cookie("t").header("t").life(life).secure(false);
+        let app = app(SessionLayer::with_config(keys(), &config).unwrap());
+        let response = send(&app, Request::post("/"), "").await;
+        let token = header(&response, "t");
+        let cookie = format!("t={token}; Max-Age={max_age}; Path=/; HttpOnly; SameSite=Lax");
+        assert_eq!(header(&response, SET_COOKIE), cookie);
+    }
 }
 
 #[test]

@@ -65,6 +65,28 @@ async fn a_node_that_fails_fast_does_not_look_fast() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_returns_is_used_again_although_it_failed_before() {
+    let db = documented(Strategy::PeakEwma);
+    serve(&db, 50, |_| (5 * MS, Outcome::Success)).await;
+    // Requests that a client gives up last long, and fail it in the end whatever it is by then.
+    let mut old: Vec<_> = (0..40).map(|_| db.read(&Session::new()).unwrap()).collect();
+    old.retain(|pick| pick.name() == "replica-1");
+    for pick in old.drain(3..6) {
+        pick.failed();
+    }
+    assert!(!node(&db, "replica-1").healthy);
+    advance(Duration::from_secs(30)).await;
+    let fast = |_| (5 * MS, Outcome::Success);
+    serve(&db, 1, fast).await;
+    assert!(node(&db, "replica-1").healthy, "by a trial");
+    for pick in old {
+        pick.failed();
+    }
+    let shares = serve(&db, 300, fast).await;
+    assert!(share(&shares, "replica-1") > 60, "{shares:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_that_asks_to_be_left_alone_is_and_it_ejects_nobody() {
     let overloaded = |retry_after| Outcome::Overloaded { retry_after };
     for (retry_after, spared) in [(None, 40), (Some(Duration::from_secs(60)), 70)] {

@@ -1,5 +1,6 @@
 //! Reads that must see something: which replicas may serve them, and how they wait for one.
 
+use std::future::ready;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -332,6 +333,52 @@ impl Routed for Read {
 
     fn session(&self) -> Option<&Session> {
         Some(&self.0)
+    }
+}
+
+struct Write(Session);
+
+impl Routed for Write {
+    fn route(&self) -> Route {
+        Route::Write
+    }
+
+    fn session(&self) -> Option<&Session> {
+        Some(&self.0)
+    }
+}
+
+/// It would be lost with the primary that it went to.
+#[tokio::test(start_paused = true)]
+async fn a_write_of_a_session_that_knows_a_later_primary_waits_for_that_one() {
+    let node = |name: Name| service_fn(move |_: Write| ready(Ok::<_, std::io::Error>(name)));
+    let wrote = |timeline| {
+        let mut session = Session::new();
+        session.wrote(Token::new(7, timeline, 50, SystemTime::now()));
+        Write(session)
+    };
+    for wait in [Duration::ZERO, 5_000 * MS] {
+        let db = Replicas::builder(node("primary")).replica("r", 1, node("r"));
+        let db = db.config(steady().max_wait(wait)).build().unwrap();
+        observe(&db, "primary", 50, Duration::ZERO);
+        observe(&db, "r", 50, MS);
+        assert_eq!(db.service().oneshot(wrote(1)).await.unwrap(), "primary");
+        let kicks = db.kicks("r").unwrap();
+        let monitor = async {
+            kicks.notified().await;
+            let seen = Observation::new(Role::Primary).of_system(7).at(2, 100);
+            assert_eq!(db.observe("r", seen), Observed::Applied);
+        };
+        let (answer, ()) = tokio::join!(db.service().oneshot(wrote(2)), monitor);
+        if wait.is_zero() {
+            let refused = answer.unwrap_err();
+            let refused = refused.downcast_ref::<RouteError>();
+            assert_eq!(refused, Some(&RouteError::PrimaryUnknown));
+        } else {
+            assert_eq!(answer.unwrap(), "r");
+        }
+        assert_eq!(db.service().oneshot(wrote(2)).await.unwrap(), "r");
+        assert_eq!(in_flight(&db), 0);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use escala_replicas::{
-    Fault, Member, Observation, Observed, Pick, Replicas, Role, RouteError, Session, Token,
+    Fault, Member, Observation, Observed, Pick, Reason, Replicas, Role, RouteError, Session, Token,
 };
 use futures_util::FutureExt as _;
 use tokio::time::Instant;
@@ -146,6 +146,40 @@ async fn who_waits_for_the_primary_is_in_no_reader_s_way() {
     assert_pending!(writer.poll());
     drop(write);
     assert_eq!(assert_ready!(writer.poll()).unwrap().name(), "primary");
+}
+
+/// It may have to wait for a primary that nobody knows yet.
+#[tokio::test(start_paused = true)]
+async fn who_wrote_to_a_later_primary_is_in_no_writer_s_way() {
+    let db = narrow(WAIT, 10);
+    let seen = Observation::new(Role::Primary).of_system(7).at(1, 1);
+    assert_eq!(db.observe("primary", seen), Observed::Applied);
+    let mut session = Session::pinned_to_primary();
+    session.wrote(Token::new(7, 2, 1, SystemTime::now()));
+    let mut reader = task::spawn(db.wait_read(&session));
+    assert_pending!(reader.poll());
+    assert_eq!(db.wait_write().now_or_never().unwrap().unwrap().name(), "primary");
+    let later = Observation::new(Role::Primary).of_system(7).at(2, 1);
+    assert_eq!(db.observe("primary", later), Observed::Applied);
+    assert_eq!(assert_ready!(reader.poll()).unwrap().name(), "primary");
+}
+
+/// Nothing is freed meanwhile, and nobody else comes.
+#[tokio::test(start_paused = true)]
+async fn one_who_waits_tries_an_ejected_replica_when_its_time_is_up() {
+    let members = ["a", "b"].map(|name| Member::replica(name, name).max_in_flight(3));
+    let config = steady().max_wait(60 * Duration::from_secs(1));
+    let db = Replicas::with_members(members).config(config).build().unwrap();
+    let start = Instant::now();
+    let (out, held): (Vec<_>, Vec<_>) =
+        (0..6).map(|_| read(&db).unwrap()).partition(|pick| pick.name() == "a");
+    out.into_iter().for_each(Pick::failed);
+    assert!(!node(&db, "a").healthy);
+    let pick = db.wait_read(&Session::new()).await.unwrap();
+    assert_eq!((pick.name(), pick.reason()), ("a", Reason::Trial));
+    assert!((30..31).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+    drop((held, pick));
+    assert_eq!((db.stats().waiting, in_flight(&db)), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]

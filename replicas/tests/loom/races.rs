@@ -9,7 +9,7 @@ use loom::thread;
 use tokio::time::Instant;
 
 use crate::Reason;
-use crate::gate::{Gate, Kind};
+use crate::gate::{Attempt, Gate, Kind};
 use crate::primitives::SeqCst;
 use crate::tally::Tally;
 
@@ -37,7 +37,10 @@ impl Node {
     }
 
     fn wait_as(&self, kind: Kind) -> impl Future<Output = Option<()>> + '_ {
-        let enter = || self.tally.enter(self.limit, Reason::Any).then_some(());
+        let enter = || match self.tally.enter(self.limit, Reason::Any) {
+            true => Attempt::Done(()),
+            false => Attempt::Failed { again: None },
+        };
         self.gate.wait(kind, 4, Instant::now(), enter)
     }
 

@@ -11,23 +11,22 @@ const SECOND: Duration = Duration::from_secs(1);
 /// A window with what was fed to it so far.
 struct Fed {
     window: Window,
-    totals: Totals,
+    succeeded: u64,
     config: ReplicasConfig,
 }
 
 impl Fed {
     fn new() -> Self {
         let config = ReplicasConfig::default();
-        Self { window: Window::default(), totals: Totals::default(), config }
+        Self { window: Window::default(), succeeded: 0, config }
     }
 
     fn succeed(&mut self, count: u64) {
-        self.totals.succeeded += count;
+        self.succeeded += count;
     }
 
     fn fail(&mut self, now: Instant) -> bool {
-        self.totals.failed += 1;
-        self.window.failed(now, self.totals, &self.config)
+        self.window.failed(now, self.succeeded, &self.config)
     }
 }
 
