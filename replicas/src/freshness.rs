@@ -133,6 +133,9 @@ pub enum Exclusion {
     Lag,
     /// It belongs to a history that has been left, as an old primary that came back does.
     Fenced,
+    /// Its monitor has had no word of it for as long as it may lag, and so cannot tell whether it does.
+    /// Used as one that lags.
+    Silent,
     /// Its monitor cannot tell what it is or how far it has come. A replica of that kind is the last
     /// resort of sessions that ask for nothing better, when nothing else is left and there is no
     /// primary that could serve.
@@ -146,6 +149,7 @@ impl Exclusion {
         match self {
             Self::Lag => "lag",
             Self::Fenced => "fenced",
+            Self::Silent => "silent",
             Self::Unknown => "unknown",
         }
     }

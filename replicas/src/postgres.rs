@@ -5,7 +5,7 @@
 //! the set what it found. It does not promote: Patroni, repmgr or a managed service does, and the
 //! set follows. Use it for a primary with physical standbys (PostgreSQL 13 and later). Not for
 //! logical replication, and not for standbys that only replay an archive: they do not say which
-//! timeline they are on, and stay excluded.
+//! timeline they are on, and stay excluded; so do others while they go on by an archive.
 //!
 //! ```no_run
 //! use escala_replicas::postgres::{Monitor, connect};
@@ -60,9 +60,11 @@
 //! sessions compare with their own bound is not this but the [time until
 //! which](crate::Freshness::complete_until) the replica shows everything, which is never too late: the
 //! word of the primary that it is known by may be an interval old. A replica whose lag is unknown is
-//! excluded, as is one beyond a limit, until it is below half of it. While the primary is silent no
-//! replica is excluded for that, but it shows everything only until the primary's last word: nobody
-//! knows what was written since.
+//! excluded, as is one beyond a limit, until it is below half of it. One that could not be asked for as
+//! long as the limit is [silent](crate::Exclusion::Silent), and used as if it lagged. While the primary
+//! is silent no replica is excluded for that, but it shows everything only until the primary's last
+//! word: nobody knows what was written since. So where only the monitor cannot reach the primary,
+//! the limit holds for sessions with needs, and for the others it does not.
 //!
 //! Lag is measured within a timeline. After a promotion a standby is excluded until it receives the
 //! new one, for it may have gone further on the old one.

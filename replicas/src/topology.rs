@@ -33,7 +33,7 @@ pub(crate) struct Topology<N> {
     pub(crate) expects_primary: bool,
     /// Replicas that may serve, as far as their monitor is concerned.
     pub(crate) fit: NodeSet,
-    /// Replicas that only lag.
+    /// Replicas that only lag, or may.
     pub(crate) lagging: NodeSet,
     /// Replicas of which nobody can tell how far they have come.
     pub(crate) unmeasured: NodeSet,
@@ -81,8 +81,12 @@ impl<N> Topology<N> {
         let fit = among(&|seat| seat.role == Role::Replica && seat.excluded.is_none());
         let ejected = among(&|seat| seat.node.is_ejected());
         let confirmed = among(&|seat| seat.node.is_ejected() && seat.node.is_confirmed());
-        let left_out =
-            |why| among(&move |seat| seat.role == Role::Replica && seat.excluded == Some(why));
+        let left_out = |whys: &[Exclusion]| {
+            among(&|seat| {
+                let why = seat.excluded.as_ref();
+                seat.role == Role::Replica && why.is_some_and(|why| whys.contains(why))
+            })
+        };
         let is_primary = |seat: &Seat<N>| {
             let out = matches!(seat.excluded, Some(Exclusion::Fenced | Exclusion::Unknown));
             seat.role == Role::Primary && !out
@@ -112,8 +116,8 @@ impl<N> Topology<N> {
             primary: among(&is_primary).iter().next(),
             expects_primary,
             fit,
-            lagging: left_out(Exclusion::Lag),
-            unmeasured: left_out(Exclusion::Unknown),
+            lagging: left_out(&[Exclusion::Lag, Exclusion::Silent]),
+            unmeasured: left_out(&[Exclusion::Unknown]),
             ejected,
             confirmed,
             serving,

@@ -119,7 +119,7 @@ impl Desk {
                 Ok(sample) => books.engine.saw(name, sample, report.asked, now),
                 Err(error) => {
                     set.forget_node(id);
-                    books.engine.missed(name, &in_full(error.as_ref()))
+                    books.engine.missed(name, &in_full(error.as_ref()), now)
                 }
             };
             vec![step]

@@ -36,7 +36,7 @@ struct Node {
     /// The server's run that `timeline` was seen in.
     run: Box<str>,
     /// The last one that was seen: a standby whose primary is gone receives nothing, and stays on
-    /// it. It cannot leave it but by receiving another one, or while it is down.
+    /// it. It cannot leave it but by receiving another one, from an archive, or while it is down.
     timeline: u32,
     place: Option<Place>,
     gate: Gate,
@@ -44,6 +44,12 @@ struct Node {
     lags: bool,
     /// Whether the last attempt succeeded; `None` before the first.
     answers: Option<bool>,
+    /// When it answered last.
+    heard: Option<Instant>,
+    /// It was told to be silent, and has not answered since.
+    silent: bool,
+    /// The run in which it was told to be fenced.
+    fenced_in: Option<Box<str>>,
     samples: u64,
     missed: u64,
     lag: Option<Duration>,
@@ -115,6 +121,7 @@ impl Engine {
     ) -> Step {
         let Some(known) = self.nodes.get_mut(node) else { return Step::default() };
         let before = known.answers.replace(true);
+        (known.heard, known.silent) = (Some(now), false);
         let recovery = known.learn(sample, asked);
         self.heard_at.get_or_insert(now);
         let changes = self.roles.saw(node, Seen { system: sample.system, recovery });
@@ -122,15 +129,26 @@ impl Engine {
         if before == Some(false) {
             step.events.push(Event::Reached { node: node.to_string() });
         }
+        self.tell_fenced(node, sample, &mut step);
         step
     }
 
     /// A node could not be asked.
-    pub(super) fn missed(&mut self, node: &Name, error: &str) -> Step {
+    pub(super) fn missed(&mut self, node: &Name, error: &str, now: Instant) -> Step {
+        let is_replica = self.roles.standing(node) == Standing::Replica;
         let Some(known) = self.nodes.get_mut(node) else { return Step::default() };
         known.missed += 1;
         let before = known.answers.replace(false);
         let mut step = Step::default();
+        if is_replica {
+            (known.lag, known.lag_bytes) = (None, None);
+            let age = known.heard.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+            // It may well answer others, and show them what it had then.
+            if age > self.limits.time && !std::mem::replace(&mut known.silent, true) {
+                let silent = Observation::new(Role::Replica).excluded(Exclusion::Silent);
+                step.observations.push((Arc::clone(node), silent));
+            }
+        }
         if before != Some(false) {
             let (node, error) = (node.to_string(), error.to_owned());
             step.events.push(Event::Unreachable { node, error });
@@ -246,8 +264,8 @@ impl Engine {
             Some(Place { timeline, lsn, .. }) => self.history.lag(timeline, lsn, now, self.current),
             None => Lag::Unknown,
         };
-        // While the primary is silent nobody gets ahead of anybody: a replica that had all it was
-        // known to have is as good as before, or a dead primary would take its replicas with it.
+        // While the primary is silent a replica that had all it was known to have is as good as
+        // before, or a dead primary would take its replicas with it.
         let heard = place.and_then(|place| self.history.last_heard(place.timeline));
         let silent = heard.filter(|heard| now.saturating_duration_since(*heard) > self.current);
         let verdict = node.gate.judge(lag(silent.unwrap_or(now)), bytes, self.limits);
@@ -282,11 +300,6 @@ impl Engine {
                 let previous = self.counts.last_primary.replace(node.clone());
                 step.events.push(Event::Promoted { node, timeline, previous });
             }
-            Standing::Fenced => {
-                self.counts.fenced += 1;
-                let newest = self.roles.highest();
-                step.events.push(Event::Fenced { node, timeline, newest });
-            }
             Standing::Rival => {
                 self.counts.split_brains += 1;
                 let primary = self.roles.primary().map(|name| name.to_string());
@@ -298,7 +311,21 @@ impl Engine {
                 let expected = self.roles.system().unwrap_or(0);
                 step.events.push(Event::ForeignSystem { node, system, expected });
             }
-            Standing::Replica | Standing::Unheard => {}
+            // Fenced is also who died as the primary, and takes no writes: see `tell_fenced`.
+            Standing::Fenced | Standing::Replica | Standing::Unheard => {}
+        }
+    }
+
+    /// A node that has just said that it takes writes on a timeline that was left is told of, once in
+    /// each of its runs.
+    fn tell_fenced(&mut self, name: &Name, sample: &Sample, step: &mut Step) {
+        let is_fenced = self.roles.standing(name) == Standing::Fenced;
+        let Some(node) = self.nodes.get_mut(name).filter(|_| is_fenced) else { return };
+        if node.fenced_in.as_ref() != Some(&sample.run) {
+            node.fenced_in = Some(sample.run.clone());
+            self.counts.fenced += 1;
+            let (node, timeline, newest) = (name.to_string(), node.timeline, self.roles.highest());
+            step.events.push(Event::Fenced { node, timeline, newest });
         }
     }
 }
@@ -316,8 +343,11 @@ impl Node {
                 self.timeline = timeline;
                 (Recovery::Writable { timeline }, Some(written))
             }
-            State::Standby { timeline, replayed } => {
-                self.timeline = timeline.unwrap_or(self.timeline);
+            State::Standby { timeline, replayed, received } => {
+                // What it replays beyond what it received comes from an archive, of whatever timeline.
+                let strayed = timeline.is_none() && replayed > received;
+                let stays = if strayed { 0 } else { self.timeline };
+                self.timeline = timeline.unwrap_or(stays);
                 let timeline = (self.timeline != 0).then_some(self.timeline);
                 (Recovery::Standby { timeline }, replayed)
             }

@@ -16,8 +16,9 @@ pub enum Event {
         /// The one before; `None` if none was known.
         previous: Option<String>,
     },
-    /// A node takes writes on a timeline that has been left: an old primary that came back. It gets
-    /// nothing; what was written to it since is on no other node.
+    /// A node says that it takes writes on a timeline that has been left: an old primary that came
+    /// back, or was not stopped. It gets nothing; what was written to it since is on no other node. Told
+    /// once in each run of that server.
     Fenced {
         /// The old primary.
         node: String,

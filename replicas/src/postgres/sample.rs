@@ -13,7 +13,9 @@ use crate::BoxError;
 /// The timeline of a primary is taken from the name of the file it writes: `pg_control_checkpoint`
 /// tells the old one until the first checkpoint after a promotion, minutes later. On a standby
 /// the control file is as late; what the walreceiver receives is what will be replayed next, and
-/// a standby never receives a timeline that it could not replay from where it stands.
+/// a standby never receives a timeline that it could not replay from where it stands. While nothing
+/// is received, what was received last tells whether it goes on by an archive instead: it outlives the
+/// walreceiver, and begins anew only with another timeline or another run.
 const QUESTION: &str = "\
 select in_recovery,
  case when in_recovery then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end,
@@ -21,7 +23,8 @@ select in_recovery,
  (select count(*) from pg_stat_wal_receiver where in_recovery),
  (select received_tli from pg_stat_wal_receiver where in_recovery),
  (select system_identifier from pg_control_system()),
- pg_postmaster_start_time()
+ pg_postmaster_start_time(),
+ case when in_recovery then pg_last_wal_receive_lsn() end
 from (select pg_is_in_recovery() as in_recovery offset 0) as server";
 
 /// What a server said of itself.
@@ -37,8 +40,8 @@ pub(super) struct Sample {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     /// It replays. The timeline is unknown while nothing is received; the place, before the first
-    /// record was replayed.
-    Standby { timeline: Option<u32>, replayed: Option<Lsn> },
+    /// record was replayed; how far it has received, before anything was.
+    Standby { timeline: Option<u32>, replayed: Option<Lsn>, received: Option<Lsn> },
     /// It takes writes.
     Writable { timeline: u32, written: Lsn },
 }
@@ -76,10 +79,9 @@ fn read<'a>(column: impl Fn(usize) -> Option<&'a str>) -> Result<Sample, SampleE
         Some("f") => false,
         _ => return Err(Unreadable("recovery state")),
     };
-    let place = match column(1) {
-        Some(text) => Some(text.parse::<Lsn>().map_err(|_| Unreadable("place in the log"))?),
-        None => None,
-    };
+    let lsn = |at| column(at).map(|text| text.parse::<Lsn>()).transpose();
+    let place = lsn(1).map_err(|_| Unreadable("place in the log"))?;
+    let received = lsn(7).map_err(|_| Unreadable("received place"))?;
     let state = if in_recovery {
         let timeline = match column(4) {
             Some(text) => Some(text.parse().map_err(|_| Unreadable("received timeline"))?),
@@ -87,7 +89,7 @@ fn read<'a>(column: impl Fn(usize) -> Option<&'a str>) -> Result<Sample, SampleE
             None if column(3) != Some("0") => return Err(Forbidden),
             None => None,
         };
-        State::Standby { timeline, replayed: place }
+        State::Standby { timeline, replayed: place, received }
     } else {
         let timeline = column(2).and_then(|digits| u32::from_str_radix(digits, 16).ok());
         State::Writable {

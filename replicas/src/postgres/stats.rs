@@ -21,7 +21,7 @@ pub struct MonitorStats {
     pub nodes: Vec<NodeMonitorStats>,
     /// Times a node became the primary, the first one included.
     pub promotions_total: u64,
-    /// Times a node was fenced.
+    /// Runs of servers that took writes on a timeline that had been left.
     pub fenced_total: u64,
     /// Times a node was refused in a split brain.
     pub split_brains_total: u64,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
@@ -34,6 +34,10 @@ const FAILURE_SPACING: Duration = Duration::from_millis(500);
 
 /// Where the growth of pauses after failures ends: that late it is noticed that a server is back.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// So long after the connection was lost, at most, it is noticed: the server may have crashed, and show
+/// less than it did.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Starts a task for every node that joins the set.
 pub(super) struct Supervisor<N> {
@@ -200,8 +204,26 @@ impl<N> Watcher<N> {
             // Somewhere in the upper half, so that many processes do not ask in step.
             let pause = longest.mul_f64(0.5 + fastrand::f64() / 2.0);
             tokio::select! {
-                () = sleep(pause) => {}
+                () = self.rest(pause) => {}
                 () = self.kick.notified() => sleep_until(now + on_demand).await,
+            }
+        }
+    }
+
+    /// Ends early when the connection is lost.
+    async fn rest(&self, pause: Duration) {
+        let end = Instant::now() + pause;
+        loop {
+            let now = Instant::now();
+            if now >= end {
+                return;
+            }
+            sleep_until(end.min(now + LOOK)).await;
+            if self.client.as_ref().is_some_and(Client::is_closed) {
+                if let Some(set) = self.set.upgrade() {
+                    set.forget_node(self.id);
+                }
+                return;
             }
         }
     }

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio_postgres::NoTls;
 
 use super::Database;
-use super::watched::{builder, dial, hear, impatient, members, urls, watch};
+use super::watched::{builder, dial, hear, impatient, members, urls, watch, watch_with};
 use crate::{eventually, node};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -79,7 +79,8 @@ async fn a_full_server_is_told_of_but_not_taken_to_be_sick() {
         }
     }));
     let db = Replicas::with_members(members(&urls(&cluster))).config(impatient()).build().unwrap();
-    let monitor = builder.start(&db).unwrap();
+    let config = MonitorConfig::default().max_lag(Duration::from_secs(2));
+    let monitor = builder.config(config).start(&db).unwrap();
     eventually("n1 serves", || node(&db, "n1").excluded.is_none()).await;
 
     cluster.sql(cluster.primary(), "alter role guest connection limit 0").await.unwrap();
@@ -98,6 +99,30 @@ async fn a_full_server_is_told_of_but_not_taken_to_be_sick() {
     assert!(n1.probes_failed_total <= 1, "{n1:?}");
     let is_it = |event: &Event| matches!(event, Event::Unreachable { node, .. } if node == "n1");
     assert!(events.first(is_it).is_some());
+    // It may lag by any time now, and nobody would know.
+    let excluded = || node(&db, "n1").excluded;
+    eventually("n1 is out", || excluded() == Some(Exclusion::Silent)).await;
+    assert_eq!(monitor.stats().node("n1").unwrap().lag, None);
+    assert_eq!(db.read(&Session::new()).unwrap().name(), "n0");
+    cluster.sql(cluster.primary(), "alter role guest connection limit -1").await.unwrap();
+    eventually("n1 is back", || excluded().is_none()).await;
+}
+
+/// Its server may have crashed, and show less than it did.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_connection_ends_is_asked_at_once() {
+    let cluster = PgCluster::start(1).await.unwrap();
+    let config = MonitorConfig::default().replica_interval(Duration::from_secs(3_600));
+    let watched = watch_with(&cluster, config).await;
+    let seen = || watched.freshness("n1").observed_at;
+    eventually("n1 was looked at", || seen().is_some()).await;
+    // Nobody else asks for a look.
+    let before = seen();
+    let end = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
+               where application_name = 'monitor'";
+    assert_eq!(cluster.sql(cluster.standby(0), end).await.unwrap(), "1");
+    eventually("n1 was looked at again", || seen().is_some() && seen() != before).await;
+    assert_eq!(watched.monitor.stats().node("n1").unwrap().missed_total, 0);
 }
 
 #[derive(Debug, thiserror::Error)]
