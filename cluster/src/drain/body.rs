@@ -1,5 +1,6 @@
 //! The bodies of a request and of its response, watched.
 
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -23,10 +24,11 @@ use crate::BoxError;
 /// Bytes that give a second of patience back: Apache's `RequestReadTimeout body=20,MinRate=500`.
 const BYTES_PER_SECOND: u32 = 500;
 
-/// The handler's read of a request body failed, because the client sent too little for too long.
-#[derive(Debug, thiserror::Error)]
-#[error("the request's body came too slowly")]
-struct TooSlow;
+/// The handler's read of a request body failed, because the client sent too little for too long. Of
+/// a kind that others can tell without knowing this crate.
+fn too_slow() -> BoxError {
+    Box::new(io::Error::new(io::ErrorKind::TimedOut, "the request's body came too slowly"))
+}
 
 pin_project! {
     /// A request's body, which is known to be under way until it has been read or dropped, and for
@@ -127,7 +129,7 @@ impl HttpBody for Upload {
                     self.conn.ends_as(ConnectionEnd::TimedOut);
                 }
                 self.end();
-                return Poll::Ready(Some(Err(Box::new(TooSlow))));
+                return Poll::Ready(Some(Err(too_slow())));
             }
         };
         if let Some(Ok(frame)) = &frame {

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use axum::http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use axum::http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use escala_replicas::http::{Peer, ProxyError, ResponseBody, ResponseFuture, problem};
@@ -101,8 +101,7 @@ fn forward(snapshot: &Snapshot, head: Parts, body: Body) -> Result<ResponseFutur
         return Ok(proxy.forward(Request::from_parts(head, body), peer));
     }
     let most = route.max_body_bytes;
-    let length = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    if length.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > most) {
+    if body.size_hint().lower() > most {
         return Err(TOO_LARGE);
     }
     let most = usize::try_from(most).unwrap_or(usize::MAX);

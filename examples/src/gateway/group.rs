@@ -36,13 +36,13 @@ impl Group {
             return Err(SettingError::new(format!("{table}.proxy.trusted_proxies"), "set", rule));
         }
         config.trusted_proxies = trusted.to_vec();
-        let replicas = match old {
+        let proxy = match old {
             Some(old) if *old.proxy.config() == config => return Ok(old.clone()),
-            Some(old) => old.proxy.replicas().clone(),
-            None => replicas(table, file)?,
+            Some(old) => old.proxy.reconfigured(config),
+            None => ReverseProxy::new(replicas(table, file)?, config),
         };
-        let proxy = ReverseProxy::new(replicas, config)
-            .map_err(|error| SettingError::within(&format!("{table}.proxy"), &error))?;
+        let proxy =
+            proxy.map_err(|error| SettingError::within(&format!("{table}.proxy"), &error))?;
         Ok(Self { file: file.clone(), proxy })
     }
 

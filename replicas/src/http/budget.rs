@@ -42,6 +42,11 @@ impl RetryBudget {
         Self { ratio, per_second, requests: AtomicU64::new(0), ring: Mutex::new(ring) }
     }
 
+    /// Whether it was made for these settings.
+    pub(super) fn is_of(&self, ratio: f64, per_second: u32) -> bool {
+        (self.ratio, self.per_second) == (ratio, per_second)
+    }
+
     /// Counts a request that is no retry.
     pub(super) fn request(&self) {
         self.requests.fetch_add(1, Relaxed);

@@ -27,7 +27,9 @@ pub enum UpstreamError {
     /// What came is not HTTP, or was not asked for; this is what it should have had.
     #[error("the upstream sent what is no response, which has {0}")]
     Protocol(&'static str),
-    /// The client's own body ended early, so that the request could not be sent.
+    /// The client's own body ended early, so that the request could not be sent. For an `io::Error` of
+    /// the kind `TimedOut` among its causes a client is answered as for
+    /// [`RequestTimeout`](Self::RequestTimeout).
     #[error("the request's body ended early")]
     RequestBody(#[source] BoxError),
     /// The client's own body was silent for too long.
@@ -50,9 +52,7 @@ impl UpstreamError {
     pub fn is_timeout(&self) -> bool {
         match self {
             Self::Timeout => true,
-            Self::Connect(error) => {
-                cause::<io::Error>(error).is_some_and(|e| e.kind() == io::ErrorKind::TimedOut)
-            }
+            Self::Connect(error) => is_timeout(error),
             _ => false,
         }
     }
@@ -85,11 +85,17 @@ impl UpstreamError {
     fn status(&self) -> StatusCode {
         match self {
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            // Somebody else was less patient with the client.
+            Self::RequestBody(error) if is_timeout(error) => StatusCode::REQUEST_TIMEOUT,
             error if error.is_client() => StatusCode::BAD_REQUEST,
             error if error.is_timeout() => StatusCode::GATEWAY_TIMEOUT,
             _ => StatusCode::BAD_GATEWAY,
         }
     }
+}
+
+fn is_timeout(error: &BoxError) -> bool {
+    cause::<io::Error>(error).is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
 }
 
 /// The first of its type among an error and its causes.

@@ -212,7 +212,7 @@ impl Shared {
                 (other, !by_second)
             }
         };
-        if by_second {
+        if by_second && attempt.1.is_ok() {
             self.counters.hedges_won.fetch_add(1, Relaxed);
         }
         attempt

@@ -55,7 +55,7 @@ pub(super) struct Shared {
     /// [`HostPolicy::Fixed`] and [`ProxyConfig::explain`], parsed once.
     pub(super) fixed_host: Option<HeaderValue>,
     pub(super) explain: Option<HeaderName>,
-    pub(super) budget: RetryBudget,
+    pub(super) budget: Arc<RetryBudget>,
     /// Outlived by its tunnels.
     pub(super) counters: Arc<Counters>,
 }
@@ -66,6 +66,32 @@ impl ReverseProxy {
     /// # Errors
     /// The first setting that breaks its rule.
     pub fn new(replicas: Replicas<Upstream>, config: ProxyConfig) -> Result<Self, ConfigError> {
+        let (ratio, least) = (config.retry_ratio, config.retry_min_per_second);
+        let budget = RetryBudget::new(ratio, least, Instant::now());
+        Self::with(replicas, config, Arc::new(budget), Arc::default())
+    }
+
+    /// A proxy over the same set with other settings, whose figures go on from this one's; and so does
+    /// its retry budget, if that is as large as before.
+    ///
+    /// # Errors
+    /// The first setting that breaks its rule.
+    pub fn reconfigured(&self, config: ProxyConfig) -> Result<Self, ConfigError> {
+        let Shared { replicas, budget, counters, .. } = &*self.shared;
+        let (ratio, least) = (config.retry_ratio, config.retry_min_per_second);
+        let budget = match budget.is_of(ratio, least) {
+            true => Arc::clone(budget),
+            false => Arc::new(RetryBudget::new(ratio, least, Instant::now())),
+        };
+        Self::with(replicas.clone(), config, budget, Arc::clone(counters))
+    }
+
+    fn with(
+        replicas: Replicas<Upstream>,
+        config: ProxyConfig,
+        budget: Arc<RetryBudget>,
+        counters: Arc<Counters>,
+    ) -> Result<Self, ConfigError> {
         config.validate()?;
         let fixed_host = match &config.host {
             HostPolicy::Fixed(host) => HeaderValue::from_str(host).ok(),
@@ -73,9 +99,6 @@ impl ReverseProxy {
         };
         let explain = config.explain.as_ref();
         let explain = explain.and_then(|name| HeaderName::from_bytes(name.as_bytes()).ok());
-        let (ratio, least) = (config.retry_ratio, config.retry_min_per_second);
-        let budget = RetryBudget::new(ratio, least, Instant::now());
-        let counters = Arc::default();
         let shared = Shared { replicas, config, fixed_host, explain, budget, counters };
         Ok(Self { shared: Arc::new(shared) })
     }

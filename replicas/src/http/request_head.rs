@@ -26,7 +26,9 @@ impl RequestFraming {
             RequestBody::Empty | RequestBody::Whole(None) => Self::None,
             RequestBody::Whole(Some(bytes)) => Self::Length(bytes.len() as u64),
             RequestBody::Stream(stream) => {
-                stream.length().or_else(|| stated(headers)).map_or(Self::Chunked, Self::Length)
+                // One that has not ended may say that it is empty and yet be none: a bound of zero does.
+                let length = stream.length().filter(|&length| length > 0);
+                length.or_else(|| stated(headers)).map_or(Self::Chunked, Self::Length)
             }
         }
     }
@@ -84,6 +86,7 @@ fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 mod tests {
     use bytes::Bytes;
     use http::Request;
+    use http_body::Body as _;
     use http_body_util::{Full, StreamBody};
 
     use super::*;
@@ -144,6 +147,10 @@ mod tests {
         let endless = RequestBody::stream(StreamBody::new(frames()));
         assert_eq!(RequestFraming::of(&endless, &none), RequestFraming::Chunked);
         assert_eq!(RequestFraming::of(&endless, &stated), RequestFraming::Length(5));
+        let bounded = http_body_util::Limited::new(StreamBody::new(frames()), 0);
+        assert_eq!(bounded.size_hint().exact(), Some(0), "which it does not know");
+        let bounded = RequestBody::stream(bounded);
+        assert_eq!(RequestFraming::of(&bounded, &none), RequestFraming::Chunked);
         let known = RequestBody::stream(Full::new(Bytes::from("abc")));
         assert_eq!(RequestFraming::of(&known, &stated), RequestFraming::Length(3));
         let whole = RequestBody::Whole(Some(Bytes::from("ab")));

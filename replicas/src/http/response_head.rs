@@ -61,6 +61,9 @@ pub(super) fn take(received: &mut BytesMut, to_head: bool) -> Result<Option<Resp
                 headers.append(name, value);
             }
         }
+        if let (Some(length), 2..) = (said.length, said.lengths) {
+            headers.insert(CONTENT_LENGTH, length.into());
+        }
         let framing = said.framing(status, line.is_http_10, to_head)?;
         let keeps = said.keeps(line.is_http_10) && framing != ResponseFraming::UntilClose;
         return Ok(Some(ResponseHead { status, headers, framing, keeps }));
@@ -123,6 +126,8 @@ impl Place {
 #[derive(Debug, Default)]
 struct Said {
     length: Option<u64>,
+    /// How often it was said; once is what others get.
+    lengths: usize,
     chunked: bool,
     close: bool,
     keep_alive: bool,
@@ -135,6 +140,7 @@ impl Said {
             CONTENT_LENGTH => {
                 for member in value.as_bytes().split(|&byte| byte == b',') {
                     let length = number(member.trim_ascii()).ok_or("a length that is a number")?;
+                    self.lengths += 1;
                     if self.length.replace(length).is_some_and(|other| other != length) {
                         return Err("one length");
                     }

@@ -326,11 +326,14 @@ impl UpstreamFuture {
         // A connection that is being opened has a time of its own.
         let State::Exchange(exchange) = &mut self.state else { return Poll::Pending };
         loop {
-            ready!(exchange.poll_due(cx, self.due));
             let Some(stream) = exchange.stream() else {
+                ready!(exchange.poll_due(cx, self.due));
                 return Poll::Ready(UpstreamError::Timeout);
             };
+            // The client may have less time than the upstream had when it was looked at last.
             let (due, error) = stream.due(self.patience, self.client_patience);
+            self.due = self.due.min(due);
+            ready!(exchange.poll_due(cx, self.due));
             if due <= Instant::now() {
                 return Poll::Ready(error);
             }

@@ -3,7 +3,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{Gateway, Upstream};
+use super::{Gateway, Origin, Reply, Upstream};
 
 const SIZE: u64 = 1 << 30;
 /// A body held back would be as large as itself; buffers of two connections are not.
@@ -112,4 +112,31 @@ async fn a_body_that_is_too_large_is_refused_before_or_while_it_is_sent() {
     let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
     client.send(format!("{chunked}8\r\n01234567\r\n8\r\n01234567\r\n0\r\n\r\n")).await;
     assert_eq!(client.answer(false).await.status, 413);
+}
+
+#[tokio::test]
+async fn where_no_body_is_allowed_one_that_comes_late_is_not_taken_for_none() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&format!(
+        r#"
+        [upstreams.app]
+        servers = [{{ address = "{}" }}]
+        [[routes]]
+        path = "/"
+        upstream = "app"
+        max_body_bytes = 0
+        "#,
+        origin.address
+    ))
+    .await;
+    origin.script("/late", [Reply::raw("").silence()]);
+    let mut client = gateway.client().await;
+    client.send("POST /late HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    let pending = |stats: &serde_json::Value| {
+        stats["upstreams"]["app"]["servers"]["nodes"][0]["in_flight"] == 1
+    };
+    gateway.stats_when(pending).await;
+    client.send("3\r\nabc\r\n0\r\n\r\n").await;
+    assert_eq!(client.answer(false).await.status, 413);
+    assert!(origin.seen("/late").is_empty(), "a request that it could take for a whole one");
 }

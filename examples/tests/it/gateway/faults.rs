@@ -13,13 +13,18 @@ async fn start(server: &str, origin: &Origin) -> Gateway {
 }
 
 async fn start_with_patience(server: &str, origin: &Origin, patience: &str) -> Gateway {
+    start_with(server, origin, (patience, patience)).await
+}
+
+/// With the patience for servers, and that for clients.
+async fn start_with(server: &str, origin: &Origin, (upstream, client): (&str, &str)) -> Gateway {
     let rest = format!(
         r#"
         [upstreams.app]
         servers = [{{ address = "{}" }}]
         max_fails = 0
-        connection = {{ response_timeout = "{patience}", body_idle_timeout = "{patience}" }}
-        proxy = {{ request_idle_timeout = "{patience}", attempts = 1 }}
+        connection = {{ response_timeout = "{upstream}", body_idle_timeout = "{upstream}" }}
+        proxy = {{ request_idle_timeout = "{client}", attempts = 1 }}
         [[routes]]
         path = "/"
         upstream = "app"
@@ -109,6 +114,20 @@ async fn a_client_that_leaves_or_stalls_is_no_failure_of_the_server() {
     let answer = stalls.answer(false).await;
     assert_eq!((answer.status, answer.header("connection").as_deref()), (408, Some("close")));
     assert_eq!(account(&gateway).await, (0, 0, 2));
+}
+
+/// Whoever has the least patience with it: the proxy, or the server that reads it.
+#[tokio::test]
+async fn a_client_that_stalls_has_its_own_time_and_is_told_so() {
+    let origin = Origin::start().await;
+    for (server, proxy) in [("", "300ms"), ("body_read_timeout = \"300ms\"", "1h")] {
+        let gateway = start_with(server, &origin, ("1h", proxy)).await;
+        let mut stalls = gateway.client().await;
+        stalls.send("POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf").await;
+        let answer = stalls.answer(false).await;
+        assert_eq!((answer.status, answer.header("connection").as_deref()), (408, Some("close")));
+        assert_eq!(account(&gateway).await, (0, 0, 1));
+    }
 }
 
 #[tokio::test]

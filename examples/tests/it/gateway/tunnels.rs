@@ -127,6 +127,11 @@ async fn a_websocket_echoes_and_counts_as_in_flight_until_it_ends() {
     let app = &stats["upstreams"]["app"];
     assert_eq!(app["servers"]["nodes"][0]["in_flight"], 1, "{stats:#}");
     assert_eq!(app["proxy"]["tunnels_open"], 1);
+    // Nor is it forgotten when what is done with requests changes.
+    gateway.edit("proxy = {  }", "proxy = { attempts = 2 }");
+    assert!(gateway.reload().await["last_error"].is_null());
+    let stats = gateway.stats().await;
+    assert_eq!(stats["upstreams"]["app"]["proxy"]["tunnels_open"], 1, "{stats:#}");
     drop(client);
     // Its figures are not read at one moment.
     let node = |stats: &Value| stats["upstreams"]["app"]["servers"]["nodes"][0].clone();

@@ -55,6 +55,18 @@ fn the_end_of_a_body_is_told_as_the_rfc_has_it() {
 }
 
 #[test]
+fn a_length_that_is_said_twice_is_passed_on_once() {
+    for fields in ["content-length: 5, 5", "content-length: 5\r\nx: y\r\ncontent-length: 5,5"] {
+        for to_head in [false, true] {
+            let text = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n");
+            let head = take(&mut BytesMut::from(&text[..]), to_head).unwrap().unwrap();
+            let lengths = head.headers.get_all(CONTENT_LENGTH).into_iter();
+            assert_eq!(lengths.collect::<Vec<_>>(), ["5"], "{fields}");
+        }
+    }
+}
+
+#[test]
 fn what_two_readers_could_read_differently_is_refused() {
     for fields in [
         "content-length: 5\r\ncontent-length: 6",

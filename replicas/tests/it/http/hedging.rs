@@ -46,6 +46,22 @@ async fn a_hedge_that_fails_leaves_the_first_its_time() {
 }
 
 #[tokio::test]
+async fn a_hedge_has_not_won_when_both_fail() {
+    let (first, second) = (Server::start("first").await, Server::start("second").await);
+    let go = Arc::new(Semaphore::new(0));
+    first.answers(Answer::CloseAfter(Arc::clone(&go)));
+    second.answers(Answer::CloseAfter(Arc::clone(&go)));
+    let proxy = proxy(&[&first, &second], config().attempts(1));
+    let released = async {
+        eventually("the hedge", || second.requests() == 1).await;
+        go.add_permits(2);
+    };
+    let (sent, ()) = tokio::join!(send(&proxy, &Method::GET, ""), released);
+    assert_eq!(sent.unwrap_err().status(), 502);
+    assert_eq!((proxy.stats().hedges_total, proxy.stats().hedges_won_total), (1, 0));
+}
+
+#[tokio::test]
 async fn a_write_is_not_hedged_and_neither_is_what_the_budget_has_no_room_for() {
     let (slow, other) = (Server::start("slow").await, Server::start("other").await);
     let go = Arc::new(Semaphore::new(0));

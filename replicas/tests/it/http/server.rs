@@ -26,6 +26,8 @@ pub(crate) enum Answer {
     Status(u16),
     /// The connection is closed without an answer.
     Close,
+    /// The same, after a permit.
+    CloseAfter(Arc<Semaphore>),
     /// As `Close`, then a 200 for all others.
     CloseOnce,
     /// A 200 with a stream of events, which does not end after the first.
@@ -123,6 +125,10 @@ async fn respond(request: Request<Incoming>, state: Arc<State>) -> Result<Respon
     let events = matches!(answer, Answer::Events);
     let status = match answer {
         Answer::Close | Answer::CloseOnce => return Err(Closed),
+        Answer::CloseAfter(permits) => {
+            permits.acquire().await.unwrap().forget();
+            return Err(Closed);
+        }
         Answer::Events => StatusCode::OK,
         Answer::Status(status) => StatusCode::from_u16(status).unwrap(),
         Answer::Wait(permits) => {
