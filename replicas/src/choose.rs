@@ -219,7 +219,7 @@ impl<N> Topology<N> {
         // The needs of a session are never ignored.
         let unless_needs = |nodes| if now.is_some() { NodeSet::default() } else { nodes };
         let lagging = unless_needs(self.lagging);
-        if let Some(at) = self.least_stale(open(lagging.without(self.ejected))) {
+        if let Some(at) = self.least_stale(open(lagging.without(self.ejected)), rota) {
             return Ok(panic(at));
         }
         if healthy.is_none() {
@@ -294,12 +294,14 @@ impl<N> Topology<N> {
         self.fit.without(self.ejected)
     }
 
-    /// The one with the least lag in time; one whose lag is unknown comes last.
-    fn least_stale(&self, nodes: NodeSet) -> Option<usize> {
-        nodes.iter().min_by_key(|&at| {
-            let freshness = self.seats[at].node.freshness.load();
-            (freshness.lag.is_none(), freshness.lag, freshness.lag_bytes)
-        })
+    /// The one with the least lag in time; those of which nothing is known come last, in turn.
+    fn least_stale(&self, nodes: NodeSet, rota: &Rota) -> Option<usize> {
+        let lag = |at: usize| {
+            let seen = self.seats[at].node.freshness.load();
+            (seen.lag.is_none(), seen.lag, seen.lag_bytes)
+        };
+        let known = nodes.iter().map(lag).min().is_some_and(|least| least != (true, None, None));
+        if known { nodes.iter().min_by_key(|&at| lag(at)) } else { self.by_turn(nodes, rota) }
     }
 
     fn by_strategy(&self, open: NodeSet, turns: &Turns, rota: &Rota) -> Option<Choice> {

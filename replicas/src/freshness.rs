@@ -26,7 +26,8 @@ pub struct Freshness {
     pub complete_until: Option<Instant>,
     /// How many bytes of history the node has still to show; `None` if unknown.
     pub lag_bytes: Option<u64>,
-    /// When the node was observed; `None` if it never was. All the rest was true then.
+    /// When the node was observed; `None` if it never was, or has failed since. All the rest was true
+    /// then.
     pub observed_at: Option<Instant>,
 }
 

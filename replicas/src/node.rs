@@ -230,6 +230,7 @@ impl<N> Node<N> {
                 health.abandon_trial(now, ticket.epoch());
                 None
             });
+            self.gate.freed();
         }
     }
 
@@ -255,7 +256,7 @@ impl<N> Node<N> {
             Some(Outcome::Overloaded { retry_after }) => Some(retry_after.unwrap_or(PENALTY)),
             Some(Outcome::Success | Outcome::NotPrimary | Outcome::Neutral) | None => None,
         };
-        // Nor of a request from before the node was out.
+        // Nor of a request from before the node was ejected, or came back.
         if !ticket.is_timed() && refused.is_none() || ticket.epoch() != self.epoch() {
             return;
         }

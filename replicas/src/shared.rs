@@ -70,18 +70,19 @@ pub(crate) enum Need<'a> {
     Read(&'a Session, &'a [u64]),
 }
 
-impl Need<'_> {
+impl<'a> Need<'a> {
     pub(crate) fn kind(self) -> Kind {
         match self {
-            // Those may have to wait for another primary than the others.
-            Self::Write(session) | Self::Read(session, _) if session.has_needs() => {
-                Kind::Particular
-            }
             Self::Write(_) => Kind::Primary,
             Self::Read(session, _) if session.is_pinned() => Kind::Primary,
-            Self::Read(_, []) => Kind::Replica,
+            Self::Read(session, []) if !session.has_needs() => Kind::Replica,
             Self::Read(..) => Kind::Particular,
         }
+    }
+
+    fn session(self) -> &'a Session {
+        let (Self::Write(session) | Self::Read(session, _)) = self;
+        session
     }
 }
 
@@ -162,15 +163,7 @@ impl<N> Shared<N> {
         // Each round finds a node that was taken meanwhile, so there are few.
         loop {
             let choice = match need {
-                Need::Write(session) => {
-                    let choice = topology.choose_for_write(session, full);
-                    // Whoever is the primary by now is to be found.
-                    choice.inspect_err(|_| {
-                        if session.has_needs() {
-                            self.kick_all()
-                        }
-                    })?
-                }
+                Need::Write(session) => topology.choose_for_write(session, full)?,
                 Need::Read(session, tried) => {
                     let tried = topology.of(tried);
                     let ask = Ask { session, tried, full };
@@ -198,12 +191,26 @@ impl<N> Shared<N> {
         (self.policy.config.primary_read_share * limit as f64 - 1e-9).ceil() as u64
     }
 
-    /// As [`pick`](Self::pick), but overtakes nobody.
+    /// As [`pick`](Self::pick), but overtakes nobody, and has a later primary looked for.
     pub(crate) fn try_pick(&self, need: Need<'_>) -> Result<Option<Pick<N>>, RouteError> {
         if self.gate.has_queue(need.kind()) {
             return Err(RouteError::Saturated);
         }
-        self.pick(need)
+        let pick = self.pick(need);
+        if pick.as_ref().is_err_and(|error| self.wants_another_primary(need, *error)) {
+            self.kick_all();
+        }
+        pick
+    }
+
+    /// Whether the primary that is known will not do, by this error, and a later one would.
+    fn wants_another_primary(&self, need: Need<'_>, error: RouteError) -> bool {
+        if error != RouteError::PrimaryUnknown || !need.session().has_needs() {
+            return false;
+        }
+        let topology = self.topology.load();
+        let primary = topology.primary.map(|at| topology.seats[at].node.freshness.load());
+        primary.is_some_and(|seen| need.session().outdates(&seen, Instant::now()))
     }
 
     /// Whether a request that met with `error` queues.
@@ -221,31 +228,43 @@ impl<N> Shared<N> {
         if let Need::Read(session, tried) = need {
             self.catch_up(session, tried).await;
         }
-        let (config, kind) = (&self.policy.config, need.kind());
+        let config = &self.policy.config;
         let mut last = match self.try_pick(need) {
             Err(error) if self.waits_for(error) => error,
             decided => return decided,
         };
         let deadline = Instant::now() + config.max_wait;
         let deadline = until.map_or(deadline, |until| until.min(deadline));
-        let attempt = || match self.pick(need) {
-            Err(error) if error.is_retryable() => {
-                last = error;
-                Attempt::Failed { again: self.next_trial(need) }
+        loop {
+            // One that waits for another primary is in the way of none whom the known one can serve.
+            let stray = self.wants_another_primary(need, last);
+            let kind = if stray { Kind::Particular } else { need.kind() };
+            let leaves = |error| kind == Kind::Primary && self.wants_another_primary(need, error);
+            let attempt = || {
+                // Before the pick: what comes due meanwhile is tried at once.
+                let now = Instant::now();
+                match self.pick(need) {
+                    Err(error) if error.is_retryable() && !leaves(error) => {
+                        last = error;
+                        Attempt::Failed { again: self.next_trial(need, now) }
+                    }
+                    decided => Attempt::Done(decided),
+                }
+            };
+            match self.gate.wait(kind, config.max_waiters, deadline, attempt).await {
+                Some(Err(error)) if leaves(error) => last = error,
+                Some(decided) => return decided,
+                None => return Err(last),
             }
-            decided => Attempt::Done(decided),
-        };
-        let waited = self.gate.wait(kind, config.max_waiters, deadline, attempt).await;
-        waited.unwrap_or(Err(last))
+        }
     }
 
-    /// When a read may next try an ejected node: nobody tells when that time has come.
-    fn next_trial(&self, need: Need<'_>) -> Option<Instant> {
+    /// When a read may next try an ejected node, after `now`: nobody tells when that time has come.
+    fn next_trial(&self, need: Need<'_>, now: Instant) -> Option<Instant> {
         let topology = self.topology.load();
         if !topology.trials || matches!(need, Need::Write(_)) {
             return None;
         }
-        let now = Instant::now();
         let ejected = topology.fit.intersection(topology.ejected);
         let trials = ejected.iter().filter_map(|at| topology.seats[at].node.next_trial());
         trials.filter(|trial| *trial > now).min()
@@ -480,7 +499,7 @@ impl<N> Shared<N> {
 /// Whether a node has been away for as long as its caches take to grow cold. One that nobody could
 /// measure for a moment has not.
 fn starts_anew(before: Option<Exclusion>, after: Option<Exclusion>) -> bool {
-    let is_away = |why| matches!(why, Some(Exclusion::Lag | Exclusion::Fenced));
+    let is_away = |why| matches!(why, Some(Exclusion::Lag | Exclusion::Silent | Exclusion::Fenced));
     is_away(before) && !is_away(after)
 }
 

@@ -1,7 +1,8 @@
 //! The path that routes are chosen by: the one that servers make of a target. Pure.
 //!
-//! A server decodes what is encoded and takes `//` for `/`, so that `/%70df` and `//pdf` are `/pdf` to
-//! it; a route for `/pdf` has to be taken by them as well. What servers do not agree on is refused:
+//! A server decodes what is encoded and takes `//` for `/`, and some cut off the parameters of a segment,
+//! so that `/%70df`, `//pdf` and `/pdf;a=b` are `/pdf` to it; a route for `/pdf` has to be taken by them as
+//! well. What servers do not agree on otherwise is refused:
 //! `.` and `..`, encoded or not, an encoded slash, a backslash. The target itself goes on as it came.
 
 use std::borrow::Cow;
@@ -14,7 +15,7 @@ const fn bad(rule: &'static str) -> Refusal {
     Refusal { status: StatusCode::BAD_REQUEST, rule }
 }
 
-/// A path decoded, with one slash for several.
+/// A path decoded, without parameters, with one slash for several.
 ///
 /// # Errors
 /// Two servers could take it for different ones.
@@ -22,7 +23,7 @@ pub(super) fn plain(path: &str) -> Result<Cow<'_, [u8]>, Refusal> {
     let bytes = path.as_bytes();
     // The usual path is looked at once, and nothing of it is copied.
     let special = |at: usize, byte: u8| match byte {
-        b'%' | b'\\' => true,
+        b'%' | b'\\' | b';' => true,
         b'.' | b'/' => at > 0 && bytes[at - 1] == b'/',
         _ => false,
     };
@@ -31,6 +32,7 @@ pub(super) fn plain(path: &str) -> Result<Cow<'_, [u8]>, Refusal> {
     }
     let mut plain = Vec::with_capacity(bytes.len());
     let mut rest = bytes;
+    let mut parameters = false;
     while let Some((&first, after)) = rest.split_first() {
         rest = after;
         let byte = match first {
@@ -40,12 +42,15 @@ pub(super) fn plain(path: &str) -> Result<Cow<'_, [u8]>, Refusal> {
                 byte
             }
             b'\\' => return Err(bad("the path has a backslash")),
-            b'/' if plain.last() == Some(&b'/') => continue,
             byte => byte,
         };
-        plain.push(byte);
+        parameters = first == b';' || parameters && first != b'/';
+        // What is cut off was looked at all the same: not all servers cut it off.
+        if !parameters && (byte, plain.last()) != (b'/', Some(&b'/')) {
+            plain.push(byte);
+        }
     }
-    // Parameters of a segment are cut off by those servers that know them.
+    // Encoded, a parameter is none to most servers, and one to some.
     let name = |segment: &[u8]| segment.iter().position(|&b| b == b';').unwrap_or(segment.len());
     let dots = |segment: &[u8]| matches!(&segment[..name(segment)], b"." | b"..");
     if plain.split(|&byte| byte == b'/').any(dots) {
@@ -81,6 +86,10 @@ mod tests {
             ("/%70df/1", "/pdf/1"),
             ("/p%64%66", "/pdf"),
             ("//pdf///1", "/pdf/1"),
+            ("/pdf;a=b/1", "/pdf/1"),
+            ("/pdf;", "/pdf"),
+            ("/a;x=1;y/;z/pdf;", "/a/pdf"),
+            ("/pdf%3ba", "/pdf;a"),
             ("/a%20b%C3%A9", "/a b\u{e9}"),
             ("/%2570df", "/%70df"),
         ] {
@@ -106,6 +115,9 @@ mod tests {
             "/%7",
             "/%zz",
             "/%+1",
+            "/pdf;%2f",
+            "/pdf;%zz",
+            "/x/..;/pdf",
         ] {
             assert_eq!(
                 plain(given).map_err(|refusal| refusal.status.as_u16()),

@@ -54,8 +54,7 @@ impl Matcher {
     /// `host` as in the header, with or without a port; `path` [`plain`](path::plain).
     pub(super) fn fits(&self, host: &str, path: &[u8]) -> bool {
         let ends = match path.strip_prefix(&self.path[..]) {
-            // Parameters of its last segment are cut off by those servers that know them.
-            Some([] | [b'/' | b';', ..]) => true,
+            Some([] | [b'/', ..]) => true,
             // `OPTIONS *` asks about the whole of a host.
             Some(rest) => rest == b"*" && self.path.is_empty(),
             None => false,
@@ -141,8 +140,6 @@ mod tests {
             ("a", "/pdf", 1),
             ("a:80", "/pdf/1", 1),
             ("a", "/pdf/new/1", 4),
-            ("a", "/pdf;a=b/1", 1),
-            ("a", "/pdf;", 1),
             ("Shop.Example:8080", "/pdf", 2),
             ("de.shop.example", "/pdf/new", 3),
             ("de.shop.example", "/", 0),

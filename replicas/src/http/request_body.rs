@@ -97,7 +97,8 @@ impl Body for RequestBody {
                 let mut state = stream.0.lock();
                 state.touched = true;
                 let frame = state.body.as_mut().poll_frame(cx);
-                if frame.is_ready() {
+                // The client's time begins when it is asked: until then it may not even have to send.
+                if frame.is_ready() || !state.waits_for_client {
                     state.moved_at = Instant::now();
                 }
                 state.waits_for_client = frame.is_pending();
@@ -186,5 +187,34 @@ where
                 held.extend_from_slice(&data);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use http_body_util::StreamBody;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// It may have waited for a node and a connection, and for a `100 Continue`.
+    #[tokio::test(start_paused = true)]
+    async fn the_time_of_a_client_begins_when_it_is_asked() {
+        let frames = futures_util::stream::pending::<Result<Frame<Bytes>, BoxError>>();
+        let mut body = RequestBody::stream(StreamBody::new(frames));
+        let RequestBody::Stream(stream) = body.clone() else { panic!("a stream") };
+        let left = || stream.due(SECOND, SECOND).0.saturating_duration_since(Instant::now());
+        let mut cx = Context::from_waker(Waker::noop());
+        tokio::time::advance(2 * SECOND).await;
+        assert_eq!(left(), Duration::ZERO);
+        assert!(Pin::new(&mut body).poll_frame(&mut cx).is_pending());
+        assert_eq!(left(), SECOND);
+        // Asking once more gives it no more.
+        tokio::time::advance(SECOND / 2).await;
+        assert!(Pin::new(&mut body).poll_frame(&mut cx).is_pending());
+        assert_eq!(left(), SECOND / 2);
     }
 }

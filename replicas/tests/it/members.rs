@@ -359,6 +359,25 @@ async fn when_all_lag_the_primary_reads_and_without_it_the_least_stale() {
     assert_eq!(stats.node("replica-1").unwrap().lag_seconds, Some(9.0));
 }
 
+/// Of which nobody knows whether they lag: they share what the primary does not take.
+#[tokio::test(start_paused = true)]
+async fn silent_replicas_are_used_as_those_that_lag_and_in_turn() {
+    let db = documented(Strategy::Weighted);
+    let silent = Observation::new(Role::Replica).excluded(Exclusion::Silent);
+    for name in ["replica-1", "replica-2", "replica-3"] {
+        observe(&db, name, silent);
+    }
+    assert_eq!(db.read(&Session::new()).unwrap().name(), "primary");
+    observe(&db, "primary", Observation::new(Role::None));
+    let shared = shares(&db, 90);
+    assert!(shared.len() == 3 && shared.values().all(|share| *share >= 20), "{shared:?}");
+    // One that is known to lag is preferred.
+    let lag = Some(Duration::from_secs(60));
+    let lags = Observation::new(Role::Replica).lag(lag, None).excluded(Exclusion::Lag);
+    observe(&db, "replica-2", lags);
+    assert_eq!(shares(&db, 8), [("replica-2", 8)].into());
+}
+
 #[tokio::test(start_paused = true)]
 async fn replicas_that_nobody_can_measure_are_the_last_resort_of_those_who_ask_for_nothing() {
     let db = documented(Strategy::Weighted);
@@ -445,7 +464,12 @@ async fn a_replica_that_returns_or_joins_starts_slowly() {
 
     // And after it has lagged or was fenced, but not when nobody could tell for a moment.
     let replica = Observation::new(Role::Replica);
-    for (why, share) in [(Exclusion::Lag, 10), (Exclusion::Fenced, 10), (Exclusion::Unknown, 55)] {
+    for (why, share) in [
+        (Exclusion::Lag, 10),
+        (Exclusion::Silent, 10),
+        (Exclusion::Fenced, 10),
+        (Exclusion::Unknown, 55),
+    ] {
         observe(&slow, "new", replica.excluded(why));
         observe(&slow, "new", replica);
         assert_eq!(shares(&slow, 110)["new"], share, "{why:?}");

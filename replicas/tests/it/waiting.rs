@@ -164,6 +164,38 @@ async fn who_wrote_to_a_later_primary_is_in_no_writer_s_way() {
     assert_eq!(assert_ready!(reader.poll()).unwrap().name(), "primary");
 }
 
+/// Nor when it came to wait while the primary was full, so that nobody knew yet.
+#[tokio::test(start_paused = true)]
+async fn those_with_a_token_wait_for_the_primary_in_turn_with_the_others() {
+    let db = narrow(WAIT, 10);
+    let of_timeline = |timeline| {
+        let mut session = Session::pinned_to_primary();
+        session.wrote(Token::new(7, timeline, 1, SystemTime::now()));
+        session
+    };
+    let seen = |timeline| Observation::new(Role::Primary).of_system(7).at(timeline, 1);
+    assert_eq!(db.observe("primary", seen(1)), Observed::Applied);
+    let held = db.write().unwrap();
+    let (later, known) = (of_timeline(2), of_timeline(1));
+    let mut first = task::spawn(db.wait_write());
+    let mut second = task::spawn(db.wait_read(&later));
+    let mut third = task::spawn(db.wait_read(&known));
+    assert_pending!(first.poll());
+    assert_pending!(second.poll());
+    assert_pending!(third.poll());
+    drop(held);
+    let held = assert_ready!(first.poll()).unwrap();
+    assert_pending!(third.poll());
+    drop(held);
+    assert_pending!(second.poll());
+    let held = assert_ready!(third.poll()).unwrap();
+    assert_eq!(db.observe("primary", seen(2)), Observed::Applied);
+    assert_pending!(second.poll());
+    drop(held);
+    assert_eq!(assert_ready!(second.poll()).unwrap().name(), "primary");
+    assert_eq!((db.stats().waiting, in_flight(&db)), (0, 0));
+}
+
 /// Nothing is freed meanwhile, and nobody else comes.
 #[tokio::test(start_paused = true)]
 async fn one_who_waits_tries_an_ejected_replica_when_its_time_is_up() {
