@@ -1,5 +1,7 @@
 //! What all clones of a set share: the snapshot that picks read, and how it is replaced.
 
+mod waiting;
+
 use std::sync::atomic::{
     AtomicBool, AtomicU64,
     Ordering::{Relaxed, SeqCst},
@@ -14,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::choose::{Ask, Choice};
-use crate::gate::{Attempt, Gate, Kind};
+use crate::gate::{Gate, Kind};
 use crate::health::Policy;
 use crate::member::Members;
 use crate::node::{Maker, Node};
@@ -189,85 +191,6 @@ impl<N> Shared<N> {
         }
         // Less what the product may be off by: a fifth of 15 is 3, not 4.
         (self.policy.config.primary_read_share * limit as f64 - 1e-9).ceil() as u64
-    }
-
-    /// As [`pick`](Self::pick), but overtakes nobody, and has a later primary looked for.
-    pub(crate) fn try_pick(&self, need: Need<'_>) -> Result<Option<Pick<N>>, RouteError> {
-        if self.gate.has_queue(need.kind()) {
-            return Err(RouteError::Saturated);
-        }
-        let pick = self.pick(need);
-        if pick.as_ref().is_err_and(|error| self.wants_another_primary(need, *error)) {
-            self.kick_all();
-        }
-        pick
-    }
-
-    /// Whether the primary that is known will not do, by this error, and a later one would.
-    fn wants_another_primary(&self, need: Need<'_>, error: RouteError) -> bool {
-        if error != RouteError::PrimaryUnknown || !need.session().has_needs() {
-            return false;
-        }
-        let topology = self.topology.load();
-        let primary = topology.primary.map(|at| topology.seats[at].node.freshness.load());
-        primary.is_some_and(|seen| need.session().outdates(&seen, Instant::now()))
-    }
-
-    /// Whether a request that met with `error` queues.
-    pub(crate) fn waits_for(&self, error: RouteError) -> bool {
-        error.is_retryable() && !self.policy.config.max_wait.is_zero()
-    }
-
-    /// As [`pick`](Self::pick), but waits for a node as long as it may, first for one that has what the
-    /// session must see, then for a place; not beyond `until`, if there is an end.
-    pub(crate) async fn wait(
-        &self,
-        need: Need<'_>,
-        until: Option<Instant>,
-    ) -> Result<Option<Pick<N>>, RouteError> {
-        if let Need::Read(session, tried) = need {
-            self.catch_up(session, tried).await;
-        }
-        let config = &self.policy.config;
-        let mut last = match self.try_pick(need) {
-            Err(error) if self.waits_for(error) => error,
-            decided => return decided,
-        };
-        let deadline = Instant::now() + config.max_wait;
-        let deadline = until.map_or(deadline, |until| until.min(deadline));
-        loop {
-            // One that waits for another primary is in the way of none whom the known one can serve.
-            let stray = self.wants_another_primary(need, last);
-            let kind = if stray { Kind::Particular } else { need.kind() };
-            let leaves = |error| kind == Kind::Primary && self.wants_another_primary(need, error);
-            let attempt = || {
-                // Before the pick: what comes due meanwhile is tried at once.
-                let now = Instant::now();
-                match self.pick(need) {
-                    Err(error) if error.is_retryable() && !leaves(error) => {
-                        last = error;
-                        Attempt::Failed { again: self.next_trial(need, now) }
-                    }
-                    decided => Attempt::Done(decided),
-                }
-            };
-            match self.gate.wait(kind, config.max_waiters, deadline, attempt).await {
-                Some(Err(error)) if leaves(error) => last = error,
-                Some(decided) => return decided,
-                None => return Err(last),
-            }
-        }
-    }
-
-    /// When a read may next try an ejected node, after `now`: nobody tells when that time has come.
-    fn next_trial(&self, need: Need<'_>, now: Instant) -> Option<Instant> {
-        let topology = self.topology.load();
-        if !topology.trials || matches!(need, Need::Write(_)) {
-            return None;
-        }
-        let ejected = topology.fit.intersection(topology.ejected);
-        let trials = ejected.iter().filter_map(|at| topology.seats[at].node.next_trial());
-        trials.filter(|trial| *trial > now).min()
     }
 
     /// Counts a request that gets no node; once, however often it was tried.
