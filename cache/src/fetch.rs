@@ -252,10 +252,12 @@ where
     {
         let Some(shared) = &self.shared else { return First::Nothing(Seen::NotAsked) };
         let admitted = self.memory.admits(key, held);
+        // Before the ticket: of a removal by tag that begins in between, nothing stands in the shared
+        // layer yet, and what is found there must not count as loaded after it.
+        let loaded = self.removals.now();
         let Some(ticket) = self.may_look(key, admitted) else {
             return First::Nothing(Seen::NotAsked);
         };
-        let loaded = self.removals.now();
         match shared.look_key(key).await {
             Ok(looked) => self.serves_first(ticket.as_ref(), looked, loaded, wants_value),
             Err(_) => First::Nothing(Seen::Unreachable),
@@ -278,6 +280,8 @@ where
             Missing { admitted, ..missing }
         };
         let missing: Vec<_> = missing.into_iter().map(admitted).collect();
+        // Before the tickets, as in `look_first`.
+        let loaded = self.removals.now();
         let ticket = |missing: &Missing<K>| {
             let fit = !missing.stands_in;
             fit.then(|| self.may_look(&missing.key, missing.admitted)).flatten()
@@ -285,7 +289,6 @@ where
         let Some(tickets) = missing.iter().map(ticket).collect::<Option<Vec<_>>>() else {
             return missing;
         };
-        let loaded = self.removals.now();
         let Ok(looked) = shared.look_keys(missing.iter().map(|missing| &missing.key)).await else {
             let unreachable = |missing| Missing { seen: Seen::Unreachable, ..missing };
             return missing.into_iter().map(unreachable).collect();
@@ -339,12 +342,13 @@ where
         Q: CacheKey + ToOwned<Owned = K> + ?Sized,
     {
         coherence::listen(self).await;
+        // Before the ticket, as in `look_first`.
+        let loaded = self.removals.now();
         let ticket = match self.memory.admits(key, held) {
             true => Some(self.flights.promote(&key.to_owned())?),
             false if self.flights.trusts_shared(key) => None,
             false => return None,
         };
-        let loaded = self.removals.now();
         match self.shared.as_ref()?.look_key(key).await {
             Ok(looked) => Some(self.settle(ticket.as_ref(), looked.found?, loaded)),
             Err(_) => self.unconfirmed(key),

@@ -1,8 +1,12 @@
 //! Tags: one removal for many entries, whatever is under way.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::convert::Infallible;
+use std::rc::Rc;
+use std::task::{Context, Waker};
 
-use escala_cache::{Cache, Entry, Previous};
+use escala_cache::{Cache, CacheKey, Entry, Previous};
 use tokio::task::yield_now;
 
 use crate::support::{FakeStore, Source, builder, memory};
@@ -212,5 +216,97 @@ async fn a_removal_by_tag_costs_the_same_for_one_entry_as_for_a_million() {
     assert_eq!(stats.remembered_removals, 1);
     for key in 0..1_000 {
         assert_eq!(cache.get(key.to_string().as_str()).await, None);
+    }
+}
+
+thread_local! {
+    /// What happens at a clone of a [`Hooked`] key, after so many others.
+    static HOOK: RefCell<Option<(usize, Box<dyn FnOnce()>)>> = const { RefCell::new(None) };
+}
+
+/// A key that lets a test act in the middle of what the cache does in one step.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Hooked(String);
+
+impl Clone for Hooked {
+    fn clone(&self) -> Self {
+        let due = HOOK.take().and_then(|(others, act)| match others.checked_sub(1) {
+            Some(left) => {
+                HOOK.set(Some((left, act)));
+                None
+            }
+            None => Some(act),
+        });
+        if let Some(act) = due {
+            act();
+        }
+        Self(self.0.clone())
+    }
+}
+
+impl CacheKey for Hooked {
+    fn write_text(&self, out: &mut String) {
+        self.0.write_text(out);
+    }
+}
+
+/// How a key is read that lies in the shared layer, and not in memory.
+#[derive(Debug, Clone, Copy)]
+enum How {
+    Get,
+    Load,
+    LoadMany,
+}
+
+async fn read_as(how: How, cache: &Cache<Hooked, u64>, key: &Hooked) {
+    let entry = || tagged(2, &["x"]);
+    match how {
+        How::Get => drop(cache.get(key).await),
+        How::Load => {
+            let load = async move |_: Previous<u64>| Ok::<_, Infallible>(entry());
+            cache.get_or_load_with(key, load).await.unwrap();
+        }
+        How::LoadMany => {
+            let load = async move |keys: Vec<Hooked>| {
+                let entries = keys.into_iter().map(|key| (key, entry()));
+                Ok::<_, Infallible>(entries.collect::<HashMap<_, _>>())
+            };
+            cache.get_or_load_many(&[Hooked(key.0.clone())], load).await.unwrap();
+        }
+    }
+}
+
+/// The shared layer has yet to hear of it when the reader asks there.
+#[tokio::test]
+async fn a_tag_that_is_removed_at_any_moment_of_a_read_leaves_nothing_in_memory() {
+    for how in [How::Get, How::Load, How::LoadMany] {
+        let mut moment = 0;
+        loop {
+            let store = FakeStore::default();
+            let build =
+                || Cache::<Hooked, u64>::builder("items").jitter(0.0).shared(store.clone()).build();
+            let key = Hooked("k".to_owned());
+            let writer = build().unwrap();
+            writer.insert_with(Hooked("k".to_owned()), tagged(1, &["x"])).await;
+            let reader = build().unwrap();
+            let removal = Rc::new(RefCell::new(None));
+            let (begun, remover) = (Rc::clone(&removal), reader.clone());
+            let begin = move || {
+                let mut removing = Box::pin(async move { remover.remove_tag("x").await });
+                // It has begun here, and goes on when it is polled again.
+                let mut cx = Context::from_waker(Waker::noop());
+                assert!(removing.as_mut().poll(&mut cx).is_pending());
+                *begun.borrow_mut() = Some(removing);
+            };
+            HOOK.set(Some((moment, Box::new(begin))));
+            read_as(how, &reader, &key).await;
+            HOOK.set(None);
+            let Some(removing) = removal.take() else { break };
+            assert!(removing.await.is_complete());
+            let found = reader.get(&key).await;
+            assert_ne!(found, Some(1), "{how:?}, at clone {moment}");
+            moment += 1;
+        }
+        assert!(moment > 1, "{how:?}: {moment} clones");
     }
 }
