@@ -210,7 +210,7 @@ where
         let previous = self.previous.take();
         match previous {
             Some(slot) if self.core.while_deaf == WhileDeaf::Keep && slot.is_fresh() => {
-                let landed = Landed { content: slot.content, extra: None };
+                let landed = Landed::of(&slot);
                 drop(self.lead.ticket);
                 self.lead.runway.send_replace(Some(Ok(landed)));
                 Digested::Landed

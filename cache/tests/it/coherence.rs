@@ -447,3 +447,28 @@ async fn what_the_store_did_not_confirm_is_not_served_when_the_store_is_away_lat
     store.fail(true);
     assert_eq!(Source::new(2).read(&there, "BTC").await, 2);
 }
+
+/// A read that is under way keeps what is in memory when the store turns out to be away; who comes
+/// later than a removal must not be given that.
+#[tokio::test(start_paused = true)]
+async fn what_was_kept_for_want_of_the_store_is_not_given_to_who_asks_after_its_removal() {
+    for seed in 0..20 {
+        let store = FakeStore::default();
+        let (here, there) = pair(&store, messages().while_deaf(WhileDeaf::Keep)).await;
+        store.lose_messages(true);
+        assert!(here.remove("ETH").await.is_complete());
+        // It was something that was missed: all in memory is to be confirmed.
+        sleep(BOUND).await;
+        // From here on each operation takes its time before it fails.
+        store.unsteady(seed, 0);
+        let reader = there.clone();
+        let read = tokio::spawn(async move { Source::new(2).read(&reader, "BTC").await });
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        store.fail(true);
+        assert!(!there.remove_tag("t").await.is_complete());
+        assert_eq!(Source::new(2).read(&there, "BTC").await, 2, "seed {seed}");
+        read.await.unwrap();
+    }
+}

@@ -219,9 +219,11 @@ async fn a_removal_by_tag_costs_the_same_for_one_entry_as_for_a_million() {
     }
 }
 
+/// What happens at a clone of a [`Hooked`] key, after so many others.
+type Hook = (usize, Box<dyn FnOnce()>);
+
 thread_local! {
-    /// What happens at a clone of a [`Hooked`] key, after so many others.
-    static HOOK: RefCell<Option<(usize, Box<dyn FnOnce()>)>> = const { RefCell::new(None) };
+    static HOOK: RefCell<Option<Hook>> = const { RefCell::new(None) };
 }
 
 /// A key that lets a test act in the middle of what the cache does in one step.
