@@ -298,9 +298,10 @@ impl<N> Topology<N> {
     fn least_stale(&self, nodes: NodeSet, rota: &Rota) -> Option<usize> {
         let lag = |at: usize| {
             let seen = self.seats[at].node.freshness.load();
-            (seen.lag.is_none(), seen.lag, seen.lag_bytes)
+            (seen.lag.is_none(), seen.lag, seen.lag_bytes.is_none(), seen.lag_bytes)
         };
-        let known = nodes.iter().map(lag).min().is_some_and(|least| least != (true, None, None));
+        let unknown = (true, None, true, None);
+        let known = nodes.iter().map(lag).min().is_some_and(|least| least != unknown);
         if known { nodes.iter().min_by_key(|&at| lag(at)) } else { self.by_turn(nodes, rota) }
     }
 

@@ -12,6 +12,8 @@ pub(crate) enum Kind {
     Primary,
     /// For any replica.
     Replica,
+    /// For another primary than the one that is known.
+    LaterPrimary,
     /// For some replicas only: that meet the session's needs, or have not failed the read yet. What one
     /// cannot use another one can.
     Particular,
@@ -23,7 +25,7 @@ impl Kind {
     /// of a request costs while they wait.
     fn heads(self) -> usize {
         match self {
-            Self::Primary | Self::Replica => 1,
+            Self::Primary | Self::Replica | Self::LaterPrimary => 1,
             Self::Particular => 16,
         }
     }
@@ -34,7 +36,7 @@ impl Kind {
 pub(crate) struct Gate {
     /// In all queues; the one thing that the end of a request looks at.
     waiting: AtomicUsize,
-    queues: [Queue; 3],
+    queues: [Queue; 4],
 }
 
 /// Only the one at the head, or the few there, try again when something is freed; the others queue, in
@@ -54,7 +56,8 @@ impl Default for Gate {
             head: Semaphore::new(kind.heads()),
             freed: Notify::new(),
         };
-        let queues = [Kind::Primary, Kind::Replica, Kind::Particular].map(queue);
+        let queues =
+            [Kind::Primary, Kind::Replica, Kind::LaterPrimary, Kind::Particular].map(queue);
         Self { waiting: AtomicUsize::new(0), queues }
     }
 }

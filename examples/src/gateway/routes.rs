@@ -23,8 +23,8 @@ enum Host {
 impl Matcher {
     /// `field` is the route's place in the file.
     pub(super) fn parse(field: &str, host: Option<&str>, path: &str) -> Result<Self, SettingError> {
-        if !path.starts_with('/') || path.contains(['?', '#', ' ']) {
-            let rule = "begin with / and have no query";
+        if !path.starts_with('/') || path.contains(['?', '#', ' ', ';']) || has_code_of(path, ';') {
+            let rule = "begin with / and have no query and no parameters";
             return Err(SettingError::new(format!("{field}.path"), path, rule));
         }
         let host = match host {
@@ -76,6 +76,12 @@ impl Matcher {
                 .is_some_and(|end| end.eq_ignore_ascii_case(suffix)),
         }
     }
+}
+
+/// Whether a path has this character in encoded form.
+fn has_code_of(path: &str, character: char) -> bool {
+    let code = format!("%{:02x}", u32::from(character));
+    path.to_ascii_lowercase().contains(&code)
 }
 
 fn parse_host(field: &str, text: &str) -> Result<Host, SettingError> {

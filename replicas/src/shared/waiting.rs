@@ -52,10 +52,13 @@ impl<N> Shared<N> {
         let deadline = Instant::now() + config.max_wait;
         let deadline = until.map_or(deadline, |until| until.min(deadline));
         loop {
-            // One that waits for another primary is in the way of none whom the known one can serve.
-            let stray = self.wants_another_primary(need, last);
-            let kind = if stray { Kind::Particular } else { need.kind() };
-            let leaves = |error| kind == Kind::Primary && self.wants_another_primary(need, error);
+            // One that waits for another primary is in the way of none whom the known one can serve, and
+            // comes back to those when it is known.
+            let later = self.wants_another_primary(need, last);
+            let kind = if later { Kind::LaterPrimary } else { need.kind() };
+            let leaves = |error| {
+                need.kind() == Kind::Primary && self.wants_another_primary(need, error) != later
+            };
             let attempt = || {
                 // Before the pick: what comes due meanwhile is tried at once.
                 let now = Instant::now();
@@ -68,7 +71,13 @@ impl<N> Shared<N> {
                 }
             };
             match self.gate.wait(kind, config.max_waiters, deadline, attempt).await {
-                Some(Err(error)) if leaves(error) => last = error,
+                // It waits elsewhere; in case it has just found out, the monitors are asked.
+                Some(Err(error)) if error.is_retryable() => {
+                    last = error;
+                    if !later {
+                        self.kick_all();
+                    }
+                }
                 Some(decided) => return decided,
                 None => return Err(last),
             }

@@ -376,6 +376,11 @@ async fn silent_replicas_are_used_as_those_that_lag_and_in_turn() {
     let lags = Observation::new(Role::Replica).lag(lag, None).excluded(Exclusion::Lag);
     observe(&db, "replica-2", lags);
     assert_eq!(shares(&db, 8), [("replica-2", 8)].into());
+    // And one of which only the bytes are known.
+    observe(&db, "replica-2", silent);
+    let lags = Observation::new(Role::Replica).lag(None, Some(9)).excluded(Exclusion::Lag);
+    observe(&db, "replica-3", lags);
+    assert_eq!(shares(&db, 8), [("replica-3", 8)].into());
 }
 
 #[tokio::test(start_paused = true)]

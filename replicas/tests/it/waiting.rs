@@ -184,15 +184,23 @@ async fn those_with_a_token_wait_for_the_primary_in_turn_with_the_others() {
     assert_pending!(second.poll());
     assert_pending!(third.poll());
     drop(held);
-    let held = assert_ready!(first.poll()).unwrap();
     assert_pending!(third.poll());
+    let held = assert_ready!(first.poll()).unwrap();
     drop(held);
+    let kicks = db.kicks("primary").unwrap();
+    assert!(kicks.notified().now_or_never().is_none());
     assert_pending!(second.poll());
+    assert!(kicks.notified().now_or_never().is_some(), "it has the later one looked for");
     let held = assert_ready!(third.poll()).unwrap();
+    // Known, but full: it is one of all who wait for it.
     assert_eq!(db.observe("primary", seen(2)), Observed::Applied);
     assert_pending!(second.poll());
+    let mut last = task::spawn(db.wait_write());
+    assert_pending!(last.poll());
     drop(held);
+    assert_pending!(last.poll());
     assert_eq!(assert_ready!(second.poll()).unwrap().name(), "primary");
+    drop(assert_ready!(last.poll()).unwrap());
     assert_eq!((db.stats().waiting, in_flight(&db)), (0, 0));
 }
 
