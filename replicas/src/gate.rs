@@ -12,7 +12,7 @@ pub(crate) enum Kind {
     Primary,
     /// For any replica.
     Replica,
-    /// For another primary than the one that is known.
+    /// For a later primary than the one that is known; not for all the same one.
     LaterPrimary,
     /// For some replicas only: that meet the session's needs, or have not failed the read yet. What one
     /// cannot use another one can.
@@ -25,8 +25,8 @@ impl Kind {
     /// of a request costs while they wait.
     fn heads(self) -> usize {
         match self {
-            Self::Primary | Self::Replica | Self::LaterPrimary => 1,
-            Self::Particular => 16,
+            Self::Primary | Self::Replica => 1,
+            Self::LaterPrimary | Self::Particular => 16,
         }
     }
 }

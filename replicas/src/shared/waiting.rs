@@ -54,11 +54,10 @@ impl<N> Shared<N> {
         loop {
             // One that waits for another primary is in the way of none whom the known one can serve, and
             // comes back to those when it is known.
-            let later = self.wants_another_primary(need, last);
+            let only_primary = need.kind() == Kind::Primary;
+            let later = only_primary && self.wants_another_primary(need, last);
             let kind = if later { Kind::LaterPrimary } else { need.kind() };
-            let leaves = |error| {
-                need.kind() == Kind::Primary && self.wants_another_primary(need, error) != later
-            };
+            let leaves = |error| only_primary && self.wants_another_primary(need, error) != later;
             let attempt = || {
                 // Before the pick: what comes due meanwhile is tried at once.
                 let now = Instant::now();
