@@ -256,7 +256,7 @@ impl<N> Node<N> {
             Some(Outcome::Overloaded { retry_after }) => Some(retry_after.unwrap_or(PENALTY)),
             Some(Outcome::Success | Outcome::NotPrimary | Outcome::Neutral) | None => None,
         };
-        // Nor of a request from before the node was ejected, or came back.
+        // A request from before an ejection or a return says nothing of the node as it is.
         if !ticket.is_timed() && refused.is_none() || ticket.epoch() != self.epoch() {
             return;
         }

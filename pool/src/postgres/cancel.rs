@@ -33,7 +33,8 @@ const LINGER: Duration = Duration::from_secs(10);
 const REST: Duration = Duration::from_secs(60);
 /// Who waits longer for a signal has the others go the protocol's way.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// How long a request by the protocol's way stays open for its server to end it.
+/// How long a request by the protocol's way stays open for its server to end it: longer than a failover,
+/// during which a pooler keeps it. One for each recovery that has timed out meanwhile.
 const HOLD: Duration = Duration::from_secs(60);
 /// For the session to be made ready, once it is connected.
 const PREPARATION: Duration = Duration::from_secs(1);

@@ -72,7 +72,7 @@ impl ReverseProxy {
     }
 
     /// A proxy over the same set with other settings, whose figures go on from this one's; and so does
-    /// its retry budget, if that is as large as before.
+    /// its retry budget, if that is as large as before. Requests of this one go on as they began.
     ///
     /// # Errors
     /// The first setting that breaks its rule.

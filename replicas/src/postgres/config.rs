@@ -36,7 +36,8 @@ pub struct MonitorConfig {
     /// 1 s. Until then no node takes anything: the one that answers first may be an old primary.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub settle_timeout: Duration,
-    /// Further behind than this, a replica is excluded; at half of it, it is admitted again. 10 s.
+    /// Further behind than this, a replica is excluded; at half of it, it is admitted again. So is one of
+    /// which there was no word for so long, until there is. 10 s.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub max_lag: Duration,
     /// The same in bytes of log; either excludes. 16 MiB, one segment of PostgreSQL's log.

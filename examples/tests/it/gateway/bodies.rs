@@ -1,5 +1,7 @@
 //! Large bodies, both ways, in little memory.
 
+use std::net::SocketAddr;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -9,17 +11,16 @@ const SIZE: u64 = 1 << 30;
 /// A body held back would be as large as itself; buffers of two connections are not.
 const MEMORY: u64 = 16 << 20;
 
-async fn start(upstream: &Upstream, most: u64) -> Gateway {
+async fn start(address: SocketAddr, most: u64) -> Gateway {
     Gateway::start(&format!(
         r#"
         [upstreams.app]
-        servers = [{{ address = "{}" }}]
+        servers = [{{ address = "{address}" }}]
         [[routes]]
         path = "/"
         upstream = "app"
         max_body_bytes = {most}
-        "#,
-        upstream.address
+        "#
     ))
     .await
 }
@@ -40,7 +41,7 @@ async fn drain(stream: &mut TcpStream) -> (u64, String) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_download_streams_in_little_memory() {
     let upstream = Upstream::start("a").await;
-    let gateway = start(&upstream, 0).await;
+    let gateway = start(upstream.address, 0).await;
     assert_eq!(gateway.client().await.get("/", &[]).await.status, 200);
     let before = gateway.peak_memory();
     let mut stream = TcpStream::connect(gateway.address).await.expect("connect");
@@ -55,7 +56,7 @@ async fn a_download_streams_in_little_memory() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upload_streams_in_little_memory() {
     let upstream = Upstream::start("a").await;
-    let gateway = start(&upstream, SIZE).await;
+    let gateway = start(upstream.address, SIZE).await;
     assert_eq!(gateway.client().await.get("/", &[]).await.status, 200);
     let before = gateway.peak_memory();
     let mut stream = TcpStream::connect(gateway.address).await.expect("connect");
@@ -77,7 +78,7 @@ async fn an_upload_streams_in_little_memory() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_does_not_read_holds_the_upstream_back() {
     let upstream = Upstream::start("a").await;
-    let gateway = start(&upstream, 0).await;
+    let gateway = start(upstream.address, 0).await;
     assert_eq!(gateway.client().await.get("/", &[]).await.status, 200);
     let before = gateway.peak_memory();
     let mut stream = TcpStream::connect(gateway.address).await.expect("connect");
@@ -102,7 +103,7 @@ async fn a_client_that_does_not_read_holds_the_upstream_back() {
 #[tokio::test]
 async fn a_body_that_is_too_large_is_refused_before_or_while_it_is_sent() {
     let upstream = Upstream::start("a").await;
-    let gateway = start(&upstream, 10).await;
+    let gateway = start(upstream.address, 10).await;
     let answer = gateway.client().await.request("POST", "/", &[], "0123456789").await;
     assert_eq!(answer.status, 200);
     let answer = gateway.client().await.request("POST", "/", &[], "0123456789a").await;
@@ -117,18 +118,7 @@ async fn a_body_that_is_too_large_is_refused_before_or_while_it_is_sent() {
 #[tokio::test]
 async fn where_no_body_is_allowed_one_that_comes_late_is_not_taken_for_none() {
     let origin = Origin::start().await;
-    let gateway = Gateway::start(&format!(
-        r#"
-        [upstreams.app]
-        servers = [{{ address = "{}" }}]
-        [[routes]]
-        path = "/"
-        upstream = "app"
-        max_body_bytes = 0
-        "#,
-        origin.address
-    ))
-    .await;
+    let gateway = start(origin.address, 0).await;
     origin.script("/late", [Reply::raw("").silence()]);
     let mut client = gateway.client().await;
     client.send("POST /late HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").await;
