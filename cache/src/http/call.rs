@@ -117,7 +117,8 @@ impl<S: Origin<B>, B: Default + Send + 'static> Call<S, B> {
             }
             let route = Arc::clone(&self.route);
             let inner = route.inner();
-            let recheck = || route.fresh(&self.target, &self.client.view(), inner.now());
+            let now = inner.now();
+            let recheck = || route.fresh(&self.target, &self.client.view(), now);
             match inner.flights.join(&question.flight_key, recheck) {
                 Join::Hit(response) => return Ok(self.hit(&response)),
                 Join::Lead(lead) => return self.lead(question, lead).await,

@@ -13,6 +13,7 @@ use crate::http::ask::{Ask, Asked, Question};
 use crate::http::body::Body;
 use crate::http::engine::{CacheStatus, Failure, Fate, Fwd, HeadUpdate, UnixMs, head_update, vary};
 use crate::http::fill::{Escort, Fill};
+use crate::http::flight::Join;
 use crate::http::landing::Landing;
 use crate::http::origin::Origin;
 use crate::http::respond::Client;
@@ -99,8 +100,8 @@ fn no_response<B>(route: &Route) -> Response<Body<B>> {
     route.own(StatusCode::BAD_GATEWAY, "no stored response", route.hit())
 }
 
-/// Has a stale response revalidated by a task of its own, unless that is under way or too many
-/// others are. `service` has to be ready.
+/// Has a stale response revalidated by a task of its own, unless that is under way or done, or
+/// too many others are. `service` has to be ready.
 pub(crate) fn revalidate<S: Origin<B>, B: Default + Send + 'static>(
     route: &Arc<Route>,
     target: Target,
@@ -111,8 +112,11 @@ pub(crate) fn revalidate<S: Origin<B>, B: Default + Send + 'static>(
     flight_key: String,
 ) {
     let inner = route.inner();
-    let Some(validation) = route.validation(&client.view(), &found, inner.now()) else { return };
-    let Some(lead) = inner.flights.lead(&flight_key) else { return };
+    let now = inner.now();
+    let Some(validation) = route.validation(&client.view(), &found, now) else { return };
+    // Another's may have ended since this one was found.
+    let recheck = || route.fresh(&target, &client.view(), now);
+    let Join::Lead(lead) = inner.flights.join(&flight_key, recheck) else { return };
     let Ok(permit) = Arc::clone(&inner.background).try_acquire_owned() else {
         raise(&inner.counts.revalidations_skipped);
         return;
