@@ -16,7 +16,7 @@ use super::conn::{Activity, Conn, ConnectionEnd};
 use super::http::{self, Http};
 use super::io::Io;
 use super::request::RequestService;
-use super::server::{Mode, Server};
+use super::server::{Mode, Place, Server};
 use super::stats::count_start;
 use super::watch::{Due, Watch};
 
@@ -45,6 +45,8 @@ pin_project! {
         swept: (Activity, u64, u32),
         // Whether hyper knows that this connection ends.
         told: bool,
+        // Freed last: nobody goes on before the requests of this connection have ended.
+        _place: Place,
     }
 }
 
@@ -70,6 +72,7 @@ impl<A: Application> Connection<A> {
             seen: None,
             swept: (Activity::Fresh, 0, 0),
             told: false,
+            _place: place,
         }
     }
 

@@ -34,7 +34,7 @@ pub(super) struct Io {
     heads: Heads,
     #[cfg(feature = "http2")]
     preface: Preface,
-    /// Freed last, when the socket is closed.
+    /// Freed when the socket is closed, also that of an upgraded connection.
     _place: Place,
 }
 
