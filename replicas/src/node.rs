@@ -200,14 +200,15 @@ impl<N> Node<N> {
 
     #[inline(never)]
     fn end_with_care(&self, ticket: Ticket, outcome: Option<Outcome>) {
-        if ticket.is_substituting() {
-            self.tally.substituting.fetch_sub(1, SeqCst);
-        }
         self.tally.leave(match outcome {
             Some(Outcome::Success | Outcome::Overloaded { .. } | Outcome::Neutral) => None,
             Some(Outcome::Failure | Outcome::NotPrimary) => Some(&self.tally.failed),
             None => Some(&self.tally.cancelled),
         });
+        // After it, so that no more are seen in flight than may be.
+        if ticket.is_substituting() {
+            self.tally.substituting.fetch_sub(1, SeqCst);
+        }
         self.gate.freed();
         if ticket.is_measured() {
             self.learn(ticket, outcome);
