@@ -1,9 +1,11 @@
 //! Free loopback ports that stay ours while a killed server is down.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
+
+use parking_lot::Mutex;
 
 use crate::Error;
 
@@ -34,7 +36,7 @@ pub(crate) fn free() -> Result<u16, Error> {
     for _ in 0..span {
         let offset = NEXT.fetch_add(1, Relaxed) % span;
         let port = u16::try_from(LOWEST + offset).expect("the range ends below 65536");
-        if TcpListener::bind(loopback(port)).is_ok() {
+        if TcpListener::bind(loopback(port)).is_ok() && mark(port) {
             return Ok(port);
         }
     }
@@ -43,6 +45,15 @@ pub(crate) fn free() -> Result<u16, Error> {
         .and_then(|listener| listener.local_addr())
         .map(|addr| addr.port())
         .map_err(Error::io("find a free port"))
+}
+
+/// Marks a port as ours as long as this process lives, also while the server on it is down: by a
+/// UDP socket, which none of the servers needs and which goes with the process. `false` if another
+/// process has marked it.
+fn mark(port: u16) -> bool {
+    static MARKS: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
+    let mark = UdpSocket::bind(loopback(port));
+    mark.map(|mark| MARKS.lock().push(mark)).is_ok()
 }
 
 /// Tries a start again while it fails because a port was taken.
