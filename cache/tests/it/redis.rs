@@ -32,11 +32,16 @@ fn config(url: impl Into<String>) -> RedisConfig {
     RedisConfig::new(url).namespace("test").pause(Duration::from_millis(100))
 }
 
-/// A server with a store on it whose limit is wide: these tests are about answers, not times.
+/// With wide limits: for what is about answers, not times.
+fn patient(url: impl Into<String>) -> RedisConfig {
+    let patience = Duration::from_secs(5);
+    config(url).operation_timeout(patience).connect_timeout(patience)
+}
+
+/// A server with a store on it, for tests that are about answers, not times.
 async fn healthy() -> (Redis, RedisStore) {
     let redis = Redis::start().await.unwrap();
-    let config = config(redis.url()).operation_timeout(Duration::from_secs(5));
-    let store = RedisStore::connect(config).await.unwrap();
+    let store = RedisStore::connect(patient(redis.url())).await.unwrap();
     (redis, store)
 }
 
@@ -68,7 +73,7 @@ async fn processes_share_values_under_an_escaped_name_with_a_lifetime() {
     let left: i64 = raw.pttl(&keys[1]).await.unwrap();
     assert!((1..=60_000).contains(&left), "{left}");
 
-    let other = RedisStore::connect(config(redis.url()).namespace("te:st")).await.unwrap();
+    let other = RedisStore::connect(patient(redis.url()).namespace("te:st")).await.unwrap();
     assert_eq!(cache(&other).get("BTC:x").await, None, "another namespace");
     assert!(cache(&store).remove("BTC:x").await.is_complete());
     let left: Vec<u8> = raw.get(&keys[1]).await.unwrap();

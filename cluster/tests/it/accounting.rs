@@ -73,7 +73,9 @@ async fn a_call_dropped_at_any_step_is_counted_once() {
 
 #[tokio::test]
 async fn aborted_and_panicking_tasks_are_counted_under_load() {
-    let breaker = breaker(config().consecutive_failures(None).minimum_calls(100_000));
+    let config = config().consecutive_failures(None).minimum_calls(100_000);
+    // A task that stands still has not abandoned its call.
+    let breaker = breaker(config.abandoned_after(None));
     let service = BreakerLayer::new(breaker.clone()).layer(service_fn(backend));
     let requests = ["fine", "error", "panic", "hang"];
     let mut tasks = Vec::new();

@@ -194,7 +194,8 @@ async fn an_upgraded_connection_is_waited_for() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_deadline_cuts_what_is_left_and_reports_it() {
-    let server = Server::start(config().deadline(Duration::from_millis(100))).await;
+    let config = config().deadline(Duration::from_millis(100)).idle_linger(NEVER);
+    let server = Server::start(config).await;
     let (mut hung, mut upgraded) = (server.busy().await, server.upgraded().await);
     let mut idle = server.idle().await;
     server.drain.begin();

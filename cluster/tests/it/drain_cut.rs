@@ -54,9 +54,9 @@ async fn what_is_cut_at_the_deadline_is_named() {
     assert!(report.cut.iter().all(|cut| cut.age >= Duration::from_millis(190)), "{report:?}");
     assert!(!report.is_clean() && report.cut_unlisted == 0);
     let line = report.to_string();
-    assert!(line.starts_with("drain ended at its deadline after 0."), "{line}");
+    assert!(line.starts_with("drain ended at its deadline after "), "{line}");
     assert!(line.contains("1 requests, 2 connections and 2 jobs cut: "), "{line}");
-    assert!(line.contains("request GET /gate (0.") && !line.contains("secret"), "{line}");
+    assert!(line.contains("request GET /gate (") && !line.contains("secret"), "{line}");
 
     // Nothing waits for one that comes now, and it is told so.
     assert!(drain.job("too late").run(async { 7 }).await.is_err());

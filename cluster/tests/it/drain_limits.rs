@@ -29,7 +29,7 @@ async fn connections_beyond_the_bound_wait() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_head_that_does_not_end_is_cut_and_an_idle_connection_is_not() {
-    let timeout = Duration::from_millis(100);
+    let timeout = Duration::from_secs(1);
     let server = Server::start(config().header_read_timeout(timeout)).await;
     let mut idle = server.idle().await;
     let (mut slow, mut silent) = (server.connect().await, server.connect().await);
@@ -66,7 +66,7 @@ async fn an_idle_connection_is_closed_after_its_time() {
     let server = Server::start(
         config()
             .idle_timeout(Duration::from_millis(50))
-            .header_read_timeout(Duration::from_millis(50)),
+            .header_read_timeout(Duration::from_secs(1)),
     )
     .await;
     let busy = server.busy().await;
@@ -80,23 +80,23 @@ async fn an_idle_connection_is_closed_after_its_time() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_does_not_read_its_response_is_closed() {
-    let times = Duration::from_millis(50);
+    let times = Duration::from_secs(1);
     let config = config().header_read_timeout(times).idle_timeout(times).write_timeout(times);
     let server = Server::start(config).await;
     let mut stuck = server.connect().await;
     stuck.ask("/endless").await;
     server.until("it is counted", |stats| stats.connections_timed_out_total == 1).await;
-    assert_eq!(server.drain.stats().requests_cancelled_total, 1);
+    server.until("so is its request", |stats| stats.requests_cancelled_total == 1).await;
     // A handler that takes its time is not one of a client that does not read.
     let busy = server.busy().await;
-    tokio::time::sleep(times * 6).await;
+    tokio::time::sleep(times * 3).await;
     assert_eq!(server.drain.stats().connections_open, 1);
     drop((busy, stuck));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_that_goes_on_after_its_answer_is_no_head() {
-    let server = Server::start(config().header_read_timeout(Duration::from_millis(50))).await;
+    let server = Server::start(config().header_read_timeout(Duration::from_millis(500))).await;
     let mut client = server.connect().await;
     let parts = 40;
     client
@@ -104,7 +104,7 @@ async fn a_body_that_goes_on_after_its_answer_is_no_head() {
         .await;
     assert_eq!(client.answer().await.body, "early");
     for _ in 0..parts {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
         client.send("x").await;
     }
     assert_eq!(client.get("/").await.body, "hello");
@@ -131,20 +131,20 @@ async fn a_body_that_comes_a_byte_at_a_time_is_given_up() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_that_comes_fast_enough_may_take_longer() {
-    let patience = Duration::from_millis(200);
+    let patience = Duration::from_secs(2);
     let server = Server::start(config().body_read_timeout(patience)).await;
     let mut client = server.connect().await;
-    let (part, parts) = ("x".repeat(200), 30);
+    let (part, parts) = ("x".repeat(200), 50);
     let length = part.len() * parts;
     client
         .send(&format!("POST /upload HTTP/1.1\r\nhost: test\r\ncontent-length: {length}\r\n\r\n"))
         .await;
     let began = tokio::time::Instant::now();
     for _ in 0..parts {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
         client.send(&part).await;
     }
-    assert!(began.elapsed() > patience * 2);
+    assert!(began.elapsed() > patience);
     assert_eq!(client.answer().await.body, length.to_string());
     assert_eq!(client.get("/").await.body, "hello");
 }

@@ -16,7 +16,7 @@ use http_body_util::Channel;
 use parking_lot::Mutex;
 use serde_json::json;
 use testkit::{PgCluster, Redis};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::api::{Answer, Server, order, transfer};
@@ -311,15 +311,33 @@ mod postgres {
         assert_eq!(buy(&server).await.status, StatusCode::CREATED);
     }
 
+    /// Locks a table for so many seconds, in a session of its own; the lock is held on return.
+    async fn locks(
+        cluster: &Arc<PgCluster>,
+        table: &'static str,
+        seconds: f64,
+    ) -> JoinHandle<Result<String, testkit::Error>> {
+        let lock =
+            format!("lock table {table} in access exclusive mode; select pg_sleep({seconds})");
+        let holder = Arc::clone(cluster);
+        let holder = tokio::spawn(async move { holder.sql(holder.primary(), &lock).await });
+        let held = format!(
+            "select count(*) from pg_locks
+             where relation = '{table}'::regclass and mode = 'AccessExclusiveLock' and granted"
+        );
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while cluster.sql(cluster.primary(), &held).await.expect("asked") != "1" {
+            assert!(Instant::now() < deadline, "{table} is not locked");
+        }
+        holder
+    }
+
     #[tokio::test]
     async fn a_pool_that_is_busy_is_no_failure() {
         let cluster = Arc::new(PgCluster::start(0).await.expect("cluster"));
         let server = over(&cluster, &["--db-pool-size", "2"]).await;
         // Longer than anybody waits for a connection, shorter than a server may think.
-        let held = "lock table orders in access exclusive mode; select pg_sleep(6.5)";
-        let holder = Arc::clone(&cluster);
-        let lock = tokio::spawn(async move { holder.sql(holder.primary(), held).await });
-        sleep(Duration::from_millis(300)).await;
+        let lock = locks(&cluster, "orders", 6.5).await;
         let statuses = at_once(&server, 80, true).await;
         lock.await.expect("no panic").expect("held");
         let busy = statuses.iter().filter(|status| **status == 503).count();
@@ -335,10 +353,7 @@ mod postgres {
     async fn clients_that_hang_up_while_the_pool_is_busy_are_no_failure() {
         let cluster = Arc::new(PgCluster::start(0).await.expect("cluster"));
         let server = over(&cluster, &["--db-pool-size", "2"]).await;
-        let held = "lock table users in access exclusive mode; select pg_sleep(4)";
-        let holder = Arc::clone(&cluster);
-        let lock = tokio::spawn(async move { holder.sql(holder.primary(), held).await });
-        sleep(Duration::from_millis(300)).await;
+        let lock = locks(&cluster, "users", 4.0).await;
         let mut calls = JoinSet::new();
         for _ in 0..40 {
             let server = Arc::clone(&server);

@@ -321,6 +321,10 @@ async fn an_order_that_nobody_knows_to_be_placed_leaves_no_stale_quote() {
         proxy.blackhole(true);
         cluster.sql(direct, "insert into gate values (1)").await.expect("opened");
         until("select count(*) from orders", "1").await;
+        // The commit shows before its answer is on the way into the hole.
+        let answering = "select count(*) from pg_stat_activity
+            where application_name = 'escala-enterprise' and wait_event is distinct from 'ClientRead'";
+        until(answering, "0").await;
         proxy.heal();
     };
     let (answer, ()) =
@@ -336,6 +340,12 @@ async fn an_order_that_nobody_knows_to_be_placed_leaves_no_stale_quote() {
 async fn a_server_starts_after_a_failover_with_the_settings_of_before() {
     let cluster = PgCluster::start(1).await.expect("cluster");
     is_placed(&over(&cluster, &[]).await).await;
+    // Replication is asynchronous: what a standby has not got dies with the primary.
+    let orders = async || cluster.sql(cluster.standby(0), "select count(*) from orders").await;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while orders().await.expect("asked") != "1" {
+        assert!(Instant::now() < deadline, "the standby has not got the order");
+    }
     cluster.kill_primary().expect("killed");
     cluster.promote(0).await.expect("promoted");
     let server = over(&cluster, &[]).await;

@@ -103,7 +103,8 @@ async fn a_server_that_cannot_be_used_says_why_and_keeps_the_secret() {
     let pg = PgCluster::builder().setting("hba_file", hba).start().await.unwrap();
     pg.sql(pg.primary(), "create role app login password 'right'").await.unwrap();
     let addr = pg.primary().addr();
-    let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let nobody = connecting::nobody();
+    let free = nobody.local_addr().unwrap();
     for (url, sqlstate) in [
         (format!("postgres://app:hunter2@{addr}/postgres"), Some("28P01")),
         (format!("postgres://app:right@{addr}/hunter"), Some("3D000")),
@@ -386,9 +387,9 @@ async fn a_frozen_connection_fails_its_test_and_is_replaced() {
     let url = format!("postgres://postgres@{}/postgres", proxy.addr());
     let config = PoolConfig::new(url).max_size(2).min_idle(0);
     let config = config.validate_after(Duration::ZERO);
-    let config = config.validation_timeout(Duration::from_millis(200));
-    let config = config.connect_timeout(Duration::from_millis(500));
-    let pool = PgPool::connect(config.acquire_timeout(Duration::from_secs(2))).await.unwrap();
+    let config = config.validation_timeout(Duration::from_secs(1));
+    let config = config.connect_timeout(Duration::from_secs(2));
+    let pool = PgPool::connect(config.acquire_timeout(Duration::from_secs(4))).await.unwrap();
     proxy.blackhole(true);
     let error = pool.query("select 1", &[]).await.unwrap_err();
     assert!(error.is_connection() && error.is_timeout(), "{}", chain(&error));

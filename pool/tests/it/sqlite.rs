@@ -247,7 +247,7 @@ async fn a_job_whose_caller_left_before_it_started_is_skipped() {
 async fn a_job_that_waits_too_long_or_behind_too_many_is_refused() {
     let (_folder, path) = file();
     let config = SqliteConfig::new(&path).readers(1).max_waiters(1);
-    let config = config.acquire_timeout(Duration::from_millis(50));
+    let config = config.acquire_timeout(Duration::from_millis(500));
     let pool = SqlitePool::open(config).await.unwrap();
     let hold = block(&pool, false).await;
     let job = |conn: &Connection| conn.query_row("select 1", [], |row| row.get::<_, i64>(0));
@@ -302,7 +302,7 @@ async fn close_finishes_what_was_accepted() {
 #[tokio::test]
 async fn close_gives_up_at_its_deadline_and_says_what_is_left() {
     let (_folder, path) = file();
-    let config = SqliteConfig::new(&path).close_timeout(Duration::from_millis(50));
+    let config = SqliteConfig::new(&path).close_timeout(Duration::from_secs(1));
     let pool = SqlitePool::open(config).await.unwrap();
     let hold = block(&pool, true).await;
     let waiting = pool.write(|tx| tx.execute_batch("create table u (id)"));
@@ -335,7 +335,7 @@ async fn a_file_that_cannot_be_opened_says_why() {
 #[tokio::test]
 async fn close_turns_away_at_its_deadline_what_waits_behind_a_closure_that_runs() {
     let (_folder, path) = file();
-    let config = SqliteConfig::new(&path).close_timeout(Duration::from_millis(50));
+    let config = SqliteConfig::new(&path).close_timeout(Duration::from_secs(1));
     let pool = SqlitePool::open(config).await.unwrap();
     let first = block(&pool, true).await;
     // These become one group, whose first closure does not end.
@@ -358,7 +358,7 @@ async fn close_turns_away_at_its_deadline_what_waits_behind_a_closure_that_runs(
         (behind, abandoned)
     };
     let both = async { tokio::join!(stuck, refused_first) };
-    let (stuck, (behind, abandoned)) = timeout(Duration::from_secs(5), both).await.unwrap();
+    let (stuck, (behind, abandoned)) = timeout(Duration::from_secs(30), both).await.unwrap();
     stuck.unwrap();
     assert!(matches!(behind, Err(JobError::Pool(PoolError::Closed))));
     // The job that waits and the writer that runs.
@@ -385,7 +385,7 @@ async fn the_hook_is_told_of_waits_holds_and_refusals() {
         told.lock().push((what, took, place.file()));
         panic!("on purpose");
     };
-    let config = SqliteConfig::new(&path).readers(1).acquire_timeout(Duration::from_millis(50));
+    let config = SqliteConfig::new(&path).readers(1).acquire_timeout(Duration::from_millis(500));
     let pool = SqlitePool::builder(config).on_event(hook).open().await.unwrap();
     let hold = block(&pool, false).await;
     let late = pool.query_one("select 1", &[]).await.unwrap_err();

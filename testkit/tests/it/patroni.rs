@@ -8,6 +8,12 @@ async fn a_dead_leader_is_replaced_and_comes_back_as_a_replica() {
     let first = cluster.leader(&[]).await.unwrap();
     assert_eq!(cluster.member(first).name(), format!("n{first}"));
     cluster.sql(first, "create table t (id int)").await.unwrap();
+    // Replication is asynchronous: what no replica has got dies with the leader.
+    for replica in (0..3).filter(|member| *member != first) {
+        while cluster.sql(replica, "select count(*) from t").await.is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
 
     cluster.kill(first).await.unwrap();
     tokio::net::TcpStream::connect(cluster.member(first).addr()).await.unwrap_err();

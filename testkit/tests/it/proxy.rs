@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use testkit::FaultProxy;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{Duration, Instant, timeout};
 
 /// Starts a server that echoes, and ends its side when the client ends.
@@ -138,9 +138,10 @@ async fn a_half_close_ends_only_the_servers_side() {
 
 #[tokio::test]
 async fn a_server_that_is_down_resets_the_client() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let gone = listener.local_addr().unwrap();
-    drop(listener);
+    // Bound, so that it is nobody else's, and not listening.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let gone = socket.local_addr().unwrap();
     let proxy = FaultProxy::start(gone).await.unwrap();
     let mut client = TcpStream::connect(proxy.addr()).await.unwrap();
     assert_eq!(read_error(&mut client).await, ErrorKind::ConnectionReset);

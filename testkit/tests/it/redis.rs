@@ -15,9 +15,12 @@ async fn get(url: &str) -> Option<String> {
 }
 
 async fn connect(url: &str) -> redis::aio::MultiplexedConnection {
+    // The driver's own timeouts are short for a server that a test freezes.
+    let config =
+        redis::AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
     redis::Client::open(url)
         .expect("a URL")
-        .get_multiplexed_async_connection()
+        .get_multiplexed_async_connection_with_config(&config)
         .await
         .expect("a session")
 }

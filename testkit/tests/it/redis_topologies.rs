@@ -60,7 +60,10 @@ async fn messages_are_lost_repeated_and_swapped_by_share_and_nothing_else_is() {
     let proxy = PubSubProxy::start(redis.addr(), 7, faults).await.unwrap();
     let url = format!("redis://{}?protocol=resp3", proxy.addr());
     let (pushes, mut pushed) = tokio::sync::mpsc::unbounded_channel();
-    let config = redis::AsyncConnectionConfig::new().set_push_sender(pushes);
+    let config = redis::AsyncConnectionConfig::new()
+        .set_connection_timeout(None)
+        .set_response_timeout(None)
+        .set_push_sender(pushes);
     let client = redis::Client::open(url).unwrap();
     let mut connection =
         client.get_multiplexed_async_connection_with_config(&config).await.unwrap();

@@ -7,7 +7,7 @@ use escala_cache::{Pattern, RedisStore, SharedStore, Signal, StoreError, When};
 use redis::AsyncCommands;
 use testkit::{FaultProxy, Redis};
 
-use super::{config, healthy, raw};
+use super::{config, healthy, patient, raw};
 
 const MINUTE: Option<Duration> = Some(Duration::from_secs(60));
 
@@ -76,7 +76,7 @@ async fn a_condition_holds_or_nothing_is_written() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_many_who_write_under_a_condition_one_wins() {
     let (redis, one) = healthy().await;
-    let settings = config(redis.url()).operation_timeout(Duration::from_secs(5));
+    let settings = patient(redis.url());
     let other = RedisStore::connect(settings).await.unwrap();
     for round in 0..50_u8 {
         let conditions = if round == 0 { When::Absent } else { starts(&[round - 1]) };
@@ -130,8 +130,8 @@ async fn thousands_of_keys_are_removed_in_chunks() {
 #[tokio::test]
 async fn numbers_go_up_by_one_per_channel_whoever_publishes() {
     let (redis, one) = healthy().await;
-    let other = RedisStore::connect(config(redis.url())).await.unwrap();
-    let stranger = RedisStore::connect(config(redis.url()).namespace("else")).await.unwrap();
+    let other = RedisStore::connect(patient(redis.url())).await.unwrap();
+    let stranger = RedisStore::connect(patient(redis.url()).namespace("else")).await.unwrap();
     assert_eq!(one.sequence("c").await.unwrap(), 0);
     assert_eq!(one.publish("c", vec![]).await.unwrap(), 1);
     assert_eq!(other.publish("c", vec![]).await.unwrap(), 2);
@@ -188,7 +188,7 @@ async fn a_store_that_is_dropped_leaves_no_connection_and_no_task() {
     assert_eq!(signals.recv().await, Some(Signal::Up));
     drop(store);
     // A subscription outlives the store.
-    let publisher = RedisStore::connect(config(redis.url())).await.unwrap();
+    let publisher = RedisStore::connect(patient(redis.url())).await.unwrap();
     publisher.publish("c", b"hello".to_vec()).await.unwrap();
     assert_eq!(
         signals.recv().await,

@@ -7,7 +7,7 @@ use testkit::{FaultProxy, PubSubFaults, PubSubProxy, Redis};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
 
-use super::{config, healthy};
+use super::{config, healthy, patient};
 
 /// The next signal; a test that waits in vain has failed.
 async fn next(signals: &mut Receiver<Signal>) -> Signal {
@@ -23,7 +23,7 @@ fn message(sequence: u64, body: &str) -> Signal {
 async fn attentive(url: String) -> RedisStore {
     let settings = config(url)
         .keepalive(Duration::from_millis(200))
-        .connect_timeout(Duration::from_millis(300))
+        .connect_timeout(Duration::from_millis(500))
         .operation_timeout(Duration::from_secs(5));
     RedisStore::connect(settings).await.unwrap()
 }
@@ -31,7 +31,7 @@ async fn attentive(url: String) -> RedisStore {
 #[tokio::test]
 async fn what_is_published_arrives_in_order_with_its_number() {
     let (redis, store) = healthy().await;
-    let publisher = RedisStore::connect(config(redis.url())).await.unwrap();
+    let publisher = RedisStore::connect(patient(redis.url())).await.unwrap();
     let mut c = store.subscribe("c", None);
     let mut twin = store.subscribe("c", None);
     let mut d = store.subscribe("d", None);
@@ -197,7 +197,8 @@ async fn numbers_show_what_a_bad_way_loses_repeats_and_swaps() {
     let redis = Redis::start().await.unwrap();
     let faults = PubSubFaults { lose: 0.1, repeat: 0.1, swap: 0.1 };
     let proxy = PubSubProxy::start(redis.addr(), 1, faults).await.unwrap();
-    let store = attentive(format!("redis://{}", proxy.addr())).await;
+    let store = patient(format!("redis://{}", proxy.addr()));
+    let store = RedisStore::connect(store).await.unwrap();
     let mut signals = store.subscribe("c", None);
     assert_eq!(next(&mut signals).await, Signal::Up);
     for n in 1..=500 {

@@ -4,7 +4,7 @@
 use escala_cache::{Cache, Pattern, RedisStore};
 use testkit::Redis;
 
-use super::{config, healthy};
+use super::{healthy, patient};
 
 /// Names that would meet if separators, glob characters or bytes were taken for what they are not.
 const TENANTS: [&str; 20] = [
@@ -96,7 +96,7 @@ async fn a_tag_named_after_a_tenant_removes_its_entries_alone() {
 #[tokio::test]
 async fn a_pattern_with_an_escaped_name_removes_its_keys_alone() {
     let redis = Redis::start().await.unwrap();
-    let store = RedisStore::connect(config(redis.url())).await.unwrap();
+    let store = RedisStore::connect(patient(redis.url())).await.unwrap();
     for tenant in TENANTS {
         let cache: Cache<String, String> =
             Cache::builder("plain").shared(store.clone()).build().unwrap();
@@ -123,7 +123,7 @@ async fn applications_and_caches_with_such_names_do_not_meet_either() {
     let names = || TENANTS.into_iter().filter(|name| !name.is_empty());
     let mut caches = Vec::new();
     for namespace in names() {
-        let config = config(redis.url()).namespace(namespace);
+        let config = patient(redis.url()).namespace(namespace);
         let store = RedisStore::connect(config).await.unwrap();
         for name in ["a", "a:k", "*"] {
             let cache: Cache<String, String> =

@@ -7,7 +7,7 @@ use testkit::Redis;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
 
-use super::config;
+use super::patient;
 
 async fn next(signals: &mut Receiver<Signal>) -> Signal {
     let signal = timeout(Duration::from_secs(20), signals.recv()).await;
@@ -20,7 +20,7 @@ fn changed(key: &str) -> Signal {
 
 async fn tracking() -> (Redis, RedisStore) {
     let redis = Redis::start().await.unwrap();
-    let settings = config(redis.url()).operation_timeout(Duration::from_secs(5)).tracking(true);
+    let settings = patient(redis.url()).tracking(true);
     let store = RedisStore::connect(settings).await.unwrap();
     (redis, store)
 }
@@ -38,7 +38,7 @@ async fn others_changes_are_told_and_own_ones_are_not() {
     store.remove(&["1:q:b".to_owned()]).await.unwrap();
     store.remove_matching("1:q:", &Pattern::new("z*")).await.unwrap();
     // And by others: another process of ours, and a person.
-    let other = RedisStore::connect(config(redis.url())).await.unwrap();
+    let other = RedisStore::connect(patient(redis.url())).await.unwrap();
     other.set("1:q:c", b"x".to_vec(), None, When::Always).await.unwrap();
     assert_eq!(next(&mut signals).await, changed("1:q:c"));
     // Redis takes a script for somebody else, so that this one is told, needlessly.
@@ -108,7 +108,7 @@ async fn prefixes_may_come_later_be_equal_and_contain_each_other() {
 #[tokio::test]
 async fn without_the_setting_redis_is_not_asked_to_track_and_a_cluster_cannot() {
     let redis = Redis::start().await.unwrap();
-    let store = RedisStore::connect(config(redis.url())).await.unwrap();
+    let store = RedisStore::connect(patient(redis.url())).await.unwrap();
     let mut signals = store.subscribe("c", Some("1:q:"));
     assert_eq!(next(&mut signals).await, Signal::Up);
     let stats = redis.cli(&["INFO", "clients"]).await.unwrap();
@@ -122,11 +122,7 @@ async fn without_the_setting_redis_is_not_asked_to_track_and_a_cluster_cannot() 
 async fn a_user_who_may_not_track_is_told_at_once_and_one_who_may_no_more_still_works() {
     let rules = ["on", ">s3cret", "~*", "&*", "+@all", "-client|tracking"];
     let redis = Redis::builder().user("alice", &rules).start().await.unwrap();
-    let settings = config(redis.url())
-        .username("alice")
-        .password("s3cret")
-        .operation_timeout(Duration::from_secs(5))
-        .tracking(true);
+    let settings = patient(redis.url()).username("alice").password("s3cret").tracking(true);
     let refused = RedisStore::connect(settings.clone()).await.unwrap_err();
     assert!(matches!(refused, ConnectError::Denied(_)), "{refused:?}");
 

@@ -19,18 +19,21 @@ pub(super) const SLACK: Duration = Duration::from_secs(5);
 
 /// A store with which Redis is well, however busy the machine is.
 pub(super) fn store(url: &str) -> RedisRateStore {
-    with_timeout(url, Duration::from_secs(10))
+    let patience = Duration::from_secs(10);
+    let config = config(url).timeout(patience).connect_timeout(patience);
+    // What is known to be refused is refused without asking, however long a test takes.
+    RedisRateStore::new(config.denial_max(Duration::from_secs(3_600))).unwrap()
 }
 
 /// A store that soon runs out of patience.
 pub(super) fn hasty(url: &str) -> RedisRateStore {
-    with_timeout(url, TIMEOUT)
+    RedisRateStore::new(config(url).timeout(TIMEOUT)).unwrap()
 }
 
-/// A store whose breaker tries Redis again soon.
-fn with_timeout(url: &str, timeout: Duration) -> RedisRateStore {
-    let config = RedisRateConfig::new(url).timeout(timeout);
+/// For a store whose breaker tries Redis again soon.
+fn config(url: &str) -> RedisRateConfig {
+    let config = RedisRateConfig::new(url);
     let pause = Duration::from_millis(200);
     let breaker = config.breaker.clone().open_for(pause).open_for_max(pause);
-    RedisRateStore::new(config.breaker(breaker)).unwrap()
+    config.breaker(breaker)
 }

@@ -187,7 +187,7 @@ async fn a_server_that_fails_is_out_for_its_time_and_then_tried_again() {
         [upstreams.app]
         strategy = "round_robin"
         max_fails = 2
-        fail_timeout = "1s"
+        fail_timeout = "4s"
         servers = [{{ address = "{}" }}, {{ address = "{}" }}]
         [[routes]]
         path = "/"

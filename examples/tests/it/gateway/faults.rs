@@ -3,17 +3,13 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::{Gateway, Origin, Reply, Upstream};
 
 async fn start(server: &str, origin: &Origin) -> Gateway {
-    start_with_patience(server, origin, "500ms").await
-}
-
-async fn start_with_patience(server: &str, origin: &Origin, patience: &str) -> Gateway {
-    start_with(server, origin, (patience, patience)).await
+    start_with(server, origin, ("2s", "2s")).await
 }
 
 /// With the patience for servers, and that for clients.
@@ -102,7 +98,7 @@ async fn a_server_killed_within_a_body_leaves_no_body_that_looks_whole() {
 #[tokio::test]
 async fn a_client_that_leaves_or_stalls_is_no_failure_of_the_server() {
     let origin = Origin::start().await;
-    let gateway = start("", &origin).await;
+    let gateway = start_with("", &origin, ("1h", "500ms")).await;
     origin.script("/silent", [Reply::raw("").silence()]);
     let mut leaves = gateway.client().await;
     leaves.send("GET /silent HTTP/1.1\r\nHost: a\r\n\r\n").await;
@@ -182,10 +178,10 @@ async fn heads_that_are_too_large_are_refused() {
 
 #[tokio::test]
 async fn a_request_that_was_not_sent_goes_elsewhere_whatever_it_is() {
-    let nobody = {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        listener.local_addr().expect("address")
-    };
+    // Bound, so that it is nobody else's, and not listening.
+    let socket = TcpSocket::new_v4().expect("socket");
+    socket.bind("127.0.0.1:0".parse().expect("address")).expect("bind");
+    let nobody = socket.local_addr().expect("address");
     let upstream = Upstream::start("a").await;
     let gateway = Gateway::start(&format!(
         r#"
@@ -252,7 +248,7 @@ async fn a_post_that_was_sent_is_not_sent_again() {
 async fn a_stop_lets_the_open_request_finish() {
     let origin = Origin::start().await;
     // The stop may take a while on a busy machine, in which the body is silent.
-    let gateway = start_with_patience("", &origin, "30s").await;
+    let gateway = start_with("", &origin, ("30s", "30s")).await;
     let go = Arc::new(Semaphore::new(0));
     let head = Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nabc");
     origin.script("/slow", [head.wait(&go).bytes("def")]);

@@ -144,7 +144,7 @@ async fn a_websocket_echoes_and_counts_as_in_flight_until_it_ends() {
 #[tokio::test]
 async fn a_tunnel_in_which_nothing_moves_is_closed() {
     let echo = Echo::start().await;
-    let gateway = start(&echo, "tunnel_idle_timeout = \"300ms\"").await;
+    let gateway = start(&echo, "tunnel_idle_timeout = \"2s\"").await;
     let mut client = open(&gateway).await;
     client.send(message("a")).await;
     assert_eq!(client.exactly(3).await.len(), 3);

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Semaphore;
 
 use super::process::command;
@@ -25,7 +25,7 @@ fn check(answer: &Answer, status: u16, error: &str) {
 #[tokio::test]
 async fn an_origin_that_cannot_answer_is_a_502_and_a_silent_one_a_504() {
     let origin = Origin::start().await;
-    let proxy = Proxy::start(origin.address, "--origin-timeout 300ms").await;
+    let proxy = Proxy::start(origin.address, "--origin-timeout 2s").await;
     origin.script("/closes", [Reply::raw("").close()]);
     origin.script("/half", [Reply::raw("HTTP/1.1 200 OK\r\nContent-").close()]);
     origin.script("/nonsense", [Reply::raw("SSH-2.0-OpenSSH_9.2\r\n\r\n").close()]);
@@ -47,10 +47,10 @@ async fn an_origin_that_cannot_answer_is_a_502_and_a_silent_one_a_504() {
         assert_eq!(origin.seen(path).len(), 1, "{path} was asked again");
     }
 
-    let nobody = {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        listener.local_addr().expect("address")
-    };
+    // Bound, so that it is nobody else's, and not listening.
+    let socket = TcpSocket::new_v4().expect("socket");
+    socket.bind("127.0.0.1:0".parse().expect("address")).expect("bind");
+    let nobody = socket.local_addr().expect("address");
     let proxy = Proxy::start(nobody, "").await;
     let mut client = proxy.client().await;
     check(&client.get("/", &[]).await, 502, "connection_refused");
@@ -62,7 +62,7 @@ async fn an_origin_that_cannot_answer_is_a_502_and_a_silent_one_a_504() {
 #[tokio::test]
 async fn a_body_that_breaks_off_is_not_ended_as_if_it_were_whole() {
     let origin = Origin::start().await;
-    let proxy = Proxy::start(origin.address, "--origin-timeout 300ms").await;
+    let proxy = Proxy::start(origin.address, "--origin-timeout 2s").await;
     let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
     let length = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nabc";
     for (path, reply) in [

@@ -7,15 +7,17 @@ use std::time::Duration;
 use escala_pool::{PgPool, PoolConfig, PoolError};
 use testkit::{FaultProxy, PgCluster};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use super::{backend, chain, cluster};
 
-/// An address where nobody listens.
-async fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+/// A socket at whose address nobody listens, as long as it is held.
+pub(super) fn nobody() -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    socket
 }
 
 /// The port of the server that a pool reaches.
@@ -27,7 +29,8 @@ async fn reached(url: &str) -> Result<String, PoolError> {
 #[tokio::test]
 async fn hosts_are_tried_in_turn_until_one_answers() {
     let pg = cluster().await;
-    let (addr, dead) = (pg.primary().addr(), nobody().await);
+    let nobody = nobody();
+    let (addr, dead) = (pg.primary().addr(), nobody.local_addr().unwrap());
     let port = addr.port().to_string();
     let found = reached(&format!("postgres://postgres@{dead},{addr}/postgres")).await.unwrap();
     assert_eq!(found, port);
@@ -54,7 +57,8 @@ async fn hosts_are_tried_in_turn_until_one_answers() {
 #[tokio::test]
 async fn the_error_is_that_of_the_server_that_tells_most() {
     let pg = cluster().await;
-    let (addr, dead) = (pg.primary().addr(), nobody().await);
+    let nobody = nobody();
+    let (addr, dead) = (pg.primary().addr(), nobody.local_addr().unwrap());
     for (url, telling) in [
         (format!("postgres://postgres@{addr},{dead}/missing"), "3D000"),
         (format!("postgres://nobody@{dead},{addr}/postgres"), "28000"),
@@ -106,7 +110,8 @@ async fn the_role_of_the_server_decides() {
 #[tokio::test]
 async fn a_primary_serves_who_prefers_a_standby_that_is_down() {
     let pg = cluster().await;
-    let (addr, dead) = (pg.primary().addr(), nobody().await);
+    let nobody = nobody();
+    let (addr, dead) = (pg.primary().addr(), nobody.local_addr().unwrap());
     let silent = FaultProxy::start(addr).await.unwrap();
     silent.blackhole(true);
     for hosts in
@@ -115,7 +120,7 @@ async fn a_primary_serves_who_prefers_a_standby_that_is_down() {
         let url =
             format!("postgres://postgres@{hosts}/postgres?target_session_attrs=prefer-standby");
         let config = PoolConfig::new(url).max_size(1).min_idle(0);
-        let pool = PgPool::connect(config.connect_timeout(Duration::from_secs(2))).await.unwrap();
+        let pool = PgPool::connect(config.connect_timeout(Duration::from_secs(8))).await.unwrap();
         assert!(backend(&pool).await > 0, "{hosts}");
     }
 }
@@ -224,10 +229,10 @@ async fn a_connect_that_ends_while_it_asks_for_the_role_leaves_nothing_behind() 
     let addr = tells_no_role(pg.primary().addr(), told).await;
     let url = format!("postgres://postgres@{addr}/postgres?target_session_attrs=primary");
     let config = PoolConfig::new(url).max_size(1).min_idle(0);
-    let config = config.connect_timeout(Duration::from_millis(300));
+    let config = config.connect_timeout(Duration::from_secs(3));
     let error = PgPool::connect(config).await.unwrap_err();
     assert!(error.is_connection() && error.is_timeout(), "{}", chain(&error));
     // The task that moves the bytes waits for an answer, and would do so for ever.
-    let told = timeout(Duration::from_secs(5), async { (tells.recv().await, tells.recv().await) });
+    let told = timeout(Duration::from_secs(30), async { (tells.recv().await, tells.recv().await) });
     assert_eq!(told.await.unwrap(), (Some("asked"), Some("gone")));
 }

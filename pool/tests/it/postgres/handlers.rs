@@ -22,7 +22,7 @@ async fn name(lease: Leased<PgPool>) -> String {
 async fn a_handler_gets_a_lease_and_a_full_pool_is_503_while_health_checks_pass() {
     let pg = cluster().await;
     let config = PoolConfig::new(pg.primary().url()).max_size(1).min_idle(0).pipelines(0);
-    let config = config.acquire_timeout(Duration::from_millis(300));
+    let config = config.acquire_timeout(Duration::from_secs(3));
     let pool = PgPool::connect(config).await.unwrap();
     let app = Router::new().route("/", get(name)).layer(PoolLayer::new(pool.clone()));
     let request = || Request::get("/").body(Body::empty()).unwrap();

@@ -140,7 +140,9 @@ async fn a_write_inside_a_read_works_and_runs_once() {
         // Twice would be a duplicate key.
         assert_eq!(pool.query_one(put, &[&id]).await.unwrap().get::<_, i64>(0), id);
     }
-    assert_eq!(pool.stats().moved_total, 1, "its text is known from then on");
+    // Once, and once more if the server stood still so long meanwhile.
+    let moved = pool.stats().moved_total;
+    assert!((1..=2).contains(&moved), "{moved}: its text is known from then on");
     let with = "with new as (insert into t values ($1) returning id) select id from new";
     assert_eq!(pool.query_one(with, &[&7_i64]).await.unwrap().get::<_, i64>(0), 7);
     let locking = "select id from t where id = $1 for update";
@@ -272,14 +274,24 @@ async fn ddl_under_a_pipeline_heals() {
 async fn a_frozen_backend_of_a_pipeline_fails_nobody() {
     let pg = cluster().await;
     let pool = pool(&pg, 4, 1).await;
-    open_pipeline(&pool).await;
-    let shared = backend(&pool).await;
+    let shared = loop {
+        open_pipeline(&pool).await;
+        let before = pool.stats();
+        let process = backend(&pool).await;
+        let after = pool.stats();
+        // Asked there, and not moved from there to another connection.
+        if after.pipelined_total > before.pipelined_total && after.moved_total == before.moved_total
+        {
+            break process;
+        }
+    };
+    let moved = pool.stats().moved_total;
     pg.freeze_session(pg.primary(), shared).unwrap();
     for value in 0..20 {
         let reads = async { tokio::join!(echo(&pool, value), echo(&pool, -value)) };
         assert!(timeout(Duration::from_secs(3), reads).await.is_ok(), "{:?}", pool.stats());
     }
-    assert!(pool.stats().moved_total > 0);
+    assert!(pool.stats().moved_total > moved);
     // Nobody can make it fit again.
     while pool.stats().recovery_failures_total == 0 {
         sleep(Duration::from_millis(10)).await;

@@ -89,6 +89,8 @@ async fn lag_is_right_with_a_frozen_walreceiver() {
     let cluster = PgCluster::start(2).await.unwrap();
     let watched = watch(&cluster).await;
     write_for(&cluster, Duration::from_millis(300)).await;
+    let has_all = || watched.freshness("n1").lag == Some(Duration::ZERO);
+    eventually("it has all so far", has_all).await;
     cluster.freeze(0).unwrap();
     let frozen = write_for(&cluster, Duration::from_secs(3)).await;
     check("walreceiver frozen", &watched, "n1", || frozen.elapsed()).await;
@@ -115,6 +117,8 @@ async fn a_replica_too_far_behind_is_excluded_until_it_has_caught_up() {
     assert_eq!(excluded("n2"), (Role::Replica, None));
     cluster.resume_replay(0).await.unwrap();
     eventually("it is admitted", || excluded("n1") == (Role::Replica, None)).await;
+    let is_told = || about(&watched.events, "n1").len() > 1;
+    eventually("that is told as well", is_told).await;
     let told: Vec<String> = about(&watched.events, "n1");
     assert_eq!(told.len(), 2, "{told:?}");
     assert!(told[0].contains("bytes behind") && told[1] == "n1 has caught up", "{told:?}");

@@ -34,7 +34,7 @@ async fn a_stranger_is_refused_and_reported() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn nodes_that_come_are_watched_and_nodes_that_go_are_not() {
     let cluster = PgCluster::start(2).await.unwrap();
     let mut members = members(&urls(&cluster));
@@ -143,7 +143,7 @@ async fn a_role_without_the_right_is_told_which() {
     events.has("the missing right is named", is_it).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_server_that_hangs_is_out_and_returns() {
     let cluster = PgCluster::start(2).await.unwrap();
     let watched = watch(&cluster).await;

@@ -134,6 +134,10 @@ async fn a_promotion_shows_in_the_next_token() {
     let cluster = PgCluster::start(1).await.unwrap();
     drop(with_table(&cluster).await);
     cluster.sql(cluster.primary(), "select pg_switch_wal()").await.unwrap();
+    // Replication is asynchronous: what the standby has not got dies with the primary.
+    while cluster.sql(cluster.standby(0), "select from t").await.is_err() {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
     cluster.kill_primary().unwrap();
     cluster.promote(0).await.unwrap();
     let promoted = client(cluster.standby(0)).await;

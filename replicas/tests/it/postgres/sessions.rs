@@ -299,8 +299,10 @@ async fn a_read_that_a_vacuum_cancels_goes_on_elsewhere() {
     let (answer, ()) = tokio::join!(db.read_with(&session, classify, read), vacuum);
     let rows = answer.unwrap();
     assert!(rows == 10 || rows == 1_000, "{rows}");
-    assert_eq!(*faults.lock(), [Fault::Conflict]);
-    assert_eq!(begun.load(Relaxed), 2);
+    // The other standby may have that vacuum still to come when the read begins there.
+    let faults = faults.into_inner();
+    assert!(!faults.is_empty() && faults.iter().all(|fault| *fault == Fault::Conflict));
+    assert_eq!(begun.load(Relaxed), faults.len() as u64 + 1);
     for name in ["replica-1", "replica-2"] {
         assert_eq!(node(&db, name).failed_total, 0, "nobody is to blame");
     }

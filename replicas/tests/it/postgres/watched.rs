@@ -147,11 +147,13 @@ impl Writers {
             let log = Arc::clone(&log);
             tasks.spawn(async move {
                 while !stop.load(Relaxed) {
+                    // Before the pick: the monitor may learn of another primary right after it.
+                    let picked = Instant::now();
                     let Ok(pick) = db.write() else {
                         sleep(Duration::from_millis(2)).await;
                         continue;
                     };
-                    let (node, picked) = (pick.name().to_owned(), Instant::now());
+                    let node = pick.name().to_owned();
                     let id = i64::try_from(next.fetch_add(1, Relaxed)).unwrap();
                     let result = pick.execute(&format!("insert into written values ({id})")).await;
                     let succeeded = result.is_ok();
