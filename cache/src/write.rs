@@ -59,7 +59,11 @@ impl<K: std::hash::Hash + Eq, V> Fence<K, V> {
     /// between the two by tag make it void; those of its key do not.
     #[cfg(feature = "http")]
     pub(crate) fn backdated(self, earlier: &Self) -> Self {
-        Self { origin: earlier.origin, begun: earlier.begun, ..self }
+        let view = self
+            .view
+            .zip(earlier.view.as_ref())
+            .map(|(view, earlier)| view.with_control_of(earlier));
+        Self { origin: earlier.origin, begun: earlier.begun, view, ..self }
     }
 }
 

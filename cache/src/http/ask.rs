@@ -11,7 +11,6 @@ use crate::http::engine::{
 };
 use crate::http::fill::{Escort, Fill};
 use crate::http::growing::{Growing, Reader};
-use crate::http::key;
 use crate::http::landing::{Landing, Live};
 use crate::http::origin::{Origin, send_again};
 use crate::http::respond::{Client, strip_conditions};
@@ -79,6 +78,7 @@ impl<S: Origin<B>, B: Default + Send + 'static> Ask<S, B> {
     pub(crate) async fn run(mut self) -> Result<Asked<S::Body>, S::Failure> {
         let (route, target) = (Arc::clone(&self.route), self.target.clone());
         let (mut fence, mut asked_at) = stamp(&route, &target).await;
+        self.forget_what_is_gone().await;
         let parts = std::mem::replace(&mut self.parts, Request::new(()).into_parts().0);
         let again = (!self.question.preconditions.is_empty()).then(|| parts.clone());
         let request = self.outgoing(parts);
@@ -102,6 +102,19 @@ impl<S: Origin<B>, B: Default + Send + 'static> Ask<S, B> {
             response = send_again(&mut self.service, request).await?;
         }
         Ok(self.receive(response, asked_at, fence))
+    }
+
+    /// What was found before the fence may have been removed or replaced until then, and nothing
+    /// that the origin says now may bring it back.
+    async fn forget_what_is_gone(&mut self) {
+        for found in &self.question.candidates {
+            if !self.route.inner().store.still_has(found).await {
+                self.question.candidates.clear();
+                self.question.preconditions.clear();
+                self.question.validation = None;
+                return;
+            }
+        }
     }
 
     fn outgoing(&mut self, mut parts: Parts) -> Request<B> {
@@ -143,11 +156,17 @@ impl<S: Origin<B>, B: Default + Send + 'static> Ask<S, B> {
         let at = *nominated(&heads, headers, now).last()?;
         let (old, key) = (*wholes.get(at)?, self.question.candidates.get(at)?.key.clone());
         let view = self.client.view();
-        let Freshened { head, fate } =
+        let Freshened { mut head, fate } =
             freshen(&self.route.policy, &view, &old.head, headers, asked_at, now);
-        let tags = match self.tags(headers) {
-            Some(tags) if tags.is_empty() => old.tags.clone(),
-            tags => tags.unwrap_or_default(),
+        self.route.strip_surrogate_key(&mut head);
+        let (tags, fate) = match self.target.tags(headers) {
+            Some(tags) if tags.is_empty() => (old.tags.clone(), fate),
+            Some(tags) => (tags, fate),
+            // No purge would find it: what is stored stays as it is.
+            None => {
+                raise(&self.route.inner().counts.untaggable);
+                (Vec::new(), if fate == Fate::Replace { Fate::Leave } else { fate })
+            }
         };
         let whole = Whole { head, body: old.body.clone(), tags };
         let body = whole.body.clone();
@@ -232,21 +251,13 @@ impl<S: Origin<B>, B: Default + Send + 'static> Ask<S, B> {
             inner.mark(&self.question.flight_key);
             return Err("event-stream");
         }
-        let Some(tags) = self.tags(&parts.headers) else {
+        let Some(tags) = self.target.tags(&parts.headers) else {
             raise(&inner.counts.untaggable);
             inner.mark(&self.question.flight_key);
             return Err("surrogate-key");
         };
-        if inner.config.strip_surrogate_key {
-            head.headers.remove(key::SURROGATE_KEY);
-        }
+        self.route.strip_surrogate_key(&mut head);
         Ok((head, tags))
-    }
-
-    fn tags(&self, headers: &http::HeaderMap) -> Option<Vec<String>> {
-        let tenant = self.target.tenant.as_deref();
-        let keys = key::surrogate_keys(headers)?;
-        Some(keys.iter().map(|name| key::surrogate_tag(tenant, name)).collect())
     }
 
     fn fill(&mut self, head: Arc<StoredHead>, tags: Vec<String>, fence: Fence) -> Fill {

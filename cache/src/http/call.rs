@@ -123,8 +123,9 @@ impl<S: Origin<B>, B: Default + Send + 'static> Call<S, B> {
                 Join::Hit(response) => return Ok(self.hit(&response)),
                 Join::Lead(lead) => return self.lead(question, lead).await,
                 Join::Follow(follow) => {
+                    let late = follow.is_late();
                     let news = timeout(inner.config.collapse_wait, follow.news()).await;
-                    match self.followed(&question, news) {
+                    match self.followed(&question, news, late) {
                         Followed::Answer(response, outcome) => {
                             self.token.settle(outcome);
                             return Ok(response);
@@ -134,6 +135,13 @@ impl<S: Origin<B>, B: Default + Send + 'static> Call<S, B> {
                     }
                 }
             }
+        }
+        // Another's may have been stored meanwhile.
+        let (route, now) = (&self.route, self.route.inner().now());
+        if question.fwd != Fwd::Request
+            && let Some(response) = route.fresh(&self.target, &self.client.view(), now)
+        {
+            return Ok(self.hit(&response));
         }
         self.alone(question).await
     }
@@ -203,9 +211,11 @@ impl<S: Origin<B>, B: Default + Send + 'static> Call<S, B> {
         &self,
         question: &Question,
         news: Result<Option<Landing>, Elapsed>,
+        late: bool,
     ) -> Followed<S::Body> {
         let inner = self.route.inner();
         match news {
+            Ok(Some(landing)) if late && !self.may_reuse(&landing) => Followed::Nothing,
             Ok(Some(landing)) => self.share(question, &landing),
             Ok(None) => Followed::Nothing,
             Err(_) => {
@@ -222,6 +232,22 @@ impl<S: Origin<B>, B: Default + Send + 'static> Call<S, B> {
                 }
             }
         }
+    }
+
+    /// Whether an answer that was there before this request may serve it without the origin, as
+    /// if it were stored already. Which request it fits is looked at by who shares it.
+    fn may_reuse(&self, landing: &Landing) -> bool {
+        let head = match landing {
+            Landing::Live(live) => Some(&*live.head),
+            Landing::Confirmed(response) => response.as_whole().map(|whole| &whole.head),
+            // Has rules of its own.
+            Landing::StandIn(..) => return true,
+        };
+        let view = self.client.view();
+        head.is_some_and(|head| {
+            let fits = head.matches(&self.client.headers);
+            !fits || self.route.would_serve(&view, head, self.route.inner().now())
+        })
     }
 
     /// Answers with another's answer, if it fits this request too.

@@ -158,10 +158,19 @@ pub(crate) async fn update_by_head(
 ) {
     let Some(whole) = found.response.as_whole() else { return };
     let inner = route.inner();
+    if !inner.store.still_has(&found).await {
+        return;
+    }
     let stored = (&whole.head, whole.body.len() as u64);
     let view = client.view();
     match head_update(&route.policy, &view, stored, answer, asked_at, inner.now()) {
-        HeadUpdate::Update(freshened) if freshened.fate == Fate::Replace => {
+        HeadUpdate::Update(mut freshened) if freshened.fate == Fate::Replace => {
+            let tags = match target.tags(answer.1) {
+                Some(tags) if tags.is_empty() => whole.tags.clone(),
+                Some(tags) => tags,
+                None => return raise(&inner.counts.untaggable),
+            };
+            route.strip_surrogate_key(&mut freshened.head);
             let names = freshened.head.vary_names();
             let fill = Fill {
                 route: Arc::clone(route),
@@ -169,7 +178,7 @@ pub(crate) async fn update_by_head(
                 secondary: vary::secondary_key(&names, &client.headers),
                 names,
                 head: Arc::new(freshened.head),
-                tags: whole.tags.clone(),
+                tags,
                 fence,
                 flight_key: found.key,
                 escort: Escort::default(),

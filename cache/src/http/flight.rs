@@ -64,7 +64,9 @@ impl<T: Clone> Flights<T> {
     ) -> Join<T, H> {
         let mut shard = self.shard(key).lock();
         if let Some(flight) = shard.get(key) {
-            return Join::Follow(Follow(flight.subscribe()));
+            let news = flight.subscribe();
+            let late = !matches!(*news.borrow(), News::Waiting);
+            return Join::Follow(Follow { news, late });
         }
         if let Some(hit) = recheck() {
             return Join::Hit(hit);
@@ -156,12 +158,21 @@ pub(crate) struct Attendant<T>(
 );
 
 /// Where a follower waits.
-pub(crate) struct Follow<T>(watch::Receiver<News<T>>);
+pub(crate) struct Follow<T> {
+    news: watch::Receiver<News<T>>,
+    late: bool,
+}
 
 impl<T: Clone> Follow<T> {
+    /// Whether the origin had answered before this one joined: the answer is not one to its
+    /// request, but one that was there.
+    pub(crate) fn is_late(&self) -> bool {
+        self.late
+    }
+
     /// What the flight brought; `None` if there is nothing to share.
     pub(crate) async fn news(mut self) -> Option<T> {
-        match self.0.wait_for(|news| !matches!(news, News::Waiting)).await.as_deref() {
+        match self.news.wait_for(|news| !matches!(news, News::Waiting)).await.as_deref() {
             Ok(News::Shared(news)) => Some(news.clone()),
             Ok(News::Waiting | News::Alone) | Err(_) => None,
         }

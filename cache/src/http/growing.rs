@@ -366,8 +366,8 @@ impl Drop for Reader {
                     chunk.pending -= 1;
                 }
             }
-            state.let_go();
-            state.filler.take()
+            // Whatever room there is, the filler has to know who is left.
+            state.let_go().or_else(|| state.filler.take())
         };
         wake(filler);
     }

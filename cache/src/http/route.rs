@@ -172,6 +172,23 @@ impl Route {
         }
     }
 
+    /// Whether a response with this head could answer the request without the origin.
+    pub(crate) fn would_serve(
+        &self,
+        view: &RequestView<'_>,
+        head: &StoredHead,
+        now: UnixMs,
+    ) -> bool {
+        matches!(decide(&self.policy, view, &[head], now), Decision::Serve(_))
+    }
+
+    /// Takes off a head that is stored what clients should not see.
+    pub(crate) fn strip_surrogate_key(&self, head: &mut StoredHead) {
+        if self.inner().config.strip_surrogate_key {
+            head.headers.remove(key::SURROGATE_KEY);
+        }
+    }
+
     fn is_fresh(
         &self,
         view: &RequestView<'_>,

@@ -12,6 +12,7 @@ use tower_service::Service;
 use crate::BoxError;
 use crate::http::body::Body;
 use crate::http::call::Call;
+use crate::http::finish::joined;
 use crate::http::future::ResponseFuture;
 use crate::http::key;
 use crate::http::purge::Purge;
@@ -19,6 +20,7 @@ use crate::http::respond::Client;
 use crate::http::route::{Class, Route, view};
 use crate::http::stats::Outcome;
 use crate::http::write::Write;
+use crate::load;
 
 /// A service whose responses are cached; made by [`HttpCacheLayer`](crate::http::HttpCacheLayer).
 #[derive(Clone)]
@@ -109,7 +111,7 @@ where
 }
 
 /// Answers `PURGE`.
-async fn purge<B>(route: &Route, parts: &Parts) -> Response<Body<B>> {
+async fn purge<B>(route: &Arc<Route>, parts: &Parts) -> Response<Body<B>> {
     let token = route.inner().counts.start();
     let (code, title) = match try_purge(route, parts).await {
         Ok(true) => (StatusCode::OK, "purged"),
@@ -122,7 +124,7 @@ async fn purge<B>(route: &Route, parts: &Parts) -> Response<Body<B>> {
 }
 
 /// Whether every layer is clear.
-async fn try_purge(route: &Route, parts: &Parts) -> Result<bool, StatusCode> {
+async fn try_purge(route: &Arc<Route>, parts: &Parts) -> Result<bool, StatusCode> {
     let admitted = route.purge.as_ref().is_some_and(|config| config.admits(&parts.headers));
     if !admitted {
         return Err(StatusCode::FORBIDDEN);
@@ -133,12 +135,17 @@ async fn try_purge(route: &Route, parts: &Parts) -> Result<bool, StatusCode> {
     if keys.is_empty() {
         return Ok(inner.take_target(&target.primary, soft).await.is_complete());
     }
-    let mut complete = true;
-    for name in keys {
-        let tag = key::surrogate_tag(target.tenant.as_deref(), &name);
-        complete &= inner.take_tag(&tag, soft).await.is_complete();
-    }
-    Ok(complete)
+    let route = Arc::clone(route);
+    // To the end, also if the client goes away meanwhile.
+    let purging = load::spawn(async move {
+        let mut complete = true;
+        for name in keys {
+            let tag = key::surrogate_tag(target.tenant.as_deref(), &name);
+            complete &= route.inner().take_tag(&tag, soft).await.is_complete();
+        }
+        complete
+    });
+    Ok(joined(purging.await).await)
 }
 
 impl<S: fmt::Debug> fmt::Debug for HttpCacheService<S> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 
 use crate::cache::{Cache, Found as Stored};
 use crate::entry::Entry;
@@ -32,6 +32,15 @@ pub(crate) struct Found {
 pub(crate) struct Target {
     pub(crate) tenant: Option<String>,
     pub(crate) primary: String,
+}
+
+impl Target {
+    /// The tags of an answer with these headers; `None` if they name too many, or none that can be
+    /// read.
+    pub(crate) fn tags(&self, headers: &HeaderMap) -> Option<Vec<String>> {
+        let keys = key::surrogate_keys(headers)?;
+        Some(keys.iter().map(|name| key::surrogate_tag(self.tenant.as_deref(), name)).collect())
+    }
 }
 
 /// How long and with whom a response is stored.
@@ -89,16 +98,18 @@ impl Store {
             Some((found, _)) => found.as_variants().cloned(),
             None => None,
         };
+        let asked_at = whole.head.request_at;
         let entry = entry(target, whole, terms.life);
         if terms.names.is_empty() && index.is_none() {
-            return self.cache.insert_fenced(fence, entry);
+            return !self.has_newer(&target.primary, asked_at)
+                && self.cache.insert_fenced(fence, entry);
         }
         let variant = key::variant(&target.primary, terms.secondary);
         // Its key was not known when the origin was asked, so it is by tags that a removal since
         // then finds it.
         let entry = entry.tag(key::target_tag(&target.primary)).tag(key::EVERYTHING);
         let fence = self.cache.fence(&variant).await.backdated(&fence);
-        if !self.cache.insert_fenced(fence, entry) {
+        if self.has_newer(&variant, asked_at) || !self.cache.insert_fenced(fence, entry) {
             return false;
         }
         let life = terms.life.fresh.saturating_add(terms.life.stale).min(LONGEST);
@@ -120,10 +131,29 @@ impl Store {
         true
     }
 
+    /// Whether memory has what its origin was asked for later: an answer that took long does not
+    /// replace it.
+    fn has_newer(&self, key: &str, asked_at: UnixMs) -> bool {
+        let held = self.peek(key);
+        let held = held.as_ref().and_then(|(response, _)| response.as_whole());
+        held.is_some_and(|held| held.head.request_at > asked_at)
+    }
+
+    /// Whether what was found is what stands there still.
+    pub(crate) async fn still_has(&self, found: &Found) -> bool {
+        let held = match self.peek(&found.key) {
+            Some((held, _)) => Some(held),
+            None => self.find(&found.key).await.map(|(held, _)| held),
+        };
+        held.is_some_and(|held| held.is(&found.response))
+    }
+
     /// Removes (or with `soft` makes stale) every variant of a target.
     pub(crate) async fn remove_target(&self, primary: &str, soft: bool) -> Removal {
-        let by_tag = self.remove_tag(&key::target_tag(primary), soft).await;
-        let by_key = self.remove_key(primary, soft).await;
+        let tag = key::target_tag(primary);
+        // Both at once: memory is clear, and the rest under way, whenever this is dropped.
+        let (by_tag, by_key) =
+            tokio::join!(self.remove_tag(&tag, soft), self.remove_key(primary, soft));
         if by_tag.is_complete() { by_key } else { by_tag }
     }
 
@@ -139,8 +169,8 @@ impl Store {
 
     /// Removes everything.
     pub(crate) async fn clear(&self) -> Removal {
-        let variants = self.remove_tag(key::EVERYTHING, false).await;
-        let all = self.cache.clear().await;
+        let (variants, all) =
+            tokio::join!(self.remove_tag(key::EVERYTHING, false), self.cache.clear());
         if variants.is_complete() { all } else { variants }
     }
 }

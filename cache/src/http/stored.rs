@@ -81,6 +81,15 @@ impl StoredResponse {
         Self(Arc::new(Stored::Variants(variants)))
     }
 
+    /// Whether both are the same response, however each was read.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+            || match (self.as_whole(), other.as_whole()) {
+                (Some(one), Some(other)) => one.head == other.head && one.body == other.body,
+                _ => false,
+            }
+    }
+
     /// The response, unless this is an index.
     pub(crate) fn as_whole(&self) -> Option<&Whole> {
         match &*self.0 {

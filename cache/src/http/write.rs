@@ -45,8 +45,8 @@ impl<S: Origin<B>, B: Default + Send + 'static> Write<S, B> {
                 unknown.target = None;
                 let view = client.view();
                 let uris = invalidations(&view, response.status(), response.headers());
-                for uri in uris {
-                    remove(&route, &target, &client, &uri).await;
+                if !uris.is_empty() {
+                    remove_all(Arc::clone(&route), target.clone(), client.clone(), uris).await;
                 }
                 // Its answer may serve later reads, if the policy says so: only what is removed
                 // from now on is newer than it.
@@ -73,6 +73,17 @@ impl<S: Origin<B>, B: Default + Send + 'static> Write<S, B> {
 /// Whether the method may change something, as far as the engine knows it.
 fn is_unsafe(client: &Client) -> bool {
     !invalidations(&client.view(), StatusCode::OK, &HeaderMap::new()).is_empty()
+}
+
+/// To the end, also if the client goes away meanwhile.
+async fn remove_all(route: Arc<Route>, target: Target, client: Client, uris: Vec<http::Uri>) {
+    let removing = async move {
+        for uri in &uris {
+            remove(&route, &target, &client, uri).await;
+        }
+    };
+    // The task is dropped only with its runtime, and then nobody reads what it left.
+    load::spawn(removing).await.ok();
 }
 
 async fn remove(route: &Route, target: &Target, client: &Client, uri: &http::Uri) {

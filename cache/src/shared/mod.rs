@@ -90,6 +90,15 @@ pub(crate) struct View {
     expected: Option<Fingerprint>,
 }
 
+#[cfg(feature = "http")]
+impl View {
+    /// The same key, as a load sees it that began when `earlier` was taken: what was removed since
+    /// then is newer than what it brings.
+    pub(crate) fn with_control_of(self, earlier: &Self) -> Self {
+        Self { control: earlier.control, ..self }
+    }
+}
+
 /// What became of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Filled {

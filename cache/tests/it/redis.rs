@@ -47,7 +47,10 @@ async fn healthy() -> (Redis, RedisStore) {
 
 async fn raw(redis: &Redis) -> MultiplexedConnection {
     let client = redis::Client::open(redis.url()).unwrap();
-    client.get_multiplexed_async_connection().await.unwrap()
+    // The driver's own limits are short for a machine that stands still.
+    let config =
+        redis::AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+    client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
 }
 
 /// Values in the server, removed ones left out.

@@ -225,3 +225,28 @@ proptest! {
         }
     }
 }
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Woken(std::sync::atomic::AtomicUsize);
+
+impl std::task::Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_slow_reader_that_goes_away_lets_the_filler_go_on() {
+    let (growing, filler) = growing(None);
+    let mut quick = growing.reader().unwrap();
+    let slow = growing.reader().unwrap();
+    while filler.push(chunk(LIMIT / 2)) != Keep::GivenUp {}
+    drain(&mut quick);
+    let woken = Arc::<Woken>::default();
+    let waker = Waker::from(Arc::clone(&woken));
+    assert!(filler.poll_room(&mut Context::from_waker(&waker)).is_pending());
+    drop(slow);
+    assert_eq!(woken.0.load(std::sync::atomic::Ordering::SeqCst), 1);
+    assert!(has_room(&filler));
+}

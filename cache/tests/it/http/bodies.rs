@@ -17,10 +17,10 @@ use tower::ServiceExt;
 
 use super::support::{Origin, assert_adds_up, cache, get, request, seconds, settle};
 
-type Piece = Result<Bytes, BoxError>;
+pub(crate) type Piece = Result<Bytes, BoxError>;
 
 /// A body that the test sends piece by piece.
-pub(crate) struct Piecewise(mpsc::Receiver<Piece>);
+pub(crate) struct Piecewise(pub(crate) mpsc::Receiver<Piece>);
 
 impl http_body::Body for Piecewise {
     type Data = Bytes;

@@ -21,7 +21,7 @@ fn stack(origin: &Origin) -> (HttpCache, Router) {
 
 /// Polls a request until it has been pending `steps` times, then drops it. Between the polls
 /// everything else goes on. Says whether it came to its end.
-async fn dropped_after(app: &Router, method: &str, steps: usize) -> bool {
+pub(crate) async fn dropped_after(app: &Router, method: &str, steps: usize) -> bool {
     let mut future = pin!(app.clone().oneshot(request(method, "/", &[])));
     for _ in 0..=steps {
         match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {

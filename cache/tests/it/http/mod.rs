@@ -6,6 +6,7 @@ mod collapse;
 mod contract;
 mod hits;
 mod purge;
+mod races;
 mod safety;
 mod settings;
 mod shared;

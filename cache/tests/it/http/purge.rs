@@ -4,7 +4,9 @@ use axum::Router;
 use escala_cache::http::{HttpCache, HttpCacheConfig, HttpCacheLayer, PurgeConfig};
 use http::StatusCode;
 
-use super::support::{Origin, assert_adds_up, cache, get, get_with, request, respond, send};
+use super::support::{
+    Origin, answer, assert_adds_up, cache, get, get_with, request, respond, seconds, send,
+};
 
 const TOKEN: &str = "a-token-of-some-length";
 const BEARER: (&str, &str) = ("authorization", "Bearer a-token-of-some-length");
@@ -160,4 +162,34 @@ async fn a_response_with_more_keys_than_can_be_purged_is_not_stored() {
     get(&app, "/").await;
     assert_eq!(get(&app, "/").await.body, "answer 1");
     assert_eq!(cache.stats().untaggable, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_keys_of_a_304_are_not_shown_either_and_take_effect() {
+    let many = (0..100).map(|n| n.to_string()).collect::<Vec<_>>().join(" ");
+    for (keys, of_new) in [("b", true), (many.as_str(), false)] {
+        let keys_of_304 = keys.to_owned();
+        let origin = Origin::new(move |parts, n| {
+            let fields = [("cache-control", "max-age=60"), ("etag", "\"v1\"")];
+            if parts.headers.contains_key("if-none-match") {
+                let keys = [("surrogate-key", keys_of_304.as_str())];
+                answer(304, &[&fields[..], &keys[..]].concat(), "")
+            } else {
+                respond(&[&fields[..], &[("surrogate-key", "a")]].concat(), &format!("answer {n}"))
+            }
+        });
+        let cache = cache(HttpCacheConfig::default());
+        let app = origin.behind(HttpCacheLayer::new(cache.clone()));
+        get(&app, "/").await;
+        tokio::time::advance(seconds(61)).await;
+        for _ in 0..2 {
+            let got = get(&app, "/").await;
+            assert_eq!((got.body.as_str(), got.field("surrogate-key")), ("answer 0", ""));
+        }
+        // Keys that cannot be had leave the ones of before, and the response as it was.
+        let tag = if of_new { "b" } else { "a" };
+        assert!(cache.purge_tag(None, tag).await.is_complete());
+        assert_ne!(get(&app, "/").await.body, "answer 0", "{tag}");
+        assert_eq!(cache.stats().untaggable > 0, !of_new);
+    }
 }

@@ -10,7 +10,7 @@ use super::support::{Origin, get, get_with, over, request, respond, seconds, sen
 use crate::support::FakeStore;
 
 /// A process of its own over the shared store.
-fn process(store: &FakeStore, origin: &Origin) -> (HttpCache, Router) {
+pub(crate) fn process(store: &FakeStore, origin: &Origin) -> (HttpCache, Router) {
     let storage = HttpCache::storage("pages").shared(store.clone()).build().unwrap();
     let cache = over(storage, HttpCacheConfig::default());
     let app = origin.behind(HttpCacheLayer::new(cache.clone()));

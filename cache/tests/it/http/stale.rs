@@ -1,17 +1,13 @@
 //! Revalidation, and what is served past its lifetime.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::Router;
 use escala_cache::http::{HttpCache, HttpCacheConfig, HttpCacheLayer};
 use http::StatusCode;
-use parking_lot::Mutex;
 
 use super::support::{
-    Origin, answer, assert_adds_up, cache, get, get_with, respond, seconds, settle,
+    Interrupted, Origin, answer, assert_adds_up, cache, get, get_with, respond, seconds, settle,
 };
 
 fn stack(origin: &Origin) -> (HttpCache, Router) {
@@ -130,20 +126,12 @@ async fn a_stale_response_that_was_revalidated_meanwhile_is_not_again() {
     for look in 1.. {
         let origin =
             Origin::counting(&[("cache-control", "max-age=60, stale-while-revalidate=60")]);
-        let clock = Arc::new(Interrupted::default());
-        let cache = HttpCache::with_clock(
-            HttpCache::storage("pages").build().unwrap(),
-            HttpCacheConfig::default(),
-            {
-                let clock = Arc::clone(&clock);
-                move || clock.now()
-            },
-        )
-        .unwrap();
+        let (clock, cache) = Interrupted::cache();
         let app = origin.behind(HttpCacheLayer::new(cache.clone()));
         get(&app, "/").await;
-        clock.seconds.store(90, Ordering::SeqCst);
-        clock.interrupt(look, app.clone());
+        clock.forward(90);
+        let other = app.clone();
+        clock.interrupt(look, async move { drop(get(&other, "/").await) });
         let got = get(&app, "/").await;
         assert_eq!(origin.requests(), 2, "look {look}");
         assert_eq!(cache.stats().revalidations, 1, "look {look}");
@@ -153,37 +141,6 @@ async fn a_stale_response_that_was_revalidated_meanwhile_is_not_again() {
             assert!(look > 3, "{look} looks only");
             return;
         }
-    }
-}
-
-/// A clock at one of whose looks something happens on another thread, to its end.
-#[derive(Default)]
-struct Interrupted {
-    seconds: AtomicU64,
-    looks: AtomicU64,
-    waiting: Mutex<Option<(u64, Router)>>,
-}
-
-impl Interrupted {
-    /// The `look`-th look from now on has a client of `app` served.
-    fn interrupt(&self, look: u64, app: Router) {
-        self.looks.store(0, Ordering::SeqCst);
-        *self.waiting.lock() = Some((look, app));
-    }
-
-    fn has_interrupted(&self) -> bool {
-        self.waiting.lock().is_none()
-    }
-
-    fn now(&self) -> SystemTime {
-        let look = self.looks.fetch_add(1, Ordering::SeqCst) + 1;
-        let due = self.waiting.lock().take_if(|(at, _)| *at == look);
-        if let Some((_, app)) = due {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let client = move || runtime.unwrap().block_on(async { get(&app, "/").await });
-            thread::spawn(client).join().unwrap();
-        }
-        UNIX_EPOCH + seconds(1_767_225_600 + self.seconds.load(Ordering::SeqCst))
     }
 }
 

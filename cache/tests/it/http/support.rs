@@ -1,7 +1,8 @@
 //! An origin that can be held up and told what to answer, and the cache in front of it.
 
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
@@ -31,6 +32,55 @@ pub(crate) fn over(cache: Cache<String, StoredResponse>, config: HttpCacheConfig
     let start = Instant::now();
     let clock = move || UNIX_EPOCH + Duration::from_secs(START) + start.elapsed();
     HttpCache::with_clock(cache, config, clock).unwrap()
+}
+
+/// A clock at one of whose looks something happens on another thread, to its end.
+#[derive(Default)]
+pub(crate) struct Interrupted {
+    seconds: AtomicU64,
+    looks: AtomicU64,
+    waiting: Mutex<Option<(u64, Event)>>,
+}
+
+type Event = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Interrupted {
+    /// The clock of a cache in memory.
+    pub(crate) fn cache() -> (Arc<Self>, HttpCache) {
+        let clock = Arc::new(Self::default());
+        let storage = HttpCache::storage("pages").build().unwrap();
+        let now = {
+            let clock = Arc::clone(&clock);
+            move || clock.now()
+        };
+        let cache = HttpCache::with_clock(storage, HttpCacheConfig::default(), now).unwrap();
+        (clock, cache)
+    }
+
+    pub(crate) fn forward(&self, seconds: u64) {
+        self.seconds.fetch_add(seconds, Ordering::SeqCst);
+    }
+
+    /// At the `look`-th look from now on `event` happens.
+    pub(crate) fn interrupt(&self, look: u64, event: impl Future<Output = ()> + Send + 'static) {
+        self.looks.store(0, Ordering::SeqCst);
+        *self.waiting.lock() = Some((look, Box::pin(event)));
+    }
+
+    pub(crate) fn has_interrupted(&self) -> bool {
+        self.waiting.lock().is_none()
+    }
+
+    fn now(&self) -> SystemTime {
+        let look = self.looks.fetch_add(1, Ordering::SeqCst) + 1;
+        let due = self.waiting.lock().take_if(|(at, _)| *at == look);
+        if let Some((_, event)) = due {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.unwrap();
+            std::thread::spawn(move || runtime.block_on(event)).join().unwrap();
+        }
+        UNIX_EPOCH + Duration::from_secs(START + self.seconds.load(Ordering::SeqCst))
+    }
 }
 
 /// The date `seconds` after the start, as HTTP writes it.
