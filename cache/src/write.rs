@@ -47,10 +47,13 @@ pub struct Fence<K, V>
 where
     K: std::hash::Hash + Eq,
 {
-    /// `None` while a removal is under way.
-    ticket: Option<Ticket<K, Landed<V>>>,
+    ticket: Ticket<K, Landed<V>>,
     origin: Origin,
+    /// `None` if the shared layer could not tell what it has.
     view: Option<View>,
+    /// Whether the shared layer is to be filled: not if the key was being changed there, or anything
+    /// removed.
+    trusts_shared: bool,
     begun: clock::Tick,
 }
 
@@ -139,26 +142,23 @@ where
     pub async fn fence(&self, key: &K) -> Fence<K, V> {
         coherence::listen(&self.core).await;
         let origin = Origin { loaded: self.core.removals.now(), created_ms: wall_ms() };
-        let ticket = self.core.flights.fence(key);
+        let (ticket, trusts_shared) = self.core.flights.fence(key);
         let view = match &self.core.shared {
-            Some(shared) if ticket.is_some() => {
-                shared.look(&key.text()).await.ok().map(|looked| looked.view())
-            }
-            _ => None,
+            Some(shared) => shared.look(&key.text()).await.ok().map(|looked| looked.view()),
+            None => None,
         };
-        Fence { ticket, origin, view, begun: clock::now() }
+        Fence { ticket, origin, view, trusts_shared, begun: clock::now() }
     }
 
     /// Stores what was read since the fence was made, unless it is void; says whether it stored
     /// it. The shared layer is filled in the background.
     pub fn insert_fenced(&self, fence: Fence<K, V>, entry: Entry<V>) -> bool {
-        let Fence { ticket, origin, view, begun } = fence;
-        let Some(ticket) = ticket else { return false };
+        let Fence { ticket, origin, view, trusts_shared, begun } = fence;
         let core = Arc::clone(&self.core);
         let (text, load) = (core.text_of(ticket.key()), clock::now().since(begun));
         let prepared = core.prepare(&text, entry, origin, load, None);
         let Some(prepared) = prepared.filter(|prepared| prepared.store) else { return false };
-        let view = view.filter(|_| !prepared.shared_fresh.is_zero());
+        let view = view.filter(|_| trusts_shared && !prepared.shared_fresh.is_zero());
         let stored = load::publish(&core, &ticket, view.is_some(), prepared.slot.clone())
             && core.is_served(&prepared.slot);
         if let (true, Some(shared), Some(view)) = (stored, core.shared.clone(), view) {

@@ -127,9 +127,13 @@ where
         !held && !self.is_sweeping()
     }
 
-    /// As [`promote`](Self::promote), for a fill that may write the shared layer.
-    pub(crate) fn fence(self: &Arc<Self>, key: &K) -> Option<Ticket<K, V>> {
-        self.begin(key, Fills::Both, |slot| slot.holds == 0)
+    /// Registers a fill of what is now read from the source; and whether the shared layer is to be
+    /// trusted for `key`. If not, the fill is for memory alone.
+    pub(crate) fn fence(self: &Arc<Self>, key: &K) -> (Ticket<K, V>, bool) {
+        let mut shard = self.shard(key).lock();
+        let slot = shard.entry(key.clone()).or_default();
+        let trusts_shared = slot.holds == 0 && !self.is_sweeping();
+        (self.register(key, slot, Fills::Both), trusts_shared)
     }
 
     fn begin(

@@ -208,3 +208,19 @@ async fn who_comes_after_the_head_gets_nothing_that_has_to_be_validated() {
         assert_eq!(early.collect().await.unwrap().to_bytes(), "early");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_asked_for_during_a_write_elsewhere_is_kept_in_memory() {
+    let (store, origin) = (FakeStore::default(), Origin::counting(FRESH));
+    let (cache, app) = process(&store, &origin);
+    let gate = store.gate_removes();
+    let writer = app.clone();
+    let write = tokio::spawn(async move { send(&writer, request("POST", "/b", &[])).await });
+    gate.arrived().await;
+    get(&app, "/a").await;
+    assert!(get(&app, "/a").await.is_hit());
+    assert_eq!((cache.stats().stored, cache.stats().discarded), (1, 0));
+    gate.open();
+    write.await.unwrap();
+    assert!(get(&app, "/a").await.is_hit());
+}
