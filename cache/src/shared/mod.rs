@@ -11,6 +11,7 @@ mod recovery;
 pub(crate) mod redis;
 mod store;
 mod update;
+mod view;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -29,6 +30,7 @@ use recovery::Recovery;
 pub use store::{SharedStore, Signal, StoreFuture, When};
 pub(crate) use update::Pulse;
 use update::Ticks;
+pub(crate) use view::View;
 
 /// The shared layer of one cache.
 pub(crate) struct Shared<V> {
@@ -80,23 +82,6 @@ pub(crate) struct Found<V> {
     /// Zero if it may only stand in.
     pub(crate) fresh_left: Duration,
     pub(crate) stale_left: Duration,
-}
-
-/// What a load must know to write its value: what stood there before it began.
-#[derive(Debug, Clone)]
-pub(crate) struct View {
-    control: Control,
-    /// How the bytes under the key began, if there were any.
-    expected: Option<Fingerprint>,
-}
-
-#[cfg(feature = "http")]
-impl View {
-    /// The same key, as a load sees it that began when `earlier` was taken: what was removed since
-    /// then is newer than what it brings.
-    pub(crate) fn with_control_of(self, earlier: &Self) -> Self {
-        Self { control: earlier.control, ..self }
-    }
 }
 
 /// What became of a write.
