@@ -96,7 +96,7 @@ async fn a_client_that_does_not_read_its_response_is_closed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_that_goes_on_after_its_answer_is_no_head() {
-    let server = Server::start(config().header_read_timeout(Duration::from_millis(500))).await;
+    let server = Server::start(config().header_read_timeout(Duration::from_secs(1))).await;
     let mut client = server.connect().await;
     let parts = 40;
     client

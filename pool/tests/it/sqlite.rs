@@ -403,9 +403,9 @@ async fn the_hook_is_told_of_waits_holds_and_refusals() {
     assert_eq!(stats.acquired_total, 201);
     assert!(log[0].2.ends_with("sqlite.rs"), "where `read` was called: {}", log[0].2);
     let failed = log.iter().find(|line| line.0 == "failed").unwrap();
-    assert!(failed.1 >= Duration::from_millis(50), "{failed:?}");
+    assert!(failed.1 >= Duration::from_millis(500), "{failed:?}");
     // The blocked read held its thread for as long as the other waited.
-    assert!(stats.hold_seconds_total >= 0.05, "{stats:?}");
+    assert!(stats.hold_seconds_total >= 0.5, "{stats:?}");
     let held: Duration = log.iter().filter(|line| line.0 == "returned").map(|line| line.1).sum();
     assert!((held.as_secs_f64() - stats.hold_seconds_total).abs() < 1e-6);
     assert_adds_up(&stats);
