@@ -184,13 +184,43 @@ where
     {
         let read = self.core.memory.read(key, &self.core.removals);
         let held = read.is_held();
+        (self.found(key, read), held)
+    }
+
+    /// As [`lookup_memory`](Self::lookup_memory), without counting: the second look of a caller that
+    /// has counted.
+    #[cfg(feature = "http")]
+    pub(crate) fn look_again<Q>(&self, key: &Q) -> Option<Found<V>>
+    where
+        K: Borrow<Q>,
+        Q: CacheKey + ToOwned<Owned = K> + ?Sized,
+    {
+        let read = self.core.memory.look(key, &self.core.removals);
+        self.found(key, read)
+    }
+
+    /// Whether the shared layer can be asked for `key`, or there is none.
+    #[cfg(feature = "http")]
+    pub(crate) fn trusts_shared<Q>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: CacheKey + ToOwned<Owned = K> + ?Sized,
+    {
+        self.core.shared.is_none() || self.core.flights.trusts_shared(key)
+    }
+
+    fn found<Q>(&self, key: &Q, read: Read<V>) -> Option<Found<V>>
+    where
+        K: Borrow<Q>,
+        Q: CacheKey + ToOwned<Owned = K> + ?Sized,
+    {
         let (content, stale) = match read {
             Read::Hit(content) => (content, false),
             Read::Renew(content) => (content, !self.core.memory.is_fresh(key, &self.core.removals)),
             Read::StandIn(slot) => (slot.content, true),
             Read::Suspect(_) | Read::Remains | Read::Miss => (None, true),
         };
-        (content.map(|value| Found { value, stale }), held)
+        content.map(|value| Found { value, stale })
     }
 
     /// The value under `key`, loaded from the source if no layer has it.

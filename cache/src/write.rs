@@ -138,7 +138,11 @@ where
     /// Takes the right to fill `key` with what is read from the source from now on.
     ///
     /// For callers whose loads are no plain futures (a response that is streamed, say); others
-    /// use [`get_or_load`](Self::get_or_load). Dropped unused, it does nothing.
+    /// use [`get_or_load`](Self::get_or_load). Dropped unused, it does nothing. Taken while the key is
+    /// being changed in the shared layer, or anything removed there, it fills memory alone.
+    ///
+    /// # Cost
+    /// With a shared layer one look there.
     pub async fn fence(&self, key: &K) -> Fence<K, V> {
         coherence::listen(&self.core).await;
         let origin = Origin { loaded: self.core.removals.now(), created_ms: wall_ms() };

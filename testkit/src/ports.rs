@@ -36,7 +36,8 @@ pub(crate) fn free() -> Result<u16, Error> {
     for _ in 0..span {
         let offset = NEXT.fetch_add(1, Relaxed) % span;
         let port = u16::try_from(LOWEST + offset).expect("the range ends below 65536");
-        if TcpListener::bind(loopback(port)).is_ok() && mark(port) {
+        // Marked first: a server that is down may come back to its port at any moment.
+        if mark(port) && TcpListener::bind(loopback(port)).is_ok() {
             return Ok(port);
         }
     }
@@ -48,8 +49,8 @@ pub(crate) fn free() -> Result<u16, Error> {
 }
 
 /// Marks a port as ours as long as this process lives, also while the server on it is down: by a
-/// UDP socket, which none of the servers needs and which goes with the process. `false` if another
-/// process has marked it.
+/// UDP socket, which none of the servers needs and which goes with the process. `false` if it is
+/// marked already.
 fn mark(port: u16) -> bool {
     static MARKS: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
     let mark = UdpSocket::bind(loopback(port));

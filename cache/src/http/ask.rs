@@ -77,8 +77,9 @@ impl<S: Origin<B>, B: Default + Send + 'static> Ask<S, B> {
     /// own, which take the escort along.
     pub(crate) async fn run(mut self) -> Result<Asked<S::Body>, S::Failure> {
         let (route, target) = (Arc::clone(&self.route), self.target.clone());
-        let (mut fence, mut asked_at) = stamp(&route, &target).await;
-        self.forget_what_is_gone().await;
+        let mut fence = route.inner().store.fence(&target).await;
+        self.catch_up().await;
+        let mut asked_at = route.inner().now();
         let parts = std::mem::replace(&mut self.parts, Request::new(()).into_parts().0);
         let again = (!self.question.preconditions.is_empty()).then(|| parts.clone());
         let request = self.outgoing(parts);
@@ -97,7 +98,8 @@ impl<S: Origin<B>, B: Default + Send + 'static> Ask<S, B> {
             }
             // It confirms nothing we have (RFC 9111, section 4.3.4): ask for the whole.
             strip_conditions(&mut parts.headers);
-            (fence, asked_at) = stamp(&route, &target).await;
+            fence = route.inner().store.fence(&target).await;
+            asked_at = route.inner().now();
             let request = Request::from_parts(parts, B::default());
             response = send_again(&mut self.service, request).await?;
         }
@@ -106,12 +108,18 @@ impl<S: Origin<B>, B: Default + Send + 'static> Ask<S, B> {
 
     /// What was found before the fence may have been removed or replaced until then, and nothing
     /// that the origin says now may bring it back.
-    async fn forget_what_is_gone(&mut self) {
-        for found in &self.question.candidates {
-            if !self.route.inner().store.still_has(found).await {
-                self.question.candidates.clear();
-                self.question.preconditions.clear();
-                self.question.validation = None;
+    async fn catch_up(&mut self) {
+        let question = &mut self.question;
+        if question.preconditions.is_empty() && question.validation.is_none() {
+            return;
+        }
+        for found in &mut question.candidates {
+            if let Some(held) = self.route.inner().store.still(found).await {
+                *found = held;
+            } else {
+                question.candidates.clear();
+                question.preconditions.clear();
+                question.validation = None;
                 return;
             }
         }
@@ -280,12 +288,6 @@ impl<S: Origin<B>, B: Default + Send + 'static> Ask<S, B> {
             lead.share(landing.clone());
         }
     }
-}
-
-/// When the origin is asked: removals from now on win over its answer.
-async fn stamp(route: &Route, target: &Target) -> (Fence, UnixMs) {
-    let inner = route.inner();
-    (inner.store.fence(target).await, inner.now())
 }
 
 fn is_event_stream(value: &HeaderValue) -> bool {

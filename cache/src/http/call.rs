@@ -13,7 +13,9 @@ use tokio::time::{Instant, timeout};
 
 use crate::http::ask::{Ask, Asked, Question};
 use crate::http::body::Body;
-use crate::http::engine::{CacheStatus, Decision, Failure, Forward, Fwd, Served, Validation, vary};
+use crate::http::engine::{
+    CacheStatus, Decision, Failure, Forward, Fwd, Served, UnixMs, Validation, vary,
+};
 use crate::http::fill::Escort;
 use crate::http::finish::{finish, joined, revalidate, update_by_head};
 use crate::http::flight::{Join, Lead};
@@ -119,13 +121,13 @@ impl<S: Origin<B>, B: Default + Send + 'static> Call<S, B> {
             let inner = route.inner();
             let now = inner.now();
             let recheck = || route.fresh(&self.target, &self.client.view(), now);
-            match inner.flights.join(&question.flight_key, recheck) {
+            let suits = |landing: &Landing| self.may_reuse(landing, now);
+            match inner.flights.join(&question.flight_key, suits, recheck) {
                 Join::Hit(response) => return Ok(self.hit(&response)),
                 Join::Lead(lead) => return self.lead(question, lead).await,
                 Join::Follow(follow) => {
-                    let late = follow.is_late();
                     let news = timeout(inner.config.collapse_wait, follow.news()).await;
-                    match self.followed(&question, news, late) {
+                    match self.followed(&question, news) {
                         Followed::Answer(response, outcome) => {
                             self.token.settle(outcome);
                             return Ok(response);
@@ -211,11 +213,9 @@ impl<S: Origin<B>, B: Default + Send + 'static> Call<S, B> {
         &self,
         question: &Question,
         news: Result<Option<Landing>, Elapsed>,
-        late: bool,
     ) -> Followed<S::Body> {
         let inner = self.route.inner();
         match news {
-            Ok(Some(landing)) if late && !self.may_reuse(&landing) => Followed::Nothing,
             Ok(Some(landing)) => self.share(question, &landing),
             Ok(None) => Followed::Nothing,
             Err(_) => {
@@ -236,7 +236,7 @@ impl<S: Origin<B>, B: Default + Send + 'static> Call<S, B> {
 
     /// Whether an answer that was there before this request may serve it without the origin, as
     /// if it were stored already. Which request it fits is looked at by who shares it.
-    fn may_reuse(&self, landing: &Landing) -> bool {
+    fn may_reuse(&self, landing: &Landing, now: UnixMs) -> bool {
         let head = match landing {
             Landing::Live(live) => Some(&*live.head),
             Landing::Confirmed(response) => response.as_whole().map(|whole| &whole.head),
@@ -246,7 +246,7 @@ impl<S: Origin<B>, B: Default + Send + 'static> Call<S, B> {
         let view = self.client.view();
         head.is_some_and(|head| {
             let fits = head.matches(&self.client.headers);
-            !fits || self.route.would_serve(&view, head, self.route.inner().now())
+            !fits || self.route.would_serve(&view, head, now)
         })
     }
 

@@ -116,7 +116,8 @@ pub(crate) fn revalidate<S: Origin<B>, B: Default + Send + 'static>(
     let Some(validation) = route.validation(&client.view(), &found, now) else { return };
     // Another's may have ended since this one was found.
     let recheck = || route.fresh(&target, &client.view(), now);
-    let Join::Lead(lead) = inner.flights.join(&flight_key, recheck) else { return };
+    let join = inner.flights.join(&flight_key, |_| true, recheck);
+    let Join::Lead(lead) = join else { return };
     let Ok(permit) = Arc::clone(&inner.background).try_acquire_owned() else {
         raise(&inner.counts.revalidations_skipped);
         return;
@@ -156,11 +157,9 @@ pub(crate) async fn update_by_head(
     asked_at: UnixMs,
     fence: Fence,
 ) {
-    let Some(whole) = found.response.as_whole() else { return };
     let inner = route.inner();
-    if !inner.store.still_has(&found).await {
-        return;
-    }
+    let Some(found) = inner.store.still(&found).await else { return };
+    let Some(whole) = found.response.as_whole() else { return };
     let stored = (&whole.head, whole.body.len() as u64);
     let view = client.view();
     match head_update(&route.policy, &view, stored, answer, asked_at, inner.now()) {

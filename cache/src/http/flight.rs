@@ -55,18 +55,25 @@ impl<T: Clone> Flights<T> {
         Self { shards: std::array::from_fn(shard), hasher, under_way: AtomicUsize::new(0) }
     }
 
-    /// Joins the flight for `key` or starts one. `recheck` looks into memory once more, where no
-    /// flight can land unseen.
+    /// Joins the flight for `key` or starts one: also in the place of one that has landed with what
+    /// the caller cannot use, by `suits`. `recheck` looks into memory once more, where no flight can
+    /// land unseen.
     pub(crate) fn join<H>(
         self: &Arc<Self>,
         key: &str,
+        suits: impl FnOnce(&T) -> bool,
         recheck: impl FnOnce() -> Option<H>,
     ) -> Join<T, H> {
         let mut shard = self.shard(key).lock();
         if let Some(flight) = shard.get(key) {
-            let news = flight.subscribe();
-            let late = !matches!(*news.borrow(), News::Waiting);
-            return Join::Follow(Follow { news, late });
+            let follow = Follow(flight.subscribe());
+            let fits = match &*follow.0.borrow() {
+                News::Shared(news) => suits(news),
+                News::Waiting | News::Alone => true,
+            };
+            if fits {
+                return Join::Follow(follow);
+            }
         }
         if let Some(hit) = recheck() {
             return Join::Hit(hit);
@@ -158,21 +165,12 @@ pub(crate) struct Attendant<T>(
 );
 
 /// Where a follower waits.
-pub(crate) struct Follow<T> {
-    news: watch::Receiver<News<T>>,
-    late: bool,
-}
+pub(crate) struct Follow<T>(watch::Receiver<News<T>>);
 
 impl<T: Clone> Follow<T> {
-    /// Whether the origin had answered before this one joined: the answer is not one to its
-    /// request, but one that was there.
-    pub(crate) fn is_late(&self) -> bool {
-        self.late
-    }
-
     /// What the flight brought; `None` if there is nothing to share.
     pub(crate) async fn news(mut self) -> Option<T> {
-        match self.news.wait_for(|news| !matches!(news, News::Waiting)).await.as_deref() {
+        match self.0.wait_for(|news| !matches!(news, News::Waiting)).await.as_deref() {
             Ok(News::Shared(news)) => Some(news.clone()),
             Ok(News::Waiting | News::Alone) | Err(_) => None,
         }
@@ -192,14 +190,14 @@ mod tests {
     }
 
     fn lead(flights: &Arc<Flights<u32>>) -> Lead<u32> {
-        match flights.join("key", || None::<()>) {
+        match flights.join("key", |_| true, || None::<()>) {
             Join::Lead(lead) => lead,
             _ => panic!("there is one"),
         }
     }
 
     fn follow(flights: &Arc<Flights<u32>>) -> Follow<u32> {
-        match flights.join("key", || None::<()>) {
+        match flights.join("key", |_| true, || None::<()>) {
             Join::Follow(follow) => follow,
             _ => panic!("there is a flight"),
         }
@@ -215,7 +213,7 @@ mod tests {
         drop(lead);
         assert_eq!(early.news().await, Some(7));
         assert_eq!(late.news().await, Some(7));
-        assert!(matches!(flights.join("key", || Some(8)), Join::Hit(8)));
+        assert!(matches!(flights.join("key", |_| true, || Some(8)), Join::Hit(8)));
         assert_eq!(flights.under_way(), 0);
     }
 
@@ -243,6 +241,27 @@ mod tests {
         drop(follow);
         assert!(timeout(limit / 2, over.as_mut()).await.is_err());
         assert!(timeout(limit, over.as_mut()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn who_cannot_use_what_has_landed_flies_next_and_others_follow() {
+        let flights = flights();
+        let old = lead(&flights);
+        let early = follow(&flights);
+        old.share(1);
+        let Join::Lead(new) = flights.join("key", |news| *news > 1, || None::<()>) else {
+            panic!("1 is not more than 1")
+        };
+        let late = match flights.join("key", |news| *news > 1, || None::<()>) {
+            Join::Follow(follow) => follow,
+            _ => panic!("the new one has not landed"),
+        };
+        drop(old);
+        new.share(2);
+        assert_eq!((early.news().await, late.news().await), (Some(1), Some(2)));
+        drop(new);
+        assert_eq!(flights.under_way(), 0);
+        drop(lead(&flights));
     }
 
     #[tokio::test]

@@ -94,22 +94,33 @@ impl Store {
         terms: Terms<'_>,
         fence: Fence,
     ) -> bool {
+        let trusts_shared = self.cache.trusts_shared(&target.primary);
         let index = match self.find(&target.primary).await {
             Some((found, _)) => found.as_variants().cloned(),
             None => None,
         };
         let asked_at = whole.head.request_at;
         let entry = entry(target, whole, terms.life);
-        if terms.names.is_empty() && index.is_none() {
-            return !self.has_newer(&target.primary, asked_at)
-                && self.cache.insert_fenced(fence, entry);
+        if index.is_none() {
+            if self.has_newer(&target.primary, asked_at, terms.now) {
+                return false;
+            }
+            if terms.names.is_empty() {
+                return self.cache.insert_fenced(fence, entry);
+            }
+            // The shared layer may have an index that could not be asked for while something was
+            // removed. A new one in its place would hide the variants it names.
+            if !trusts_shared || !self.cache.trusts_shared(&target.primary) {
+                return false;
+            }
         }
         let variant = key::variant(&target.primary, terms.secondary);
         // Its key was not known when the origin was asked, so it is by tags that a removal since
         // then finds it.
         let entry = entry.tag(key::target_tag(&target.primary)).tag(key::EVERYTHING);
         let fence = self.cache.fence(&variant).await.backdated(&fence);
-        if self.has_newer(&variant, asked_at) || !self.cache.insert_fenced(fence, entry) {
+        if self.has_newer(&variant, asked_at, terms.now) || !self.cache.insert_fenced(fence, entry)
+        {
             return false;
         }
         let life = terms.life.fresh.saturating_add(terms.life.stale).min(LONGEST);
@@ -132,20 +143,24 @@ impl Store {
     }
 
     /// Whether memory has what its origin was asked for later: an answer that took long does not
-    /// replace it.
-    fn has_newer(&self, key: &str, asked_at: UnixMs) -> bool {
-        let held = self.peek(key);
-        let held = held.as_ref().and_then(|(response, _)| response.as_whole());
-        held.is_some_and(|held| held.head.request_at > asked_at)
+    /// replace it. What is stale may go; so may what is from the future, by a clock that was set back
+    /// or that of another machine.
+    fn has_newer(&self, key: &str, asked_at: UnixMs, now: UnixMs) -> bool {
+        self.cache.look_again(key).filter(|held| !held.stale).is_some_and(|held| {
+            let asked = held.value.as_whole().map(|held| held.head.request_at);
+            asked.is_some_and(|asked| asked > asked_at && asked <= now)
+        })
     }
 
-    /// Whether what was found is what stands there still.
-    pub(crate) async fn still_has(&self, found: &Found) -> bool {
-        let held = match self.peek(&found.key) {
-            Some((held, _)) => Some(held),
-            None => self.find(&found.key).await.map(|(held, _)| held),
+    /// What was found as it stands there now, perhaps confirmed meanwhile; `None` if it is gone or
+    /// was replaced.
+    pub(crate) async fn still(&self, found: &Found) -> Option<Found> {
+        let (response, stale) = match self.cache.look_again(&found.key) {
+            Some(Stored { value, stale }) => (value, stale),
+            None => self.find(&found.key).await?,
         };
-        held.is_some_and(|held| held.is(&found.response))
+        let key = found.key.clone();
+        response.is(&found.response).then_some(Found { key, response, stale })
     }
 
     /// Removes (or with `soft` makes stale) every variant of a target.

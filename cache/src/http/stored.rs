@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, header};
 use serde::{Deserialize, Serialize};
 
 use crate::http::engine::{StoredHead, UnixMs, vary};
@@ -81,13 +81,17 @@ impl StoredResponse {
         Self(Arc::new(Stored::Variants(variants)))
     }
 
-    /// Whether both are the same response, however each was read.
+    /// Whether both are the same response, however each was read and whenever confirmed.
     pub(crate) fn is(&self, other: &Self) -> bool {
+        let same = |one: &Whole, other: &Whole| {
+            let mut validators = [header::ETAG, header::LAST_MODIFIED].into_iter();
+            one.head.status == other.head.status
+                && validators
+                    .all(|name| one.head.headers.get(&name) == other.head.headers.get(&name))
+                && one.body == other.body
+        };
         Arc::ptr_eq(&self.0, &other.0)
-            || match (self.as_whole(), other.as_whole()) {
-                (Some(one), Some(other)) => one.head == other.head && one.body == other.body,
-                _ => false,
-            }
+            || self.as_whole().zip(other.as_whole()).is_some_and(|(one, other)| same(one, other))
     }
 
     /// The response, unless this is an index.

@@ -113,6 +113,7 @@ struct StoreInner {
     get_gate: Mutex<Option<Arc<Gate>>>,
     set_gate: Mutex<Option<Arc<Gate>>>,
     remove_gate: Mutex<Option<Arc<Gate>>>,
+    record_gate: Mutex<Option<Arc<Gate>>>,
     channels: Mutex<HashMap<String, Channel>>,
 }
 
@@ -242,6 +243,11 @@ impl FakeStore {
         Arc::clone(self.inner.remove_gate.lock().insert(Gate::new()))
     }
 
+    /// Writes of what is noted of removals have taken no effect when they stand at this gate.
+    pub(crate) fn gate_records(&self) -> Arc<Gate> {
+        Arc::clone(self.inner.record_gate.lock().insert(Gate::new()))
+    }
+
     /// Each operation takes up to a few milliseconds, and so many messages in a hundred are lost.
     pub(crate) fn unsteady(&self, seed: u64, loss: u64) {
         *self.inner.latency.lock() = Some(fastrand::Rng::with_seed(seed));
@@ -308,6 +314,8 @@ impl SharedStore for FakeStore {
                 *self.inner.last_ttl.lock() = ttl;
             } else if is_value(key) {
                 pass(&self.inner.remove_gate).await;
+            } else {
+                pass(&self.inner.record_gate).await;
             }
             let holds = {
                 let mut entries = self.inner.entries.lock();

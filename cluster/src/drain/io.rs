@@ -34,7 +34,7 @@ pub(super) struct Io {
     heads: Heads,
     #[cfg(feature = "http2")]
     preface: Preface,
-    /// Freed when the socket is closed, also that of an upgraded connection.
+    /// Kept until the socket is closed: that of an upgraded connection outlives its `Connection`.
     _place: Place,
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body as AxumBody;
 use bytes::Bytes;
-use escala_cache::http::{HttpCacheConfig, HttpCacheLayer};
+use escala_cache::http::{HttpCacheConfig, HttpCacheLayer, Policy};
 use http::Response;
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
@@ -199,28 +199,101 @@ async fn who_comes_after_the_head_gets_nothing_that_has_to_be_validated() {
         let app = origin.behind(HttpCacheLayer::new(cache(HttpCacheConfig::default())));
         let early = open(&app).await;
         tokio::time::sleep(seconds(age)).await;
-        let late = asks(&app);
+        let late = [asks(&app), asks(&app)];
         settle().await;
-        assert_eq!(origin.requests(), 2, "{fields:?}");
+        assert_eq!(origin.requests(), 2, "one for both: {fields:?}");
         finish(second, "validated").await;
-        assert_eq!(late.await.unwrap().body, "validated");
+        for late in late {
+            assert_eq!(late.await.unwrap().body, "validated");
+        }
         finish(first, "early").await;
         assert_eq!(early.collect().await.unwrap().to_bytes(), "early");
     }
+}
+
+/// A process in which the removal of a tag is under way, as each write has it.
+async fn while_removing(store: &FakeStore, app: &Router, ask: impl AsyncFnOnce()) {
+    let gate = store.gate_records();
+    let writer = app.clone();
+    let write = tokio::spawn(async move { send(&writer, request("POST", "/b", &[])).await });
+    gate.arrived().await;
+    ask().await;
+    gate.open();
+    write.await.unwrap();
+    settle().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_asked_for_during_a_write_elsewhere_is_kept_in_memory() {
     let (store, origin) = (FakeStore::default(), Origin::counting(FRESH));
     let (cache, app) = process(&store, &origin);
-    let gate = store.gate_removes();
-    let writer = app.clone();
-    let write = tokio::spawn(async move { send(&writer, request("POST", "/b", &[])).await });
-    gate.arrived().await;
-    get(&app, "/a").await;
+    // The first one writes a record as well.
+    get(&app, "/first").await;
+    while_removing(&store, &app, async || {
+        get(&app, "/a").await;
+        assert!(get(&app, "/a").await.is_hit());
+        assert_eq!((cache.stats().stored, cache.stats().discarded), (2, 0));
+    })
+    .await;
     assert!(get(&app, "/a").await.is_hit());
-    assert_eq!((cache.stats().stored, cache.stats().discarded), (1, 0));
-    gate.open();
-    write.await.unwrap();
-    assert!(get(&app, "/a").await.is_hit());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_variant_asked_for_during_a_write_elsewhere_does_not_hide_the_others() {
+    let (store, origin) = (FakeStore::default(), Origin::counting(VARIANTS));
+    let (_, first) = process(&store, &origin);
+    let (_, cold) = process(&store, &origin);
+    let (_, third) = process(&store, &origin);
+    let german = [("accept-language", "de")];
+    let body = get_with(&first, "/", &german).await.body;
+    while_removing(&store, &cold, async || {
+        get_with(&cold, "/", &[("accept-language", "en")]).await;
+    })
+    .await;
+    let cached = [("accept-language", "de"), ("cache-control", "only-if-cached")];
+    assert_eq!(get_with(&third, "/", &cached).await.body, body);
+    assert_eq!(get_with(&first, "/", &german).await.body, body);
+}
+
+/// Of two who validate it at once the second does not take the first one's word for a replacement.
+#[tokio::test]
+async fn what_is_only_confirmed_meanwhile_is_not_asked_for_whole() {
+    for look in 1.. {
+        let origin = Origin::new(|parts, _| {
+            let fields = [("cache-control", "no-cache"), ("etag", "\"v1\"")];
+            match parts.headers.contains_key("if-none-match") {
+                true => answer(304, &fields, ""),
+                false => respond(&fields, "the body"),
+            }
+        });
+        let (clock, cache) = Interrupted::cache();
+        let app = origin.behind(HttpCacheLayer::new(cache));
+        get(&app, "/").await;
+        clock.forward(1);
+        let (other, later) = (app.clone(), Arc::clone(&clock));
+        clock.interrupt(look, async move {
+            later.forward(1);
+            get(&other, "/").await;
+        });
+        get(&app, "/").await;
+        if !clock.has_interrupted() {
+            assert!(look > 3, "{look} looks only");
+            return;
+        }
+        assert!(origin.last().headers.contains_key("if-none-match"), "look {look}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_asked_for_by_a_clock_that_was_set_back_can_be_replaced() {
+    let origin = Origin::counting(&[("cache-control", "max-age=60"), ("etag", "\"v1\"")]);
+    let (clock, cache) = Interrupted::cache();
+    // By which clients may ask for a reload.
+    let app = origin.behind(HttpCacheLayer::new(cache.clone()).policy(Policy::rfc()));
+    clock.forward(3_600);
+    get(&app, "/").await;
+    clock.back(3_600);
+    let reload = [("cache-control", "no-cache")];
+    assert_eq!(get_with(&app, "/", &reload).await.body, "answer 1");
+    assert_eq!((cache.stats().stored, cache.stats().discarded), (2, 0));
 }

@@ -61,6 +61,10 @@ impl Interrupted {
         self.seconds.fetch_add(seconds, Ordering::SeqCst);
     }
 
+    pub(crate) fn back(&self, seconds: u64) {
+        self.seconds.fetch_sub(seconds, Ordering::SeqCst);
+    }
+
     /// At the `look`-th look from now on `event` happens.
     pub(crate) fn interrupt(&self, look: u64, event: impl Future<Output = ()> + Send + 'static) {
         self.looks.store(0, Ordering::SeqCst);

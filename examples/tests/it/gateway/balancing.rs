@@ -210,13 +210,16 @@ async fn a_server_that_fails_is_out_for_its_time_and_then_tried_again() {
     assert_eq!(healthy(&stats), 1, "{stats:#}");
     assert_eq!(stats["upstreams"]["app"]["proxy"]["retries_total"], 2);
     // One request tries it when its time is up, fails, and is answered by the other one all the same.
+    let pause = std::time::Duration::from_millis(5);
     while dead.seen("/").len() < 3 {
         assert_eq!(client.get("/", &[]).await.status, 200);
+        tokio::time::sleep(pause).await;
     }
     let ok = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
     dead.script("/", (0..100_000).map(|_| Reply::raw(ok)));
     while healthy(&gateway.stats().await) < 2 {
         assert_eq!(client.get("/", &[]).await.status, 200);
+        tokio::time::sleep(pause).await;
     }
 }
 

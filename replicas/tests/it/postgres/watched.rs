@@ -119,8 +119,9 @@ impl Watched {
 /// One write that was tried.
 #[derive(Debug, Clone)]
 pub(super) struct Written {
-    /// Where the set sent it, and when.
+    /// Where the set sent it.
     pub(super) node: String,
+    /// The moment before it was asked where to.
     pub(super) picked: Instant,
     pub(super) ended: Instant,
     pub(super) succeeded: bool,
